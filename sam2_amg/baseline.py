@@ -1,0 +1,47 @@
+"""The baseline: sam2's own automatic mask generator, whose answer every other mode is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.utils.amg import MaskData
+
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.prompts import is_empty
+from sam2_amg.records import MaskRecord
+
+
+class _Sam2Generator(SAM2AutomaticMaskGenerator):
+    """sam2's generator, but for two inputs on which it raises IndexError instead of answering."""
+
+    def _process_crop(self, image, crop_box, crop_layer_idx, orig_size) -> MaskData:
+        if is_empty(crop_box):  # an image of a pixel or two, cut further
+            return MaskData()
+        data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
+        if not data["rles"]:  # sam2 makes this a tensor of shape [0], and then asks for its third column
+            data["crop_boxes"] = torch.zeros(0, 4, dtype=torch.int64)
+        return data
+
+
+class BaselineGenerator:
+    """`SAM2AutomaticMaskGenerator` with uncompressed RLEs."""
+
+    def __init__(self, model: SAM2Base, config: GeneratorConfig) -> None:
+        """`config` has every default filled in."""
+        self.config = config
+        options = asdict(config)
+        del options["mask_memory_mib"]
+        self.generator = _Sam2Generator(model, output_mode="uncompressed_rle", **options)
+        # sam2's predictor takes the feature sizes of a 1024 x 1024 input for granted.
+        side = model.image_size
+        self.generator.predictor._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
+
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
+        with torch.inference_mode():
+            return self.generator.generate(image)

@@ -1,0 +1,164 @@
+"""Checkpoints: model type -> file, download of a missing one, verified load."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+from tqdm import tqdm
+
+from sam2_amg.errors import StartupError
+
+logger = logging.getLogger(__name__)
+
+DEMO_DIR = Path(__file__).resolve().parent.parent / "demo"
+PUBLISHED_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
+_DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
+_CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """One size of SAM 2.1. `trunk` tells sizes apart: the width of the Hiera trunk and its number of blocks.
+
+    `config` names one of sam2's own configurations, or, ending in .yaml in `demo/`, one of ours (a base and overrides).
+    """
+
+    name: str
+    file: str
+    config: str
+    trunk: tuple[int, int]
+    download: bool = True
+
+
+MODEL_TYPES = {
+    kind.name: kind
+    for kind in (
+        ModelType("tiny", "sam2.1_hiera_tiny.pt", "configs/sam2.1/sam2.1_hiera_t.yaml", (96, 12)),
+        ModelType("small", "sam2.1_hiera_small.pt", "configs/sam2.1/sam2.1_hiera_s.yaml", (96, 16)),
+        ModelType("plus", "sam2.1_hiera_base_plus.pt", "configs/sam2.1/sam2.1_hiera_b+.yaml", (112, 24)),
+        ModelType("large", "sam2.1_hiera_large.pt", "configs/sam2.1/sam2.1_hiera_l.yaml", (144, 48)),
+        ModelType("demo", "sam2.1_hiera_demo.pt", "sam2.1_hiera_demo.yaml", (48, 11), download=False),
+    )
+}
+
+
+def find_model_type(name: str) -> ModelType:
+    """Raises StartupError for an unknown type."""
+    if name not in MODEL_TYPES:
+        raise StartupError(f"MODEL_TYPE {name!r} is unknown; choose one of {', '.join(MODEL_TYPES)}")
+    return MODEL_TYPES[name]
+
+
+def _demo_config() -> dict[str, Any]:
+    return yaml.safe_load((DEMO_DIR / MODEL_TYPES["demo"].config).read_text())
+
+
+def default_thresholds(kind: ModelType) -> dict[str, float]:
+    """Generator parameters that a model's own configuration sets; empty for the official sizes."""
+    return {} if kind.download else _demo_config().get("generator", {})
+
+
+def build_model(kind: ModelType) -> SAM2Base:
+    """A model of this size with random weights, on the CPU, in float32, by sam2's own builder."""
+    if kind.download:
+        return build_sam2(kind.config, None, device="cpu")
+    config = _demo_config()
+    return build_sam2(config["base"], None, device="cpu", hydra_overrides_extra=config["overrides"])
+
+
+def find_checkpoint(directory: Path, kind: ModelType) -> Path:
+    """The checkpoint's path; an official one that is missing is downloaded first. Raises StartupError."""
+    path = directory / kind.file
+    if path.is_file():
+        return path
+    if not kind.download:
+        raise StartupError(f"{path} is missing; the demo model is in {DEMO_DIR}: give that directory, or no arguments")
+    base = os.environ.get(URL_VARIABLE, PUBLISHED_URL).rstrip("/")
+    _download(f"{base}/{kind.file}", path)
+    return path
+
+
+def _download(url: str, path: Path) -> None:
+    """Downloads to a temporary file beside `path`, which it becomes only when complete."""
+    way_out = f"download {url} by other means and put it at {path}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as part:
+            _copy(url, part, path.name)
+            os.chmod(part.name, 0o644)  # a temporary file is its owner's alone
+            os.link(part.name, path)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise StartupError(f"{path} is missing, and {url} could not be downloaded ({error}); {way_out}") from error
+
+
+def _copy(url: str, target: Any, label: str) -> None:
+    """Copies what `url` answers into a file, with a progress bar. Raises OSError where the answer ends early."""
+    logger.info("downloading %s", url)
+    with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as answer:
+        length = answer.headers.get("Content-Length")
+        total = int(length) if length else None
+        with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as progress:
+            while chunk := answer.read(_CHUNK):
+                target.write(chunk)
+                progress.update(len(chunk))
+            if total is not None and progress.n != total:
+                raise OSError(f"the connection closed after {progress.n} of {total} bytes")
+    target.flush()
+
+
+def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
+    """The model of a checkpoint, in float32, ready to infer. Raises StartupError for a file that is not one of `kind`."""
+    state = _read_state(path, kind)
+    model = build_model(kind)
+    _check_fit(state, model, path, kind)
+    model.load_state_dict(state)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _read_state(path: Path, kind: ModelType) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file. Nothing in the file is executed: torch unpickles tensors only."""
+    again = "delete it and start again to download it anew" if kind.download else "restore it from the repository"
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise StartupError(f"{path} is truncated, damaged or no checkpoint; {again}") from error
+    state = loaded.get("model") if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise StartupError(f"{path} is no SAM 2.1 checkpoint (it has no state dict under 'model'); {again}")
+    return state
+
+
+def _trunk_of(state: dict[str, Tensor]) -> tuple[int, int] | None:
+    """Width and depth of the Hiera trunk in a state dict, or None where there is none."""
+    patches = state.get("image_encoder.trunk.patch_embed.proj.weight")
+    blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
+    return None if patches is None else (patches.shape[0], len(blocks))
+
+
+def _check_fit(state: dict[str, Tensor], model: SAM2Base, path: Path, kind: ModelType) -> None:
+    trunk = _trunk_of(state)
+    for other in MODEL_TYPES.values():
+        if trunk == other.trunk and other is not kind:
+            raise StartupError(f"{path} is a checkpoint of MODEL_TYPE {other.name}, not {kind.name}; give that type")
+    expected = model.state_dict()
+    wrong = [name for name, value in state.items() if name in expected and value.shape != expected[name].shape]
+    problems = {"lacks": expected.keys() - state.keys(), "has unknown": state.keys() - expected.keys(), "misfits": wrong}
+    for problem, names in problems.items():
+        if names:
+            raise StartupError(
+                f"{path} is no checkpoint of SAM 2.1 {kind.name}: it {problem} {min(names)} ({len(names)} such keys); "
+                f"put the right {kind.file} there"
+            )

@@ -1,0 +1,138 @@
+"""The command line -> configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, find_model_type
+from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.errors import StartupError
+
+_DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."
+_EPILOG = """\
+examples:
+  python server.py                                    the bundled demo model
+  python server.py checkpoints large                  SAM 2.1 large, downloaded into checkpoints/ if missing
+  python server.py checkpoints tiny --baseline        sam2's own generator, the reference for every other mode
+
+Flags may be written with hyphens, too (--points-per-side).
+"""
+
+# name, type, help; the default is that of the dataclass, or the model's own
+_GENERATOR_FLAGS = (
+    ("points_per_side", int, "points along a side of the grid, so N x N prompts an image"),
+    ("points_per_batch", int, "points decoded at a time (default: baseline 64; ao 64 on cuda, 8 on cpu)"),
+    ("pred_iou_thresh", float, "least predicted IoU of a mask"),
+    ("stability_score_thresh", float, "least stability score of a mask"),
+    ("stability_score_offset", float, "by how much the stability score moves the threshold up and down"),
+    ("box_nms_thresh", float, "box IoU above which the worse of two masks is dropped"),
+    ("crop_n_layers", int, "layers of crops searched besides the whole image"),
+    ("crop_nms_thresh", float, "the same as --box_nms_thresh, between crops"),
+    ("crop_overlap_ratio", float, "overlap of the crops, as a fraction of the image's side"),
+    ("crop_n_points_downscale_factor", int, "divides the points a side, once a layer"),
+    ("mask_memory_mib", int, "most MiB of upsampled masks at a time, in ao (default: 32 on cpu, 1024 on cuda)"),
+)
+_LIMIT_FLAGS = (
+    ("max_pixels", int, "largest image, in pixels"),
+    ("max_body_mib", int, "largest request body, in MiB"),
+    ("queue_size", int, "most requests in the server at a time; more get 503 and Retry-After"),
+    ("request_timeout", float, "seconds until a request that has no answer gets 504"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise StartupError(f"{message}; see --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of server.py."""
+    parser = _Parser(
+        prog="server.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
+    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+    modes = parser.add_argument_group("mode (default: ao, float32, the same masks as baseline, sooner)")
+    modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
+    modes.add_argument("--fast", action="store_true", help="not available yet")
+    modes.add_argument("--furious", action="store_true", help="with --fast; not available yet")
+    place = parser.add_argument_group("where")
+    place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
+    place.add_argument("--port", type=int, default=ServerConfig.port, help="default %(default)s; 0 takes a free one")
+    place.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+    _add_flags(parser.add_argument_group("generator"), _GENERATOR_FLAGS, GeneratorConfig())
+    _add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
+    return parser
+
+
+def _add_flags(group: argparse._ArgumentGroup, flags: Sequence[tuple], defaults: object) -> None:
+    for name, kind, text in flags:
+        default = getattr(defaults, name)
+        if default is not None:
+            text += f" (default {default:.4g})" if isinstance(default, float) else f" (default {default})"
+        group.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)
+
+
+def _underscored(argument: str) -> str:
+    """--points-per-side=8 -> --points_per_side=8"""
+    name, equals, value = argument.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+
+
+def parse(arguments: Sequence[str]) -> ServerConfig:
+    """The configuration that a command line asks for. Raises StartupError; exits where --help is asked for."""
+    args = build_parser().parse_args([_underscored(argument) for argument in arguments])
+    mode = _mode_of(args)
+    if (args.checkpoint_dir is None) != (args.model_type is None):
+        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    kind = find_model_type(args.model_type or "demo")
+    given = {key: value for key, value in vars(args).items() if value is not None}
+    generator = GeneratorConfig(**default_thresholds(kind))
+    return ServerConfig(
+        model=ModelConfig(args.checkpoint_dir or DEMO_DIR, kind.name, mode, _device_of(args.device)),
+        generator=replace(generator, **_only(GeneratorConfig, given)),
+        limits=Limits(**_only(Limits, given)),
+        host=args.host,
+        port=args.port,
+    )
+
+
+def _only(kind: type, values: dict[str, object]) -> dict:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _mode_of(args: argparse.Namespace) -> Mode:
+    if args.baseline and (args.fast or args.furious):
+        raise StartupError("--baseline contradicts --fast and --furious; give one or the other")
+    if args.furious and not args.fast:
+        raise StartupError("--furious goes with --fast: give both, or neither")
+    if args.fast:
+        flags = "--fast --furious" if args.furious else "--fast"
+        raise StartupError(f"{flags} is not available yet; leave it out (mode ao), or give --baseline")
+    return Mode.BASELINE if args.baseline else Mode.AO
+
+
+def _device_of(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def fail(error: StartupError) -> NoReturn:
+    """Says in one line why the server does not start, and exits with 2."""
+    print(f"server.py: error: {error}", file=sys.stderr)
+    raise SystemExit(2)

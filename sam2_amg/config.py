@@ -1,0 +1,108 @@
+"""Configuration: frozen dataclasses, made once from the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from PIL import Image
+
+from sam2_amg.errors import StartupError
+
+# Pillow refuses images of more than twice this many pixels by itself (its guard against decompression bombs).
+PILLOW_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+
+
+class Mode(Enum):
+    """How masks are made; `stages.py` is the one place that acts on it."""
+
+    BASELINE = "baseline"
+    AO = "ao"
+
+
+def _require(condition: bool, flag: str, need: str, value: object) -> None:
+    if not condition:
+        raise StartupError(f"--{flag} must be {need}, not {value}")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Parameters of the automatic mask generator, with sam2's names, meanings and defaults.
+
+    `mask_memory_mib` is the most memory, in MiB, that masks at the photograph's size may take at a time (one mask at
+    least); baseline does not know it. It and `points_per_batch` are left to the mode and the device where None.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int | None = None
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    mask_threshold: float = 0.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    mask_memory_mib: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.points_per_side <= 256, "points_per_side", "from 1 to 256", self.points_per_side)
+        for name in ("points_per_batch", "mask_memory_mib"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, "at least 1", value)
+        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
+            _require(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
+        _require(self.stability_score_offset >= 0, "stability_score_offset", "at least 0", self.stability_score_offset)
+        _require(0 <= self.crop_n_layers <= 4, "crop_n_layers", "from 0 to 4", self.crop_n_layers)
+        _require(0 <= self.crop_overlap_ratio < 1, "crop_overlap_ratio", "from 0 to below 1", self.crop_overlap_ratio)
+        factor = self.crop_n_points_downscale_factor
+        _require(
+            factor >= 1 and self.points_per_side >= factor**self.crop_n_layers,
+            "crop_n_points_downscale_factor",
+            "at least 1, and small enough to leave a point in the last crop layer",
+            factor,
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model runs, and how."""
+
+    checkpoint_dir: Path
+    model_type: str
+    mode: Mode = Mode.AO
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts. A request beyond a limit gets a 4xx or 503 that names it."""
+
+    max_pixels: int = 8192 * 8192
+    max_side: int = 16384  # sam2 counts the pixels of a row in 16 bits
+    max_body_mib: int = 64
+    queue_size: int = 16
+    request_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
+        _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
+        _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
+        _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
+        _require(self.request_timeout > 0, "request_timeout", "more than 0 seconds", self.request_timeout)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that the command line decides."""
+
+    model: ModelConfig
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    limits: Limits = field(default_factory=Limits)
+    host: str = "127.0.0.1"
+    port: int = 5000
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)

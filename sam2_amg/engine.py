@@ -1,0 +1,114 @@
+"""Bounded queue -> the one worker that owns the model -> a future for each request."""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_amg.config import Limits
+from sam2_amg.errors import RequestError
+from sam2_amg.records import Generator, MaskRecord
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Job:
+    image: NDArray[np.uint8]
+    answer: Future[list[MaskRecord]] = field(default_factory=Future)
+
+
+class Engine:
+    """Runs a generator for many callers at once, one image at a time, in the order in which they asked.
+
+        with engine.place():                   # RequestError 503 where the house is full
+            image = decode_image(...)
+            records = engine.generate(image)   # waits; whatever the generator raises comes out here
+
+    A place is held from before decoding until the answer is made, so `queue_size` bounds the images in memory.
+    """
+
+    def __init__(self, generator: Generator, limits: Limits) -> None:
+        self.generator = generator
+        self.limits = limits
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._closing = False
+        self._seconds_per_image = 1.0  # a moving average, for Retry-After
+        self._worker = threading.Thread(target=self._work, name="generator", daemon=True)
+        self._worker.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are being answered: the worker runs, and the engine is not closing."""
+        return self._worker.is_alive() and not self._closing
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds one of `queue_size` places. Raises RequestError queue_full or shutting_down (503)."""
+        with self._lock:
+            if self._closing:
+                raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
+            if self._taken >= self.limits.queue_size:
+                wait = max(1, math.ceil(self._taken * self._seconds_per_image))
+                message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
+                raise RequestError(503, "queue_full", message, retry_after=wait)
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken -= 1
+
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504)."""
+        job = _Job(image)
+        self._jobs.put(job)
+        try:
+            return job.answer.result(self.limits.request_timeout)
+        except FutureTimeout as error:
+            if not job.answer.done():
+                job.answer.cancel()  # if it still waits, the worker passes over it
+                message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout)."
+                raise RequestError(504, "timeout", message) from error
+            raise
+
+    def close(self) -> None:
+        """Accepts nothing more, finishes what was accepted, and stops the worker."""
+        with self._lock:
+            self._closing = True
+        self._jobs.put(None)
+        self._worker.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if job.answer.set_running_or_notify_cancel():
+                self._answer(job)
+
+    def _answer(self, job: _Job) -> None:
+        started = time.monotonic()
+        try:
+            records = self.generator.generate(job.image)
+        except BaseException as error:  # whatever it is, it belongs to this request, and the next one gets its turn
+            logger.exception("generating masks failed")
+            job.answer.set_exception(error)
+            return
+        self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * (time.monotonic() - started)
+        job.answer.set_result(records)

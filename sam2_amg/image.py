@@ -1,0 +1,93 @@
+"""Images: the bytes of a file -> upright 8-bit RGB, and RGB -> the model's input."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from sam2.utils.transforms import SAM2Transforms
+from torch import Tensor
+
+from sam2_amg.config import Limits
+from sam2_amg.errors import RequestError
+
+# The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Decodes the bytes of an image file (the first frame of several) to uint8 RGB [H, W, 3], turned upright by EXIF.
+
+    Alpha is laid over white, 16-bit grey is scaled to 8 bits, palettes, grey and CMYK are converted.
+    Raises RequestError: not_an_image, too_many_pixels, truncated_image or unsupported_pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_size(opened.size, limits)
+            opened.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(opened)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels("The image", limits) from error
+    except UnidentifiedImageError as error:
+        raise RequestError(
+            415, "not_an_image", f"The file is not an image that this server reads: {_ACCEPTED}."
+        ) from error
+    except (RequestError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
+        raise RequestError(
+            400, "truncated_image", f"The image is truncated or damaged and cannot be read ({error})."
+        ) from error
+
+
+def _check_size(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels or max(size) > limits.max_side:
+        raise _too_many_pixels(f"The image is {width} x {height} pixels and", limits)
+
+
+def _too_many_pixels(subject: str, limits: Limits) -> RequestError:
+    limit = f"{limits.max_pixels} pixels (--max_pixels) and {limits.max_side} pixels a side"
+    return RequestError(413, "too_many_pixels", f"{subject} is over the limit of {limit}. Scale it down.")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those with no defined range."""
+    if image.mode in _SIXTEEN_BIT or image.mode == "I":
+        return _sixteen_bit_to_rgb(image)
+    if image.mode in ("F", "LAB"):
+        raise RequestError(
+            415, "unsupported_pixels", f"Pixels of type {image.mode} have no defined range; save as 8 or 16 bits."
+        )
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
+    """Grey of 0 to 65535 -> RGB of 0 to 255, to the nearest."""
+    grey = np.asarray(image).astype(np.int64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise RequestError(415, "unsupported_pixels", "Pixels of 32 bits have no defined range; save as 8 or 16 bits.")
+    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+class Preprocess:
+    """RGB uint8 [H, W, 3] -> normalised float32 [1, 3, S, S] on the model's device, exactly as sam2's predictor does.
+
+    sam2 resizes on the CPU, with antialiasing; a resize without it moves masks visibly.
+    """
+
+    def __init__(self, image_size: int, device: torch.device) -> None:
+        self.transforms = SAM2Transforms(resolution=image_size, mask_threshold=0.0)
+        self.device = device
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        return self.transforms(image)[None].to(self.device)

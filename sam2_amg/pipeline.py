@@ -1,0 +1,126 @@
+"""The way of the data: an image goes down it once, a named call for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.utils.amg import is_box_near_crop_edge, uncrop_boxes_xyxy, uncrop_masks, uncrop_points
+from torch import Tensor
+from torchvision.ops.boxes import batched_nms, box_area
+
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.decoder import Kept, MaskDecoder
+from sam2_amg.encoder import ImageFeatures
+from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
+from sam2_amg.records import Candidates, MaskRecord
+from sam2_amg.reference.masks import MaskStatistics, upsampled_in_batches
+from sam2_amg.reference.rle import UncompressedRle, encode_rle
+
+ImageSize = tuple[int, int]  # (height, width)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The functions that stand at the arrows. `stages.py` chooses them; modes differ in nothing else."""
+
+    preprocess: Callable[[NDArray[np.uint8]], Tensor]
+    encode: Callable[[Tensor], ImageFeatures]
+    decoder: MaskDecoder
+    measure: Callable[[Tensor, ImageSize, float, float, int], MaskStatistics]
+
+
+class MaskGenerator:
+    """Segments everything in an image: the same records as `SAM2AutomaticMaskGenerator`, in the same order."""
+
+    def __init__(self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device) -> None:
+        """`image_size` is the side of the model's square input; `config` has every default filled in."""
+        assert config.points_per_batch is not None and config.mask_memory_mib is not None
+        self.stages = stages
+        self.config = config
+        self.image_size = image_size
+        self.device = device
+        self.points_per_batch = config.points_per_batch
+        self.mask_memory = config.mask_memory_mib << 20  # bytes
+        self.point_grids = PointGrids(config, device)
+
+    @torch.inference_mode()
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
+        size = image.shape[0], image.shape[1]
+        crops = crops_of(size, self.config)
+        candidates = Candidates.concatenate([self._search(image, crop, i) for i, crop in enumerate(crops)])
+        crop_boxes = torch.tensor([crop.box for crop in crops], device=self.device)
+        if len(crops) > 1:
+            candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
+        return candidates.to_records(self._encode_rles(candidates, crops, size), crop_boxes)
+
+    def _search(self, image: NDArray[np.uint8], crop: Crop, crop_index: int) -> Candidates:
+        """The masks of one crop, without duplicates."""
+        pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
+        prepared = self.stages.decoder.prepare(self.stages.encode(pixels))
+        points = self.point_grids(crop)  # [P, 2]
+        batches = [
+            self._segment(prepared, batch, crop, crop_index, (image.shape[0], image.shape[1]))
+            for batch in points.split(self.points_per_batch)
+        ]
+        candidates = Candidates.concatenate(batches)
+        # the classes that batched_nms keeps apart: there is one
+        same_class = torch.zeros_like(candidates.crop)
+        kept = batched_nms(
+            candidates.boxes.float(), candidates.predicted_iou, same_class, self.config.box_nms_thresh
+        )
+        return candidates.select(kept)
+
+    def _segment(
+        self, prepared: object, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize
+    ) -> Candidates:
+        """The masks of a batch of points that pass predicted IoU, stability and the crop's edge."""
+        config, decoder = self.config, self.stages.decoder
+        attended = decoder.attend(prepared, to_model_input(points, crop.size, self.image_size))
+        kept = _keep_predicted_iou(attended.predicted_iou, config.pred_iou_thresh)
+        logits = decoder.predict_masks(attended, kept).float()  # [n, h, w]
+        measured = self.stages.measure(
+            logits, crop.size, config.mask_threshold, config.stability_score_offset, self.mask_memory
+        )
+        candidates = Candidates(
+            logits=logits,
+            predicted_iou=attended.predicted_iou[kept.point, kept.mask],
+            points=uncrop_points(points[kept.point], crop.box),
+            stability=measured.stability,
+            boxes=uncrop_boxes_xyxy(measured.boxes, crop.box),
+            crop=torch.full_like(kept.point, crop_index),
+        )
+        keep = ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
+        if config.stability_score_thresh > 0:  # at 0, sam2 keeps even empty masks, whose stability is NaN
+            keep &= measured.stability >= config.stability_score_thresh
+        return candidates.select(keep)
+
+    def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Tensor) -> Candidates:
+        """Of masks that overlap, keeps the one found in the smaller crop."""
+        scores = 1 / box_area(crop_boxes)[candidates.crop]
+        same_class = torch.zeros_like(candidates.crop)
+        return candidates.select(
+            batched_nms(candidates.boxes.float(), scores, same_class, self.config.crop_nms_thresh)
+        )
+
+    def _encode_rles(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[UncompressedRle]:
+        """RLEs of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
+        rles: dict[int, UncompressedRle] = {}
+        for crop_index, crop in enumerate(crops):
+            rows = (candidates.crop == crop_index).nonzero()[:, 0]
+            encoded: list[UncompressedRle] = []
+            for masks in upsampled_in_batches(candidates.logits[rows], crop.size, self.mask_memory):
+                encoded += encode_rle(uncrop_masks(masks > self.config.mask_threshold, crop.box, *size))
+            rles.update(zip(rows.tolist(), encoded, strict=True))
+        return [rles[row] for row in range(len(candidates))]
+
+
+def _keep_predicted_iou(predicted_iou: Tensor, threshold: float) -> Kept:
+    """The masks above the threshold, point by point; a threshold of 0 keeps all, as sam2 has it. [P, 3] -> n rows"""
+    keep = predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou, dtype=torch.bool)
+    point, mask = keep.nonzero(as_tuple=True)
+    return Kept(point, mask)

@@ -1,0 +1,83 @@
+"""What the generator returns: one record a mask, with sam2's keys, and the tensors that become one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Protocol, Self, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.utils.amg import area_from_rle
+from torch import Tensor
+
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.reference.rle import UncompressedRle
+
+
+class MaskRecord(TypedDict):
+    """One mask, as `SAM2AutomaticMaskGenerator` describes it; boxes are XYWH in pixels of the photograph."""
+
+    segmentation: UncompressedRle
+    area: int
+    bbox: list[float]
+    predicted_iou: float
+    point_coords: list[list[float]]
+    stability_score: float
+    crop_box: list[float]
+
+
+class Generator(Protocol):
+    """Makes masks of an image, in whatever mode. `config` has no None left in it."""
+
+    config: GeneratorConfig
+
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph."""
+
+    logits: Tensor  # float32 [n, h, w], low-res
+    predicted_iou: Tensor  # float32 [n]
+    points: Tensor  # float32 [n, 2], (x, y)
+    stability: Tensor  # float32 [n]
+    boxes: Tensor  # int64 [n, 4], XYXY, inclusive
+    crop: Tensor  # int64 [n], which crop of the image
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def select(self, rows: Tensor) -> Self:
+        """The rows that an index or a bool mask names, in its order."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """All rows of one part or more, in order."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def to_records(self, rles: list[UncompressedRle], crop_boxes: Tensor) -> list[MaskRecord]:
+        """One record a row, with its RLE. `crop_boxes` are the XYXY boxes of all crops."""
+        columns = (self.boxes, self.predicted_iou, self.points, self.stability, crop_boxes[self.crop])
+        rows = zip(rles, *(column.float().tolist() for column in columns), strict=True)
+        return [
+            {
+                "segmentation": rle,
+                "area": area_from_rle(rle),
+                "bbox": _xyxy_to_xywh(box),
+                "predicted_iou": iou,
+                "point_coords": [point],
+                "stability_score": stability,
+                "crop_box": _xyxy_to_xywh(crop_box),
+            }
+            for rle, box, iou, point, stability, crop_box in rows
+        ]
+
+
+def _xyxy_to_xywh(box: list[float]) -> list[float]:
+    x0, y0, x1, y1 = box
+    return [x0, y0, x1 - x0, y1 - y0]

@@ -1,0 +1,1 @@
+"""Plain torch: the specification of everything that has a faster twin."""

@@ -1,0 +1,58 @@
+"""Masks at the photograph's size, and what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sam2.utils.amg import batched_mask_to_box
+from torch import Tensor
+
+# What one pixel of one mask takes while it is measured: its float32 logit, and two masks of one byte.
+BYTES_PER_PIXEL = 6
+
+
+@dataclass(frozen=True)
+class MaskStatistics:
+    """Measurements of n masks, each int64 or float32 with n rows.
+
+    `stability` is the IoU of the mask cut at threshold + offset with the mask cut at threshold - offset (NaN where
+    both are empty); `boxes` are [x0, y0, x1, y1], pixels, corners inclusive, zeros for an empty mask.
+    """
+
+    stability: Tensor  # float32 [n]
+    boxes: Tensor  # int64 [n, 4]
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Low-res logits float32 [n, h, w] -> [n, H, W], bilinear, align_corners=False, as sam2's predictor does."""
+    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int) -> Iterator[Tensor]:
+    """Yields upsampled logits [b, H, W] in order, as many at a time as `memory` bytes allow, one at least."""
+    at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL))
+    for part in logits.split(at_once):
+        yield upsample(part, size)
+
+
+def _count(masks: Tensor) -> Tensor:
+    """Pixels in bool masks [n, H, W], int32 [n]; rows in 16 bits first (W <= 32767), which is much faster on a CPU."""
+    return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
+
+
+def measure(
+    logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int
+) -> MaskStatistics:
+    """Measures masks at `size` (height, width) from their low-res logits, float32 [n, h, w], in `memory` bytes.
+
+    Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.
+    """
+    stability = [torch.empty(0, device=logits.device)]
+    boxes = [torch.empty(0, 4, dtype=torch.int64, device=logits.device)]
+    for masks in upsampled_in_batches(logits, size, memory):
+        stability.append(_count(masks > threshold + offset) / _count(masks > threshold - offset))
+        boxes.append(batched_mask_to_box(masks > threshold))
+    return MaskStatistics(torch.cat(stability), torch.cat(boxes))
