@@ -44,6 +44,7 @@ def greeting(config: ServerConfig, port: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    """Starts the server that the command line asks for, and runs it until a signal drains it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = parse(arguments)

@@ -30,6 +30,7 @@ def prepare(state: dict[str, Tensor], logit_scale: float) -> dict[str, Tensor]:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Prepare the demo checkpoint from a training state.")
     parser.add_argument("state", type=Path, help="training state: a .pt file with a dict under the key 'model'")
     parser.add_argument("--logit_scale", type=float, default=10.0, help="factor on the mask logits (default 10)")

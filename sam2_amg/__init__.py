@@ -1,0 +1,1 @@
+"""Segment everything: SAM 2.1's automatic mask generator behind HTTP. README.md says where to start reading."""

@@ -19,7 +19,9 @@ from sam2_amg.records import MaskRecord
 class _Sam2Generator(SAM2AutomaticMaskGenerator):
     """sam2's generator, but for two inputs on which it raises IndexError instead of answering."""
 
-    def _process_crop(self, image, crop_box, crop_layer_idx, orig_size) -> MaskData:
+    def _process_crop(
+        self, image: NDArray[np.uint8], crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
+    ) -> MaskData:
         if is_empty(crop_box):  # an image of a pixel or two, cut further
             return MaskData()
         data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)

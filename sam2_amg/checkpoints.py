@@ -66,7 +66,7 @@ def _demo_config() -> dict[str, Any]:
     return yaml.safe_load((DEMO_DIR / MODEL_TYPES["demo"].config).read_text())
 
 
-def default_thresholds(kind: ModelType) -> dict[str, float]:
+def default_thresholds(kind: ModelType) -> dict[str, Any]:
     """Generator parameters that a model's own configuration sets; empty for the official sizes."""
     return {} if kind.download else _demo_config().get("generator", {})
 
@@ -120,7 +120,7 @@ def _copy(url: str, target: Any, label: str) -> None:
 
 
 def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
-    """The model of a checkpoint, in float32, ready to infer. Raises StartupError for a file that is not one of `kind`."""
+    """The model of a checkpoint, in float32, ready to infer. Raises StartupError for a file that is none of `kind`."""
     state = _read_state(path, kind)
     model = build_model(kind)
     _check_fit(state, model, path, kind)
@@ -155,7 +155,11 @@ def _check_fit(state: dict[str, Tensor], model: SAM2Base, path: Path, kind: Mode
             raise StartupError(f"{path} is a checkpoint of MODEL_TYPE {other.name}, not {kind.name}; give that type")
     expected = model.state_dict()
     wrong = [name for name, value in state.items() if name in expected and value.shape != expected[name].shape]
-    problems = {"lacks": expected.keys() - state.keys(), "has unknown": state.keys() - expected.keys(), "misfits": wrong}
+    problems = {
+        "lacks": expected.keys() - state.keys(),
+        "has unknown": state.keys() - expected.keys(),
+        "misfits": wrong,
+    }
     for problem, names in problems.items():
         if names:
             raise StartupError(

@@ -13,12 +13,12 @@ D channels a head, C channels of the transformer (256), N image tokens (h * w), 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam.transformer import Attention, TwoWayAttentionBlock
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.encoder import ImageFeatures
@@ -35,18 +35,24 @@ class Kept:
 
 
 class Attended(Protocol):
-    """What `attend` hands on. `predicted_iou` is float [P, 3], in [0, 1]; the rest belongs to the decoder."""
+    """What `attend` hands on; what else it holds is the decoder's own."""
 
     @property
-    def predicted_iou(self) -> Tensor: ...
+    def predicted_iou(self) -> Tensor:
+        """Float [P, 3], in [0, 1]."""
 
 
 class MaskDecoder(Protocol):
-    """The three calls that the pipeline makes; see the module's docstring."""
+    """The three calls that the pipeline makes. What goes from one to the next is the decoder's own."""
 
-    def prepare(self, features: ImageFeatures): ...
-    def attend(self, prepared, points: Tensor) -> Attended: ...
-    def predict_masks(self, attended, kept: Kept) -> Tensor: ...
+    def prepare(self, features: ImageFeatures) -> Any:
+        """Computes what all points of an image share."""
+
+    def attend(self, prepared: Any, points: Tensor) -> Attended:
+        """Runs the transformer for `points`, float [P, 2], (x, y) in pixels of the model's input."""
+
+    def predict_masks(self, attended: Any, kept: Kept) -> Tensor:
+        """Low-res logits of the kept masks, float [n, 4h, 4w]."""
 
 
 def embed_points(model: SAM2Base, points: Tensor) -> Tensor:
@@ -69,6 +75,7 @@ class PlainDecoder:
         self.model = model
 
     def prepare(self, features: ImageFeatures) -> ImageFeatures:
+        """Nothing: sam2 works from the features, batch by batch."""
         return features
 
     def attend(self, prepared: ImageFeatures, points: Tensor) -> _PlainAttended:

@@ -90,4 +90,5 @@ class Preprocess:
         self.device = device
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """The model's input for one image."""
         return self.transforms(image)[None].to(self.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ class MaskGenerator:
 
     def __init__(self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device) -> None:
         """`image_size` is the side of the model's square input; `config` has every default filled in."""
-        assert config.points_per_batch is not None and config.mask_memory_mib is not None
+        assert config.points_per_batch is not None
+        assert config.mask_memory_mib is not None
         self.stages = stages
         self.config = config
         self.image_size = image_size
@@ -63,21 +65,17 @@ class MaskGenerator:
         pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
         prepared = self.stages.decoder.prepare(self.stages.encode(pixels))
         points = self.point_grids(crop)  # [P, 2]
-        batches = [
-            self._segment(prepared, batch, crop, crop_index, (image.shape[0], image.shape[1]))
-            for batch in points.split(self.points_per_batch)
-        ]
-        candidates = Candidates.concatenate(batches)
+        size = image.shape[0], image.shape[1]
+        batches = points.split(self.points_per_batch)
+        candidates = Candidates.concatenate(
+            [self._segment(prepared, batch, crop, crop_index, size) for batch in batches]
+        )
         # the classes that batched_nms keeps apart: there is one
         same_class = torch.zeros_like(candidates.crop)
-        kept = batched_nms(
-            candidates.boxes.float(), candidates.predicted_iou, same_class, self.config.box_nms_thresh
-        )
+        kept = batched_nms(candidates.boxes.float(), candidates.predicted_iou, same_class, self.config.box_nms_thresh)
         return candidates.select(kept)
 
-    def _segment(
-        self, prepared: object, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize
-    ) -> Candidates:
+    def _segment(self, prepared: Any, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
         """The masks of a batch of points that pass predicted IoU, stability and the crop's edge."""
         config, decoder = self.config, self.stages.decoder
         attended = decoder.attend(prepared, to_model_input(points, crop.size, self.image_size))
@@ -103,9 +101,7 @@ class MaskGenerator:
         """Of masks that overlap, keeps the one found in the smaller crop."""
         scores = 1 / box_area(crop_boxes)[candidates.crop]
         same_class = torch.zeros_like(candidates.crop)
-        return candidates.select(
-            batched_nms(candidates.boxes.float(), scores, same_class, self.config.crop_nms_thresh)
-        )
+        return candidates.select(batched_nms(candidates.boxes.float(), scores, same_class, self.config.crop_nms_thresh))
 
     def _encode_rles(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[UncompressedRle]:
         """RLEs of the candidates at the image's size, in their order; masks of crops are placed where they belong."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class Crop:
         return [self.x0, self.y0, self.x1, self.y1]
 
 
-def is_empty(crop_box: list[int]) -> bool:
+def is_empty(crop_box: Sequence[int]) -> bool:
     """Whether a crop holds no pixel, as happens when an image of a pixel or two is cut further; sam2 fails on it."""
     x0, y0, x1, y1 = crop_box
     return x1 <= x0 or y1 <= y0
@@ -42,7 +43,11 @@ def is_empty(crop_box: list[int]) -> bool:
 def crops_of(size: tuple[int, int], config: GeneratorConfig) -> list[Crop]:
     """The crops of an image of `size` (height, width), whole image first, in sam2's order."""
     boxes, layers = generate_crop_boxes(size, config.crop_n_layers, config.crop_overlap_ratio)
-    return [Crop(*box, layer) for box, layer in zip(boxes, layers, strict=True) if not is_empty(box)]
+    return [
+        Crop(x0=box[0], y0=box[1], x1=box[2], y1=box[3], layer=layer)
+        for box, layer in zip(boxes, layers, strict=True)
+        if not is_empty(box)
+    ]
 
 
 class PointGrids:

@@ -31,9 +31,7 @@ class _JsonErrorTask(ErrorTask):
     def execute(self) -> None:
         error = self.request.error
         code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
-        body = orjson.dumps(
-            error_body(code, f"{error.reason}: {error.body}."), option=orjson.OPT_APPEND_NEWLINE
-        )
+        body = orjson.dumps(error_body(code, f"{error.reason}: {error.body}."), option=orjson.OPT_APPEND_NEWLINE)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()
@@ -93,6 +91,7 @@ class Server(TcpWSGIServer):
         self.accepting = False
 
     def run(self) -> None:
+        """Serves until drained."""
         super().run()
         close_all(self._map)
 

@@ -43,9 +43,7 @@ def _count(masks: Tensor) -> Tensor:
     return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
 
 
-def measure(
-    logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int
-) -> MaskStatistics:
+def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStatistics:
     """Measures masks at `size` (height, width) from their low-res logits, float32 [n, h, w], in `memory` bytes.
 
     Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.

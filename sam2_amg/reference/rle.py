@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
-import torch
 from torch import Tensor
 
 

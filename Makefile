@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make run` serves the demo model, `make test` passes the tests.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+PIP_INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --disable-pip-version-check
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check clean
+
+help:
+	@echo "make run          set up and serve the demo model on http://127.0.0.1:5000 (more flags: make run ARGS='--port 8000')"
+	@echo "make test         set up and run the checks and tests that need no GPU (some of them: make test ARGS='-k rle')"
+	@echo "make check        set up and run the linter and the type checker alone"
+	@echo "make clean        remove the virtual environment"
+
+run: $(VENV)/installed
+	@exec $(BIN)/python server.py $(ARGS)
+
+test: check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name one: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# sam2 and two of its dependencies come as source. Building them here, without isolation, spares a second torch.
+$(VENV)/installed: requirements.txt | $(BIN)/python
+	@echo "Installing requirements.txt into $(VENV) (a few minutes, several GB, once) ..."
+	@$(PIP_INSTALL) setuptools==80.9.0 wheel==0.45.1
+	@$(PIP_INSTALL) --no-build-isolation -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	@echo "Installing requirements-dev.txt into $(VENV) ..."
+	@$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@

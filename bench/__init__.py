@@ -1,0 +1,1 @@
+"""Benchmarks: programs that make the numbers in results/ and README.md."""

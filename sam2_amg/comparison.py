@@ -1,0 +1,137 @@
+"""How far two sets of masks of the same image agree, computed on runs, never on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from scipy.optimize import linear_sum_assignment
+
+THRESHOLDS = (0.5, 0.75, 0.9)
+
+
+class InvalidRle(ValueError):
+    """A line that is no answer of /upload_rle, or two lines that cannot be of the same image."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one image: `size` (height, width), or None where there are none; `runs` in pycocotools' form."""
+
+    size: tuple[int, int] | None
+    runs: list[Any]
+    areas: NDArray[np.int64]  # [n]
+
+
+@dataclass(frozen=True)
+class ImageAgreement:
+    """What one image adds to the totals. `matched` are the IoUs of the pairs of the best one-to-one matching."""
+
+    reference_count: int
+    candidate_count: int
+    published: float | None  # mean IoU of pairs by area rank; None where counts differ, or there is no mask
+    matched: NDArray[np.float64]
+
+    @property
+    def score(self) -> float:
+        """Mean IoU, a mask without a partner counting 0; 1 where neither side has a mask."""
+        larger = max(self.reference_count, self.candidate_count)
+        return float(self.matched.sum()) / larger if larger else 1.0
+
+
+def parse_masks(line: bytes) -> Masks:
+    """Reads one answer of /upload_rle. Raises InvalidRle."""
+    try:
+        answer = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRle(f"is no JSON ({error})") from error
+    if not isinstance(answer, dict):
+        raise InvalidRle("is no JSON object")
+    if "error" in answer:
+        raise InvalidRle(f"is an error of the server, not masks: {orjson.dumps(answer['error']).decode()[:200]}")
+    sizes = {_parse_size(name, rle) for name, rle in answer.items()}
+    if len(sizes) > 1:
+        raise InvalidRle(f"has masks of different sizes: {sorted(sizes)}")
+    if not sizes:
+        return Masks(None, [], np.zeros(0, np.int64))
+    (size,) = sizes
+    counts = [_parse_counts(name, rle, size) for name, rle in answer.items()]
+    runs = coco_mask.frPyObjects([{"size": list(size), "counts": runs} for runs in counts], *size)
+    return Masks(size, runs, np.array([runs[1::2].sum() for runs in counts]))
+
+
+def _parse_size(name: str, rle: Any) -> tuple[int, int]:
+    size = rle.get("size") if isinstance(rle, dict) else None
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise InvalidRle(f"{name}: size must be [height, width]")
+    return size[0], size[1]
+
+
+def _parse_counts(name: str, rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
+    """The run lengths of a mask, in canonical form: no run of length 0 but, where the mask has pixel 0, the first."""
+    given = rle.get("counts")
+    try:
+        counts = np.asarray(given if isinstance(given, list) and given else None)
+    except ValueError:  # nested lists of different lengths
+        counts = np.asarray(None)
+    if counts.dtype.kind != "i" or counts.ndim != 1 or counts.min() < 0:
+        raise InvalidRle(f"{name}: counts must be a list of whole numbers from 0")
+    if counts.sum() != size[0] * size[1]:
+        raise InvalidRle(f"{name}: counts add up to {counts.sum()}, not to {size[0]} x {size[1]}")
+    positive = np.flatnonzero(counts)
+    colour = positive % 2
+    starts = np.flatnonzero(np.concatenate(([True], colour[1:] != colour[:-1])))
+    runs = np.add.reduceat(counts[positive], starts)
+    return np.concatenate(([0], runs)) if colour[0] else runs
+
+
+def compare_images(reference: Masks, candidate: Masks) -> ImageAgreement:
+    """Matches the masks of two answers for one image. Raises InvalidRle where their sizes differ."""
+    if reference.size and candidate.size and reference.size != candidate.size:
+        raise InvalidRle(f"sizes differ: {reference.size} and {candidate.size}, as of different images")
+    iou = _pairwise_iou(reference, candidate)
+    rows, columns = linear_sum_assignment(iou, maximize=True)
+    published = None
+    if len(reference.areas) == len(candidate.areas) > 0:
+        by_area = (np.argsort(-masks.areas, kind="stable") for masks in (reference, candidate))
+        published = float(iou[tuple(by_area)].mean())
+    return ImageAgreement(len(reference.areas), len(candidate.areas), published, iou[rows, columns])
+
+
+def _pairwise_iou(reference: Masks, candidate: Masks) -> NDArray[np.float64]:
+    """IoU of every mask with every other, [n, m]. Two empty masks are the same mask."""
+    shape = len(reference.runs), len(candidate.runs)
+    if 0 in shape:
+        return np.zeros(shape)
+    iou = coco_mask.iou(reference.runs, candidate.runs, [0] * len(candidate.runs))
+    iou[np.ix_(reference.areas == 0, candidate.areas == 0)] = 1.0
+    return iou
+
+
+def summarise(images: Sequence[ImageAgreement]) -> dict[str, Any]:
+    """The figures over all images, as compare_rle_lists.py prints them; null where there is nothing to measure."""
+    published = [image.published for image in images if image.published is not None]
+    scores = np.array([image.score for image in images])
+    matched = np.concatenate([np.zeros(0), *(image.matched for image in images)])
+    references = sum(image.reference_count for image in images)
+    candidates = sum(image.candidate_count for image in images)
+    return {
+        "images": len(images),
+        "count_mismatches": sum(image.reference_count != image.candidate_count for image in images),
+        "masks": {"reference": references, "candidate": candidates},
+        "published_miou": float(np.mean(published)) if published else None,
+        "published_images": len(published),
+        "matched_miou": float(scores.mean()) if images else None,
+        "matched_miou_p5": float(np.percentile(scores, 5)) if images else None,
+        "precision": {str(t): _share(matched >= t, candidates) for t in THRESHOLDS},
+        "recall": {str(t): _share(matched >= t, references) for t in THRESHOLDS},
+    }
+
+
+def _share(hits: NDArray[np.bool_], total: int) -> float | None:
+    return float(hits.sum() / total) if total else None
