@@ -1,0 +1,114 @@
+"""Shared by the tests: the demo model, photographs, and servers as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.config import GeneratorConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOGRAPHS = DEMO_DIR / "photographs"
+CPU = torch.device("cpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> SAM2Base:
+    kind = MODEL_TYPES["demo"]
+    return load_model(DEMO_DIR / kind.file, kind, CPU)
+
+
+@pytest.fixture(scope="session")
+def demo_config() -> GeneratorConfig:
+    return GeneratorConfig(**default_thresholds(MODEL_TYPES["demo"]))
+
+
+def photograph(name: str) -> NDArray[np.uint8]:
+    return np.array(Image.open(PHOTOGRAPHS / f"{name}.jpg"))
+
+
+def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A few coloured discs on a gradient, of any size, from a seed."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    image = np.stack([x / width, y / height, np.full_like(x, 0.5)], axis=-1) * random.uniform(100, 255, 3)
+    for _ in range(6):
+        centre_y, centre_x = random.uniform(0, height), random.uniform(0, width)
+        radius = random.uniform(0.1, 0.35) * max(height, width)
+        image[(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = random.uniform(0, 255, 3)
+    return image.astype(np.uint8)
+
+
+@dataclass
+class RunningServer:
+    """A server process, and where it listens."""
+
+    process: subprocess.Popen[str]
+    greeting: str
+    url: str
+
+    def post(self, path: str, data: bytes, timeout: float = 120) -> requests.Response:
+        return requests.post(self.url + path, files={"image": ("image", data)}, timeout=timeout)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def start_server(*arguments: str) -> RunningServer:
+    """Starts `python server.py` on a free port, and waits until it says where it is."""
+    process = subprocess.Popen(
+        [sys.executable, "server.py", *arguments, "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    greeting = process.stdout.readline() + process.stdout.readline()
+    address = re.search(r"http://\S+", greeting)
+    if address is None:
+        process.kill()
+        raise AssertionError(f"the server did not start: {greeting!r}")
+    return RunningServer(process, greeting, address[0])
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """The demo model in mode ao with few points, so that an answer takes half a second."""
+    running = start_server("--points_per_side", "8")
+    yield running
+    assert running.stop() == 0
+    running.process.stdout.close()
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    """Waits for a condition, and fails where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

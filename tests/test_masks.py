@@ -1,0 +1,88 @@
+"""Measurements and run lengths against sam2's own functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from sam2.utils.amg import batched_mask_to_box, calculate_stability_score, mask_to_rle_pytorch, rle_to_mask
+from torch import Tensor
+
+from sam2_amg.reference.masks import BYTES_PER_PIXEL, measure, upsample, upsampled_in_batches
+from sam2_amg.reference.rle import encode_rle
+
+SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
+EMPTY, FULL, PIXEL, STRIPES = range(4)
+
+
+def logits_of_all_kinds(h: int = 32, w: int = 24) -> Tensor:
+    """Empty, full, a single pixel, stripes of period 2, and smooth random masks. float32 [9, h, w]"""
+    torch.manual_seed(0)
+    special = torch.full((4, h, w), -5.0)
+    special[FULL] = 5.0
+    special[PIXEL, h // 2, w // 3] = 20.0
+    special[STRIPES, :, ::2] = 5.0
+    smooth = torch.nn.functional.interpolate(torch.randn(5, 1, 6, 5) * 4, (h, w), mode="bicubic")[:, 0]
+    return torch.cat([special, smooth])
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_measure_equals_sam2(size: tuple[int, int]) -> None:
+    logits = logits_of_all_kinds()
+    measured = measure(logits, size, threshold=0.0, offset=1.0, memory=1)  # a mask at a time
+    masks = upsample(logits, size)
+    torch.testing.assert_close(
+        measured.stability, calculate_stability_score(masks, 0.0, 1.0), rtol=0, atol=0, equal_nan=True
+    )
+    assert torch.equal(measured.boxes, batched_mask_to_box(masks > 0))
+    assert measured.stability[EMPTY].isnan()
+    assert measured.stability[FULL] == 1
+    assert measured.boxes[EMPTY].tolist() == [0, 0, 0, 0]
+    assert measured.boxes[FULL].tolist() == [0, 0, size[1] - 1, size[0] - 1]
+
+
+@pytest.mark.parametrize(("threshold", "offset"), [(0.0, 0.0), (0.5, 2.0), (-1.0, 0.25)])
+def test_measure_at_other_thresholds(threshold: float, offset: float) -> None:
+    logits = logits_of_all_kinds()
+    measured = measure(logits, (97, 61), threshold, offset, memory=1 << 20)
+    masks = upsample(logits, (97, 61))
+    expected = calculate_stability_score(masks, threshold, offset)
+    torch.testing.assert_close(measured.stability, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(measured.boxes, batched_mask_to_box(masks > threshold))
+
+
+def test_measure_of_no_masks() -> None:
+    measured = measure(torch.zeros(0, 32, 24), (50, 60), 0.0, 1.0, memory=1 << 20)
+    assert measured.stability.shape == (0,)
+    assert measured.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 100])
+def test_upsampling_stays_within_memory(at_once: int) -> None:
+    logits, size = logits_of_all_kinds(), (40, 50)
+    batches = list(upsampled_in_batches(logits, size, memory=at_once * 40 * 50 * BYTES_PER_PIXEL))
+    assert max(len(batch) for batch in batches) == min(at_once, len(logits))
+    assert torch.equal(torch.cat(batches), upsample(logits, size))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_rle_equals_sam2_and_pycocotools(size: tuple[int, int]) -> None:
+    masks = upsample(logits_of_all_kinds(), size) > 0
+    rles = encode_rle(masks)
+    assert rles == mask_to_rle_pytorch(masks)
+    for mask, rle in zip(masks.numpy(), rles, strict=True):
+        assert np.array_equal(rle_to_mask(dict(rle)), mask)
+        assert np.array_equal(coco_mask.decode(coco_mask.frPyObjects(dict(rle), *size)), mask)
+    assert rles[EMPTY]["counts"] == [size[0] * size[1]]
+    assert rles[FULL]["counts"] == [0, size[0] * size[1]]
+
+
+def test_rle_of_no_masks() -> None:
+    assert encode_rle(torch.zeros(0, 5, 6, dtype=torch.bool)) == []
+
+
+def test_rle_of_stripes() -> None:
+    masks = torch.zeros(1, 2, 4, dtype=torch.bool)
+    masks[0, :, 1::2] = True
+    assert encode_rle(masks)[0]["counts"] == [2, 2, 2, 2]

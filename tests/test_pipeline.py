@@ -1,0 +1,117 @@
+"""ao against baseline: with sam2's decoder the records are equal; with the folded one, all but equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, drawn_image, photograph
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.decoder import PlainDecoder
+from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.prompts import crops_of
+from sam2_amg.records import Generator, MaskRecord
+from sam2_amg.stages import ao_stages, build_generator, fill_in
+
+LEAST_IOU = 0.9999
+IMAGES = {
+    "dog": lambda: photograph("dog"),
+    "truck": lambda: photograph("truck"),
+    "groceries": lambda: photograph("groceries"),
+    "1x1": lambda: drawn_image(1, 1),
+    "17x900": lambda: drawn_image(17, 900),
+    "333x512": lambda: drawn_image(333, 512),
+}
+# crop layers -> points a side: fewer where there are five crops, to keep the suite short
+POINTS_PER_SIDE = {0: 12, 1: 6}
+
+
+def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:
+    """ao, but with sam2's own decoder, in batches as large as baseline's."""
+    stages = replace(ao_stages(model, CPU), decoder=PlainDecoder(model))
+    return MaskGenerator(stages, fill_in(config, Mode.BASELINE, CPU), model.image_size, CPU)
+
+
+def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord]) -> None:
+    assert len(records) == len(expected)
+    for record, twin in zip(records, expected, strict=True):
+        assert record["point_coords"] == twin["point_coords"]
+        assert record["crop_box"] == twin["crop_box"]
+        assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=2e-5)
+        assert record["stability_score"] == pytest.approx(twin["stability_score"], abs=1e-3)
+        size = record["segmentation"]["size"]
+        runs = [coco_mask.frPyObjects(dict(one["segmentation"]), *size) for one in (record, twin)]
+        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= LEAST_IOU
+
+
+@pytest.mark.parametrize("crop_layers", POINTS_PER_SIDE)
+@pytest.mark.parametrize("name", IMAGES)
+def test_ao_finds_what_baseline_finds(
+    demo_model: SAM2Base, demo_config: GeneratorConfig, name: str, crop_layers: int
+) -> None:
+    config = replace(demo_config, points_per_side=POINTS_PER_SIDE[crop_layers], crop_n_layers=crop_layers)
+    image = IMAGES[name]()
+    expected = build_generator(demo_model, Mode.BASELINE, config, CPU).generate(image)
+    if name in ("dog", "truck", "groceries"):
+        assert len(expected) >= 5  # there is something to compare
+    assert sam2_decoder_generator(demo_model, config).generate(image) == expected
+    assert_all_but_equal(build_generator(demo_model, Mode.AO, config, CPU).generate(image), expected)
+
+
+@pytest.mark.parametrize("crop_layers", [0, 1])
+def test_nothing_found(demo_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int) -> None:
+    config = replace(demo_config, points_per_side=2, crop_n_layers=crop_layers, pred_iou_thresh=1.0)
+    for mode in Mode:
+        assert build_generator(demo_model, mode, config, CPU).generate(drawn_image(40, 50)) == []
+
+
+@pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.0, 0.9), (0.65, 0.0)])
+def test_thresholds_of_zero_keep_everything(
+    demo_model: SAM2Base, demo_config: GeneratorConfig, thresholds: tuple[float, float]
+) -> None:
+    pred_iou, stability = thresholds
+    config = replace(demo_config, points_per_side=4, pred_iou_thresh=pred_iou, stability_score_thresh=stability)
+    image = drawn_image(60, 80)
+    expected = build_generator(demo_model, Mode.BASELINE, config, CPU).generate(image)
+    records = sam2_decoder_generator(demo_model, config).generate(image)
+    assert len(expected) > 0
+    # an empty mask has a stability of NaN, which equals nothing, so compare as text
+    assert list(map(repr, records)) == list(map(repr, expected))
+
+
+def test_batches_and_memory_do_not_change_the_answer(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    config = replace(demo_config, points_per_side=6)
+    image = photograph("groceries")
+    answers = [
+        build_generator(demo_model, Mode.AO, replace(config, **options), CPU).generate(image)
+        for options in ({"points_per_batch": 1}, {"points_per_batch": 36, "mask_memory_mib": 1}, {})
+    ]
+    assert len(answers[0]) > 0
+    assert_all_but_equal(answers[1], answers[0])
+    assert_all_but_equal(answers[2], answers[0])
+
+
+def test_crops_without_a_pixel_are_passed_over() -> None:
+    config = GeneratorConfig(crop_n_layers=1)
+    assert [crop.box for crop in crops_of((1, 1), config)] == [[0, 0, 1, 1], [0, 0, 1, 1]]
+    assert len(crops_of((100, 100), config)) == 5
+
+
+@pytest.mark.gpu
+def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    from copy import deepcopy
+
+    cuda = torch.device("cuda")
+    model = deepcopy(demo_model).to(cuda)
+    for name in ("dog", "truck", "groceries"):
+        image: NDArray[np.uint8] = IMAGES[name]()
+        expected = build_generator(model, Mode.BASELINE, demo_config, cuda).generate(image)
+        records = build_generator(model, Mode.AO, demo_config, cuda).generate(image)
+        assert len(expected) >= 20
+        assert_all_but_equal(records, expected)
