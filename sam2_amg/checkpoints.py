@@ -100,7 +100,9 @@ def _download(url: str, path: Path) -> None:
             _copy(url, part, path.name)
             os.chmod(part.name, 0o644)  # a temporary file is its owner's alone
             os.link(part.name, path)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         raise StartupError(f"{path} is missing, and {url} could not be downloaded ({error}); {way_out}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -105,8 +106,6 @@ def test_crops_without_a_pixel_are_passed_over() -> None:
 
 @pytest.mark.gpu
 def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
-    from copy import deepcopy
-
     cuda = torch.device("cuda")
     model = deepcopy(demo_model).to(cuda)
     for name in ("dog", "truck", "groceries"):

@@ -1,0 +1,118 @@
+"""The command line: what it makes of its arguments, and how it refuses."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from sam2_amg.checkpoints import DEMO_DIR
+from sam2_amg.cli import build_parser, parse
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.errors import StartupError
+
+
+def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "server.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_no_arguments_serve_the_demo_model() -> None:
+    config = parse([])
+    assert (config.model.checkpoint_dir, config.model.model_type, config.model.mode) == (DEMO_DIR, "demo", Mode.AO)
+    assert (config.host, config.port) == ("127.0.0.1", 5000)
+    assert config.generator.points_per_side == 32
+
+
+def test_official_types_have_sam2s_defaults() -> None:
+    config = parse(["checkpoints", "large", "--baseline", "--port", "8000", "--host", "0.0.0.0"])
+    assert config.model.checkpoint_dir == Path("checkpoints")
+    assert (config.model.model_type, config.model.mode) == ("large", Mode.BASELINE)
+    assert config.generator == GeneratorConfig()
+    assert (config.host, config.port) == ("0.0.0.0", 8000)
+
+
+def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
+    flags = [flag for action in build_parser()._actions for flag in action.option_strings if "_" in flag]
+    assert len(flags) >= 12
+    for flag in flags:
+        value = "0.5" if "thresh" in flag or "ratio" in flag or "offset" in flag or "timeout" in flag else "2"
+        expected = parse([flag, value])
+        assert expected != parse([])
+        assert parse([flag.replace("_", "-"), value]) == expected
+        assert parse([f"{flag.replace('_', '-')}={value}"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--baseline", "--fast"], "--baseline contradicts --fast"),
+        (["--baseline", "--furious"], "--baseline contradicts --fast and --furious"),
+        (["--furious"], "--furious goes with --fast"),
+        (["--fast"], "--fast is not available yet"),
+        (["--fast", "--furious"], "--fast --furious is not available yet"),
+        (["checkpoints"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
+        (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),
+        (["--points_per_side", "0"], "--points_per_side must be from 1 to 256, not 0"),
+        (["--points_per_side", "many"], "argument --points_per_side: invalid int value: 'many'"),
+        (["--points_per_batch", "0"], "--points_per_batch must be at least 1"),
+        (["--pred_iou_thresh", "2"], "--pred_iou_thresh must be from 0 to 1"),
+        (["--crop_n_layers", "3", "--crop_n_points_downscale_factor", "9"], "--crop_n_points_downscale_factor"),
+        (["--max_pixels", "999999999"], "--max_pixels must be from 1 to"),
+        (["--queue_size", "0"], "--queue_size must be from 1 to 256"),
+        (["--port", "70000"], "--port must be from 0 to 65535"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+    ],
+    ids=str,
+)
+def test_refusals(arguments: list[str], message: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        parse(arguments)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_refused() -> None:
+    with pytest.raises(StartupError, match="--device cuda: torch finds no CUDA device"):
+        parse(["--device", "cuda"])
+
+
+@pytest.mark.parametrize("arguments", [["--baseline", "--fast"], ["nowhere", "demo"], ["checkpoints", "huge"]], ids=str)
+def test_a_refusal_is_one_line_and_status_2(arguments: list[str]) -> None:
+    result = run_server(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("server.py: error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run_server("--port", str(port))
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"server.py: error: --port {port} on 127.0.0.1 cannot be used (Address already in use); choose another\n"
+    )
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    result = run_server("--host", "no.such.host.invalid")
+    assert result.returncode == 2
+    assert "--host no.such.host.invalid is no address of this machine" in result.stderr
+
+
+def test_help_names_every_flag_and_its_default() -> None:
+    result = run_server("--help")
+    assert result.returncode == 0
+    for text in ("CHECKPOINT_DIR", "MODEL_TYPE", "--baseline", "default 5000", "--points_per_side", "default 32"):
+        assert text in result.stdout

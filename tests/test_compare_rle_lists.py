@@ -1,0 +1,189 @@
+"""compare_rle_lists.py as a program, its figures against masks compared pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from sam2_amg.comparison import compare_images, parse_masks
+from sam2_amg.reference.rle import encode_rle
+
+
+def disc(y: float, x: float, radius: float, size: tuple[int, int] = (40, 50)) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]]
+    return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+def answer(masks: list[NDArray[np.bool_]]) -> dict[str, Any]:
+    if not masks:
+        return {}
+    return {f"mask_{i}": rle for i, rle in enumerate(encode_rle(torch.from_numpy(np.stack(masks))))}
+
+
+def random_masks(seed: int, count: int, shift: float = 0.0) -> list[NDArray[np.bool_]]:
+    random = np.random.default_rng(seed)
+    return [disc(random.uniform(0, 40) + shift, random.uniform(0, 50), random.uniform(2, 15)) for _ in range(count)]
+
+
+def write_list(path: Path, answers: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in answers))
+    return path
+
+
+def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "compare_rle_lists.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def figures_of(tmp_path: Path, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:
+    out = tmp_path / "figures.json"
+    result = compare(write_list(tmp_path / "a", a), write_list(tmp_path / "b", b), "--json", out)
+    assert result.returncode == 0, result.stderr
+    return json.loads(out.read_text())
+
+
+def pixel_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    union = (a | b).sum()
+    return (a & b).sum() / union if union else 1.0
+
+
+def test_a_list_agrees_with_itself(tmp_path: Path) -> None:
+    answers = [answer(random_masks(i, i)) for i in range(6)]
+    figures = figures_of(tmp_path, answers, answers)
+    assert figures["images"] == 6
+    assert figures["count_mismatches"] == 0
+    assert figures["published_miou"] == figures["matched_miou"] == figures["matched_miou_p5"] == 1.0
+    assert figures["published_images"] == 5  # the image without a mask has no pair to publish
+    assert set(figures["precision"].values()) == set(figures["recall"].values()) == {1.0}
+
+
+def test_figures_against_pixels(tmp_path: Path) -> None:
+    pairs = [(random_masks(i, 3 + i % 3), random_masks(i, 3 + (i + i % 2) % 3, shift=1.5)) for i in range(12)]
+    figures = figures_of(tmp_path, [answer(a) for a, _ in pairs], [answer(b) for _, b in pairs])
+    published, scores, matched = [], [], []
+    for a, b in pairs:
+        iou = np.array([[pixel_iou(x, y) for y in b] for x in a])
+        best = iou[linear_sum_assignment(iou, maximize=True)]
+        matched += best.tolist()
+        scores.append(best.sum() / max(len(a), len(b)))
+        if len(a) == len(b):
+            ranked = (sorted(masks, key=lambda mask: -mask.sum()) for masks in (a, b))
+            published.append(np.mean([pixel_iou(x, y) for x, y in zip(*ranked, strict=True)]))
+    counts = [len(a) for a, _ in pairs], [len(b) for _, b in pairs]
+    assert 0 < len(published) < 12
+    assert figures["published_miou"] == pytest.approx(np.mean(published))
+    assert figures["count_mismatches"] == 12 - len(published)
+    assert figures["matched_miou"] == pytest.approx(np.mean(scores))
+    assert figures["matched_miou_p5"] == pytest.approx(np.percentile(scores, 5))
+    for threshold in (0.5, 0.75, 0.9):
+        hits = sum(iou >= threshold for iou in matched)
+        assert figures["recall"][str(threshold)] == pytest.approx(hits / sum(counts[0]))
+        assert figures["precision"][str(threshold)] == pytest.approx(hits / sum(counts[1]))
+
+
+def test_order_of_masks_does_not_matter_and_missing_ones_count(tmp_path: Path) -> None:
+    masks = random_masks(0, 4)
+    figures = figures_of(tmp_path, [answer(masks)], [answer(masks[::-1][:3])])
+    assert figures["count_mismatches"] == 1
+    assert figures["published_miou"] is None
+    assert figures["matched_miou"] == pytest.approx(0.75)
+    assert figures["recall"]["0.9"] == pytest.approx(0.75)
+    assert figures["precision"]["0.9"] == 1.0
+
+
+def test_one_side_without_masks_scores_zero_and_none_on_both_one(tmp_path: Path) -> None:
+    figures = figures_of(tmp_path, [answer(random_masks(0, 2)), {}], [{}, {}])
+    assert figures["matched_miou"] == 0.5
+    assert figures["precision"]["0.5"] is None
+    assert figures["recall"]["0.5"] == 0.0
+
+
+def test_runs_of_length_zero_are_the_same_mask() -> None:
+    def one(counts: list[int]) -> bytes:
+        return json.dumps({"mask_0": {"size": [2, 5], "counts": counts}}).encode()
+
+    for split in ([2, 1, 0, 3, 4], [0, 0, 2, 4, 4], [2, 4, 4, 0], [2, 4, 1, 0, 3]):
+        agreement = compare_images(parse_masks(one([2, 4, 4])), parse_masks(one(split)))
+        assert agreement.matched.tolist() == [1.0]
+    full, empty = parse_masks(one([0, 10])), parse_masks(one([10]))
+    assert compare_images(full, empty).matched.tolist() == [0.0]
+    assert compare_images(empty, empty).matched.tolist() == [1.0]
+    assert compare_images(full, parse_masks(one([0, 4, 0, 6]))).matched.tolist() == [1.0]
+
+
+def test_folders(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side / "below").mkdir(parents=True)
+        for i, name in enumerate(("x.json", "below/y.json")):
+            (tmp_path / side / name).write_text(json.dumps(answer(random_masks(i, 2))))
+    assert compare(tmp_path / "a", tmp_path / "b", "--min_miou", 1).returncode == 0
+    (tmp_path / "b" / "x.json").rename(tmp_path / "b" / "z.json")
+    result = compare(tmp_path / "a", tmp_path / "b")
+    assert result.returncode == 2
+    assert "x.json" in result.stderr
+    assert "z.json" in result.stderr
+
+
+def test_min_miou(tmp_path: Path) -> None:
+    masks = random_masks(0, 4)
+    a, b = write_list(tmp_path / "a", [answer(masks)]), write_list(tmp_path / "b", [answer(masks[:3])])
+    assert compare(a, b, "--min_miou", 0.7).returncode == 0
+    result = compare(a, b, "--min-miou", 0.8)
+    assert result.returncode == 1
+    assert "0.750000 is below --min_miou 0.8" in result.stderr
+    assert "matched mIoU, all images    0.750000" in result.stdout
+
+
+GOOD = json.dumps(answer(random_masks(0, 2)))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "line 2 of B is empty"),
+        ("{", "line 2 of B is no JSON"),
+        ("[]", "line 2 of B is no JSON object"),
+        ('{"error": {"code": "queue_full", "message": ""}}', "line 2 of B is an error of the server"),
+        ('{"mask_0": {"counts": [4]}}', "line 2 of B mask_0: size must be [height, width]"),
+        ('{"mask_0": {"size": [2, 2], "counts": [3]}}', "line 2 of B mask_0: counts add up to 3, not to 2 x 2"),
+        ('{"mask_0": {"size": [2, 2], "counts": [-1, 5]}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [1.5, 2.5]}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [[1], 3]}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": []}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": "4"}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [4]}}', "line 2: sizes differ: (40, 50) and (2, 2)"),
+        (
+            '{"mask_0": {"size": [2, 2], "counts": [4]}, "mask_1": {"size": [1, 4], "counts": [4]}}',
+            "line 2 of B has masks of different sizes",
+        ),
+    ],
+)
+def test_lines_that_cannot_be_compared(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "a").write_text(f"{GOOD}\n{GOOD}\n")
+    (tmp_path / "b").write_text(f"{GOOD}\n{line}\n")
+    result = compare(tmp_path / "a", tmp_path / "b")
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_lists_of_different_length_missing_and_empty(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text(f"{GOOD}\n{GOOD}\n")
+    b.write_text(f"{GOOD}\n")
+    assert f"{a} goes on at line 2 where {b} ends" in compare(a, b).stderr
+    assert f"{tmp_path / 'c'} cannot be read" in compare(a, tmp_path / "c").stderr
+    a.write_text("")
+    b.write_text("")
+    assert "are empty" in compare(a, b).stderr
+    assert "must be both files, or both folders" in compare(a, tmp_path).stderr

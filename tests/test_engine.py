@@ -1,0 +1,125 @@
+"""The engine with generators whose timing the test decides; the real one is behind every test of the server."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import wait_until
+from numpy.typing import NDArray
+
+from sam2_amg.config import GeneratorConfig, Limits
+from sam2_amg.engine import Engine
+from sam2_amg.errors import RequestError
+from sam2_amg.records import MaskRecord
+
+
+class GatedGenerator:
+    """Answers with the image's first pixel, once the gate is open; fails on a pixel of 13."""
+
+    config = GeneratorConfig()
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.started = 0
+        self.running = 0
+        self.most_running = 0
+
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        self.started += 1
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        assert self.gate.wait(30)
+        self.running -= 1
+        if image[0, 0, 0] == 13:
+            raise ArithmeticError("thirteen")
+        return [{"area": int(image[0, 0, 0])}]  # type: ignore[typeddict-item]
+
+
+def image(value: int) -> NDArray[np.uint8]:
+    return np.full((1, 1, 3), value, np.uint8)
+
+
+def ask(engine: Engine, value: int) -> int:
+    with engine.place():
+        return engine.generate(image(value))[0]["area"]
+
+
+def test_everyone_gets_their_own_answer() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=64))
+    generator.gate.set()
+    with ThreadPoolExecutor(32) as pool:
+        values = [value for value in range(100) if value != 13]
+        assert list(pool.map(lambda value: ask(engine, value), values)) == values
+    assert generator.most_running == 1
+    assert engine.taken == 0
+    engine.close()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_failure_reaches_its_own_caller_and_nobody_else() -> None:
+    generator = GatedGenerator()
+    generator.gate.set()
+    engine = Engine(generator, Limits(queue_size=64))
+    with ThreadPoolExecutor(8) as pool:
+        futures = {value: pool.submit(ask, engine, value) for value in range(10, 20)}
+    for value, future in futures.items():
+        if value == 13:
+            with pytest.raises(ArithmeticError, match="thirteen"):
+                future.result()
+        else:
+            assert future.result() == value
+    assert engine.is_alive
+    engine.close()
+
+
+def test_a_full_house_refuses_at_once() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=2))
+    with ThreadPoolExecutor(2) as pool:
+        accepted = [pool.submit(ask, engine, value) for value in (1, 2)]
+        wait_until(lambda: engine.taken == 2)
+        with pytest.raises(RequestError) as refused:
+            ask(engine, 3)
+        assert (refused.value.status, refused.value.code) == (503, "queue_full")
+        assert refused.value.retry_after is not None
+        assert refused.value.retry_after >= 1
+        generator.gate.set()
+        assert [future.result() for future in accepted] == [1, 2]
+    assert ask(engine, 4) == 4
+    engine.close()
+
+
+def test_a_deadline_is_told_and_a_waiting_job_is_dropped() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=4, request_timeout=0.2))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ask, engine, 1)
+        wait_until(lambda: generator.running == 1)
+        for future in (pool.submit(ask, engine, 2), running):
+            with pytest.raises(RequestError) as late:
+                future.result()
+            assert (late.value.status, late.value.code) == (504, "timeout")
+    generator.gate.set()
+    engine.close()
+    assert generator.started == 1  # the second was never begun
+    assert engine.taken == 0
+
+
+def test_closing_finishes_what_was_accepted() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=4))
+    with ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(ask, engine, value) for value in (1, 2, 3)]
+        wait_until(lambda: engine.taken == 3 and engine._jobs.qsize() == 2)
+        closing = pool.submit(engine.close)
+        wait_until(lambda: not engine.is_alive)
+        with pytest.raises(RequestError) as refused:
+            ask(engine, 4)
+        assert (refused.value.status, refused.value.code) == (503, "shutting_down")
+        generator.gate.set()
+        assert [future.result() for future in accepted] == [1, 2, 3]
+        closing.result(30)

@@ -1,0 +1,187 @@
+"""The HTTP interface: a real server process with the real demo model, asked over real sockets."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import requests
+from conftest import CPU, PHOTOGRAPHS, RunningServer, drawn_image, photograph
+from PIL import Image
+from pycocotools import mask as coco_mask
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.http import rles_by_name
+from sam2_amg.stages import build_generator
+
+DOG = (PHOTOGRAPHS / "dog.jpg").read_bytes()
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def assert_error(response: requests.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    assert list(response.json()) == ["error"]
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"]["message"]
+
+
+def test_the_greeting_names_the_address_and_a_curl_line_that_works(server: RunningServer, tmp_path: Path) -> None:
+    assert server.url in server.greeting
+    command = server.greeting.split("Try it:")[1].strip().replace("masks.png", str(tmp_path / "masks.png"))
+    subprocess.run(f"{command} -sS --fail", shell=True, check=True, timeout=60)
+    with Image.open(tmp_path / "masks.png") as drawn:
+        assert drawn.size == (800, 534)
+
+
+def test_rles_are_those_of_the_generator(
+    server: RunningServer, demo_model: SAM2Base, demo_config: GeneratorConfig
+) -> None:
+    response = server.post("/upload_rle", DOG)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.text.count("\n") == 1
+    assert response.text.endswith("\n")
+    generator = build_generator(demo_model, Mode.AO, replace(demo_config, points_per_side=8), CPU)
+    records = generator.generate(photograph("dog"))
+    assert response.json() == rles_by_name(records)
+    assert len(records) >= 5
+    for i, record in enumerate(records):
+        mask = coco_mask.decode(coco_mask.frPyObjects(response.json()[f"mask_{i}"], 534, 800))
+        assert mask.sum() == record["area"]
+        x, y, width, height = map(int, record["bbox"])
+        rows, columns = mask.nonzero()
+        assert (columns.min(), rows.min()) == (x, y)
+        assert (columns.max(), rows.max()) == (x + width, y + height)
+
+
+def test_overlay_has_the_size_of_the_input_and_masks_on_it(server: RunningServer) -> None:
+    response = server.post("/upload", DOG)
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "image/png"
+    drawn = np.array(Image.open(io.BytesIO(response.content)))
+    image = photograph("dog")
+    assert drawn.shape == image.shape
+    assert (drawn != image).any(axis=2).mean() > 0.2
+    assert server.post("/upload", DOG).content == response.content
+
+
+def test_an_image_is_answered_upright(server: RunningServer) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    buffer = io.BytesIO()
+    Image.fromarray(drawn_image(40, 90)).save(buffer, "PNG", exif=exif)
+    assert Image.open(io.BytesIO(server.post("/upload", buffer.getvalue()).content)).size == (40, 90)
+
+
+def test_nothing_found_is_an_empty_object(server: RunningServer) -> None:
+    answers = [server.post("/upload_rle", png(np.full((1, 1, 3), value, np.uint8))) for value in (0, 255)]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert all(mask["size"] == [1, 1] for mask in answer.json().values())
+
+
+def test_many_at_once_get_their_own_answers(server: RunningServer) -> None:
+    images = [png(drawn_image(40 + 7 * i, 150 - 9 * i, seed=i)) for i in range(10)]
+    alone = [server.post("/upload_rle", image).json() for image in images]
+    assert len({json.dumps(answer) for answer in alone}) > 5
+    with ThreadPoolExecutor(10) as pool:
+        together = list(pool.map(lambda image: server.post("/upload_rle", image).json(), images))
+    assert together == alone
+
+
+def test_healthz_and_info(server: RunningServer) -> None:
+    assert requests.get(server.url + "/healthz", timeout=10).json() == {"status": "ok"}
+    info = requests.get(server.url + "/info", timeout=10).json()
+    assert (info["model"], info["mode"], info["device"]) == ("demo", "ao", "cpu")
+    assert info["parameters"]["points_per_side"] == 8
+    assert info["limits"]["queue_size"] == info["queue"]["size"] == 16
+    assert info["versions"]["sam2"] == "1.1.0"
+
+
+BAD = {
+    "no image": (b"this is text", 415, "not_an_image"),
+    "empty": (b"", 400, "empty_body"),
+    "truncated": (DOG[:50_000], 400, "truncated_image"),
+    "too many pixels": (png(np.zeros((1, 16385, 3), np.uint8)), 413, "too_many_pixels"),
+}
+
+
+@pytest.mark.parametrize("path", ["/upload", "/upload_rle"])
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images(server: RunningServer, path: str, name: str) -> None:
+    data, status, code = BAD[name]
+    assert_error(server.post(path, data), status, code)
+
+
+@pytest.mark.parametrize("path", ["/upload", "/upload_rle"])
+def test_bad_requests(server: RunningServer, path: str) -> None:
+    url = server.url + path
+    assert_error(requests.post(url, timeout=10), 400, "empty_body")
+    assert_error(requests.post(url, data=DOG, timeout=10), 400, "missing_field")
+    assert_error(requests.post(url, files={"photo": ("a", DOG)}, timeout=10), 400, "missing_field")
+    assert_error(requests.post(url, data={"image": "text"}, timeout=10), 400, "missing_field")
+    broken = {"Content-Type": "multipart/form-data"}  # no boundary
+    assert_error(requests.post(url, data=DOG, headers=broken, timeout=10), 400, "missing_field")
+    response = requests.get(url, timeout=10)
+    assert_error(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["Allow"]
+
+
+def test_wrong_path(server: RunningServer) -> None:
+    assert_error(requests.post(server.url + "/uplaod", files={"image": DOG}, timeout=10), 404, "not_found")
+    assert_error(requests.post(server.url + "/healthz", timeout=10), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("mib", [65, 300])
+def test_too_large_bodies(server: RunningServer, mib: int) -> None:
+    """A little too large is read to its end and refused; far too large is refused from its announcement."""
+    address = urlsplit(server.url)
+    size = mib << 20
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        head = f"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n"
+        connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+        if mib == 65:
+            for _ in range(mib):
+                connection.sendall(b"x" * (1 << 20))
+        answer = b""
+        while b"}}" not in answer:
+            received = connection.recv(65536)
+            assert received, answer
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"body_too_large"' in answer
+
+
+@pytest.mark.parametrize("garbage", [b"NONSENSE\r\n\r\n", b"POST /upload HTTP/1.1\r\nContent-Length: -3\r\n\r\n"])
+def test_malformed_http(server: RunningServer, garbage: bytes) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(garbage)
+        answer = connection.recv(65536)
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "bad_request"
+
+
+def test_a_client_that_goes_away_harms_nobody(server: RunningServer) -> None:
+    address = urlsplit(server.url)
+    for sent in (b"POST /upl", b"POST /upload HTTP/1.1\r\nContent-Length: 1000\r\n\r\nabc"):
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(sent)
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        server.post("/upload", DOG, timeout=0.05)
+    assert server.post("/upload_rle", DOG).status_code == 200

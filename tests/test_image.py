@@ -1,0 +1,178 @@
+"""Every format and pixel type that is accepted, as real files, and every refusal."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, PHOTOGRAPHS, drawn_image
+from numpy.typing import NDArray
+from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from sam2_amg.config import Limits
+from sam2_amg.errors import RequestError
+from sam2_amg.image import Preprocess, decode_image
+
+LIMITS = Limits()
+RGB = drawn_image(40, 60)
+SMOOTH = np.mgrid[100:140, 60:120][[0, 1, 0]].transpose(1, 2, 0).astype(np.uint8)  # what JPEG hardly changes
+
+
+def encoded(image: Image.Image | NDArray, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def error_of(data: bytes, limits: Limits = LIMITS) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        decode_image(data, limits)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})],
+    ids=str,
+)
+def test_lossless_formats(image_format: str, options: dict) -> None:
+    decoded = decode_image(encoded(RGB, image_format, **options), LIMITS)
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded, RGB)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+def test_jpeg(options: dict) -> None:
+    decoded = decode_image(encoded(SMOOTH, "JPEG", quality=95, **options), LIMITS)
+    assert np.abs(decoded.astype(int) - SMOOTH).max() < 8
+
+
+def test_gif_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (9, 5), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.array_equal(decode_image(data, LIMITS), np.array(frames[0]))
+
+
+def test_mpo_gives_its_first_picture() -> None:
+    first, second = (Image.new("RGB", (16, 8), colour) for colour in ("red", "blue"))
+    decoded = decode_image(encoded(first, "MPO", save_all=True, append_images=[second]), LIMITS)
+    assert decoded[0, 0, 0] > 200
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    image = Image.fromarray(SMOOTH).convert(mode)
+    image_format = "JPEG" if mode == "YCbCr" else "TIFF"
+    decoded = decode_image(encoded(image, image_format), LIMITS)
+    assert np.abs(decoded.astype(int) - np.array(image.convert("RGB"))).max() < 8
+
+
+def test_cmyk_jpeg() -> None:
+    decoded = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), LIMITS)
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 8
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_lies_over_white(mode: str, image_format: str) -> None:
+    image = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    image.putpixel((2, 0), (0, 0, 0, 128))
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    decoded = decode_image(encoded(image.convert(mode), image_format, **options), LIMITS)
+    assert decoded[0, :, 0].tolist() == pytest.approx([255, 0, 127], abs=1)
+
+
+def test_palette_with_alpha_lies_over_white() -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (0, 0, 0, 255))
+    assert decode_image(encoded(image.quantize(8), "PNG"), LIMITS)[0, :, 0].tolist() == [255, 0]
+
+
+def test_transparent_palette_colour_lies_over_white() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((1, 0), 1)
+    for image_format in ("PNG", "GIF"):
+        decoded = decode_image(encoded(image, image_format, transparency=0), LIMITS)
+        assert decoded[0].tolist() == [[255, 255, 255], [10, 20, 30]]
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    grey = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
+    for image_format in ("PNG", "TIFF"):
+        decoded = decode_image(encoded(grey, image_format), LIMITS)
+        assert decoded[0, :, 1].tolist() == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int) -> None:
+    upright = Image.fromarray(RGB)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(decode_image(encoded(stored, "PNG", exif=exif), LIMITS), RGB)
+
+
+def test_one_pixel() -> None:
+    assert decode_image(encoded(RGB[:1, :1], "PNG"), LIMITS).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("data", [b"no image", b"\0" * 1000, b"%!PS-Adobe-3.0 EPSF-3.0\n", b"GIF89a"], ids=str)
+def test_no_image(data: bytes) -> None:
+    assert error_of(data).status == 415
+    assert error_of(data).code == "not_an_image"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_truncated(image_format: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(noise, image_format)
+    error = error_of(data[: len(data) // 2])
+    assert error.status in (400, 415)
+    assert error.code in ("truncated_image", "not_an_image")
+
+
+def test_pixel_limit() -> None:
+    data = encoded(RGB, "PNG")
+    assert decode_image(data, Limits(max_pixels=40 * 60)).shape == RGB.shape
+    error = error_of(data, Limits(max_pixels=40 * 60 - 1))
+    assert (error.status, error.code) == (413, "too_many_pixels")
+    assert "60 x 40" in error.message
+    assert error_of(data, Limits(max_side=59)).code == "too_many_pixels"
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = bytearray(encoded(Image.new("1", (1, 1)), "BMP"))
+    bomb[18:26] = (60_000).to_bytes(4, "little") * 2  # width and height in the header
+    assert error_of(bytes(bomb)).code == "too_many_pixels"
+
+
+def test_pixels_without_a_range_are_refused() -> None:
+    assert error_of(encoded(Image.new("F", (4, 4)), "TIFF")).code == "unsupported_pixels"
+    assert error_of(encoded(Image.new("I", (4, 4), 70_000), "TIFF")).code == "unsupported_pixels"
+
+
+@pytest.mark.parametrize("image", [RGB, RGB[:1, :1], drawn_image(700, 1100)], ids=["small", "pixel", "large"])
+def test_preprocess_equals_sam2(demo_model: SAM2Base, image: NDArray) -> None:
+    predictor = SAM2ImagePredictor(demo_model)
+    assert torch.equal(Preprocess(512, CPU)(image)[0], predictor._transforms(image))
+
+
+def test_photographs_decode_as_pillow_reads_them() -> None:
+    for path in PHOTOGRAPHS.glob("*.jpg"):
+        assert np.array_equal(decode_image(path.read_bytes(), LIMITS), np.array(Image.open(path)))
