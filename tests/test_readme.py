@@ -1,0 +1,81 @@
+"""What README.md says is true: its commands run, its tables are those of results/."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from conftest import PHOTOGRAPHS, ROOT, RunningServer, drawn_image
+from PIL import Image
+
+from sam2_amg.checkpoints import MODEL_TYPES, PUBLISHED_URL, URL_VARIABLE
+
+README = (ROOT / "README.md").read_text()
+
+
+def shell_line(beginning: str) -> str:
+    (line,) = {line for line in README.splitlines() if line.startswith(beginning) and ":5000" in line}
+    return line
+
+
+def test_it_starts_with_the_two_commands() -> None:
+    assert re.search(r"```sh\nmake run .*\nmake test ", README[:300])
+
+
+def test_the_curl_line_works(server: RunningServer, tmp_path: Path) -> None:
+    line = shell_line("curl").replace("http://127.0.0.1:5000", server.url).replace("masks.png", f"{tmp_path}/masks.png")
+    subprocess.run(line, shell=True, check=True, cwd=ROOT, capture_output=True, timeout=60)
+    with Image.open(tmp_path / "masks.png") as drawn:
+        assert drawn.size == (800, 534)
+
+
+def test_the_xargs_line_prints_a_line_an_image(server: RunningServer, tmp_path: Path) -> None:
+    names = ["plain.png", "with two spaces.png", "comma, semicolon; and 'quote'.png", "missing.png", "no image.png"]
+    for i, name in enumerate(names[:3]):
+        Image.fromarray(drawn_image(30 + i, 40)).save(tmp_path / name)
+    (tmp_path / "no image.png").write_text("text")
+    paths = [tmp_path / name for name in names if name != "missing.png"]
+    (tmp_path / "paths.txt").write_text("".join(f"{path}\n" for path in paths))
+    line = shell_line("xargs").replace("http://127.0.0.1:5000", server.url)
+    subprocess.run(line, shell=True, check=True, cwd=tmp_path, timeout=60)
+    answers = [json.loads(line) for line in (tmp_path / "masks.jsonl").read_text().splitlines()]
+    assert len(answers) == len(paths)
+    for i, answer in enumerate(answers[:3]):
+        assert all(mask["size"] == [30 + i, 40] for mask in answer.values())
+    assert answers[3]["error"]["code"] == "not_an_image"
+
+
+def test_the_python_example_decodes_an_answer(server: RunningServer) -> None:
+    answer = server.post("/upload_rle", (PHOTOGRAPHS / "dog.jpg").read_bytes()).json()
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {"answer": answer}
+    exec(example, names)
+    pixels = names["pixels"]
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (534, 800)
+    assert pixels.sum() == sum(answer["mask_0"]["counts"][1::2])
+
+
+def test_tables_are_those_of_the_results() -> None:
+    tables = re.findall(r"<!-- table: (results/\S+) -->\n(.*?)\n<!-- end of table -->", README, re.DOTALL)
+    assert tables
+    for path, table in tables:
+        assert table in (ROOT / path).read_text()
+
+
+def test_files_that_it_names_exist() -> None:
+    for path in re.findall(r"\((results/[^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+    section = README.split("## How it is built")[1]
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", section):
+        assert any((ROOT / folder / path).exists() for folder in ("", "sam2_amg")), path
+
+
+def test_types_and_addresses_are_those_of_the_code() -> None:
+    assert f"{PUBLISHED_URL}/FILE" in README
+    assert URL_VARIABLE in README
+    for kind in MODEL_TYPES.values():
+        assert f"| `{kind.name}` | `{kind.file}`" in README
