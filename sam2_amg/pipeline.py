@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sam2.utils.amg import is_box_near_crop_edge, uncrop_boxes_xyxy, uncrop_masks, uncrop_points
 from torch import Tensor
-from torchvision.ops.boxes import batched_nms, box_area
+from torchvision.ops.boxes import box_area
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept, MaskDecoder
@@ -19,7 +19,7 @@ from sam2_amg.encoder import ImageFeatures
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
 from sam2_amg.records import Candidates, MaskRecord
 from sam2_amg.reference.masks import MaskStatistics, upsampled_in_batches
-from sam2_amg.reference.rle import UncompressedRle, encode_rle
+from sam2_amg.reference.rle import UncompressedRle
 
 ImageSize = tuple[int, int]  # (height, width)
 
@@ -32,6 +32,8 @@ class Stages:
     encode: Callable[[Tensor], ImageFeatures]
     decoder: MaskDecoder
     measure: Callable[[Tensor, ImageSize, float, float, int], MaskStatistics]
+    suppress: Callable[[Tensor, Tensor, float], Tensor]
+    encode_rle: Callable[[Tensor], list[UncompressedRle]]
 
 
 class MaskGenerator:
@@ -70,10 +72,9 @@ class MaskGenerator:
         candidates = Candidates.concatenate(
             [self._segment(prepared, batch, crop, crop_index, size) for batch in batches]
         )
-        # the classes that batched_nms keeps apart: there is one
-        same_class = torch.zeros_like(candidates.crop)
-        kept = batched_nms(candidates.boxes.float(), candidates.predicted_iou, same_class, self.config.box_nms_thresh)
-        return candidates.select(kept)
+        return candidates.select(
+            self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
+        )
 
     def _segment(self, prepared: Any, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
         """The masks of a batch of points that pass predicted IoU, stability and the crop's edge."""
@@ -100,8 +101,7 @@ class MaskGenerator:
     def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Tensor) -> Candidates:
         """Of masks that overlap, keeps the one found in the smaller crop."""
         scores = 1 / box_area(crop_boxes)[candidates.crop]
-        same_class = torch.zeros_like(candidates.crop)
-        return candidates.select(batched_nms(candidates.boxes.float(), scores, same_class, self.config.crop_nms_thresh))
+        return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
     def _encode_rles(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[UncompressedRle]:
         """RLEs of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
@@ -110,7 +110,7 @@ class MaskGenerator:
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
             encoded: list[UncompressedRle] = []
             for masks in upsampled_in_batches(candidates.logits[rows], crop.size, self.mask_memory):
-                encoded += encode_rle(uncrop_masks(masks > self.config.mask_threshold, crop.box, *size))
+                encoded += self.stages.encode_rle(uncrop_masks(masks > self.config.mask_threshold, crop.box, *size))
             rles.update(zip(rows.tolist(), encoded, strict=True))
         return [rles[row] for row in range(len(candidates))]
 

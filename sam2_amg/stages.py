@@ -16,6 +16,8 @@ from sam2_amg.image import Preprocess
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.records import Generator
 from sam2_amg.reference.masks import measure
+from sam2_amg.reference.nms import suppress
+from sam2_amg.reference.rle import encode_rle
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
@@ -40,6 +42,8 @@ def ao_stages(model: SAM2Base, device: torch.device) -> Stages:
         encode=partial(encode, model),
         decoder=FoldedDecoder(model),
         measure=measure,
+        suppress=suppress,
+        encode_rle=encode_rle,
     )
 
 

@@ -1,0 +1,24 @@
+"""Box suppression against its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from sam2_amg.reference.nms import suppress
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 4500])  # torchvision takes another path beyond 4,000 boxes
+def test_suppress_keeps_the_best_and_nothing_that_overlaps_it(count: int) -> None:
+    random = torch.Generator().manual_seed(count)
+    corners = torch.randint(0, 200, (count, 2), generator=random)
+    boxes = torch.cat([corners, corners + torch.randint(1, 60, (count, 2), generator=random)], dim=1)
+    scores = torch.rand(count, generator=random)
+    kept = suppress(boxes, scores, 0.5).tolist()
+    expected: list[int] = []
+    iou = box_iou(boxes.float(), boxes.float())
+    for row in scores.argsort(descending=True).tolist():
+        if all(iou[row, better] <= 0.5 for better in expected):
+            expected.append(row)
+    assert kept == expected
