@@ -30,7 +30,7 @@ IMAGES = {
     "333x512": lambda: drawn_image(333, 512),
 }
 # crop layers -> points a side: fewer where there are five crops, to keep the suite short
-POINTS_PER_SIDE = {0: 12, 1: 6}
+POINTS_PER_SIDE = {0: 10, 1: 4}
 
 
 def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:

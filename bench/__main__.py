@@ -1,0 +1,170 @@
+"""How every claim of this project is made.
+
+python -m bench                                          the demo model on 20 drawn scenes, baseline and ao
+python -m bench checkpoints large --images paths.txt     a checkpoint on your own photographs
+python -m bench --model_type large --weights seeded --planted --images demo/photographs
+                                                         a size without its checkpoint, with planted masks
+python -m bench --numerics                               signal-to-noise ratios, without masks
+python -m bench --again results/modes-demo-....json      the tables again, from the lists that are kept
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.images import draw_scenes, find_images
+from bench.numerics import measure_numerics, numerics_markdown
+from bench.plots import draw
+from bench.run import Plan, measure_all
+from bench.systems import SYSTEMS
+from bench.tables import to_markdown
+from bench.worker import Job
+from compare_rle_lists import compare
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a run ran on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {platform.machine()}"
+    return {
+        "device": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if device == "cuda" else None,
+    }
+
+
+def stem_of(result: dict[str, Any]) -> str:
+    """<what>-<model>-<device>-torch<version>"""
+    host = result["machine"]
+    device = "cpu" if host["device"].startswith("CPU") else host["device"].removeprefix("NVIDIA ").lower()
+    return f"{result['what']}-{result['model']}-{device.replace(' ', '-')}-torch{host['torch'].split('+')[0]}"
+
+
+def add_accuracy(result: dict[str, Any], lists: Path) -> None:
+    """Compares every list that is kept with baseline's."""
+    reference = lists / "baseline.jsonl"
+    for name, figures in result["systems"].items():
+        if reference.exists() and "baseline" in result["systems"]:
+            figures["accuracy"] = compare(reference, lists / f"{name}.jsonl")
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Writes JSON, Markdown and, where something was measured, plots."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / stem_of(result)
+    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    page = numerics_markdown(result) if result["what"] == "numerics" else to_markdown(result)
+    Path(f"{stem}.md").write_text(page)
+    if result.get("systems"):
+        draw(result, Path(f"{stem}.png"))
+    print(page)
+    print(f"Written: {stem}.json and .md", file=sys.stderr)
+
+
+def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Runs the systems that the command line names."""
+    images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.out / "scenes")
+    result: dict[str, Any] = {
+        "what": "planted" if args.planted else "modes",
+        "model": args.model_type,
+        "command": command,
+        "machine": machine(args.device),
+        "weights": args.weights,
+        "images": [path.name for path in images],
+    }
+    lists = args.out / "lists" / stem_of(result)
+    job = Job(
+        system="",
+        model_type=args.model_type,
+        weights=args.weights,
+        directory=str(args.checkpoint_dir.resolve()),
+        device=args.device,
+        planted=args.planted,
+        points_per_side=args.points_per_side,
+        images=[str(path.resolve()) for path in images],
+        repeats=args.repeats,
+        startup_only=False,
+        result="",
+    )
+    plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
+    result["systems"], result["missing"] = measure_all(args.modes, plan)
+    result["summary"] = summary(result, args)
+    add_accuracy(result, lists)
+    return result
+
+
+def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
+    """How it was measured, in words."""
+    host = result["machine"]
+    source = str(args.images) if args.images else f"{len(result['images'])} drawn scenes, 480 x 360 to 1920 x 1080"
+    planted = ", decoder outputs planted (the network runs in full)" if args.planted else ""
+    return (
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}. Weights: {args.weights}{planted}. Images: {source}; {args.points_per_side}^2 points. Each "
+        f"mode runs in a process of its own, one after the other in the table's order, on the same images: a start "
+        f"with empty compile caches, a second start, one image to warm up, every image once over HTTP from one client, "
+        f"at least {args.requests} requests at each higher concurrency, and then generate() {args.repeats} times an "
+        f"image without HTTP. Times over HTTP are of /upload_rle."
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m bench`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
+    parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
+    parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
+    parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"])
+    parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
+    parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
+    parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
+    parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--points_per_side", type=int, default=32)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="clients; 1 is always first")
+    parser.add_argument("--requests", type=int, default=16, help="at each concurrency above 1, at least")
+    parser.add_argument("--repeats", type=int, default=5, help="of generate(), an image (default %(default)s)")
+    parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
+    parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--again", type=Path, metavar="RESULT", help="make the tables of a result again")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status: 1 where something that was asked for is missing."""
+    args = build_parser().parse_args(arguments)
+    args.model_type = args.type or args.model_type
+    args.concurrency = [1, *(level for level in args.concurrency if level != 1)]
+    command = shlex.join(["python", "-m", "bench", *arguments])
+    if args.again:
+        result = json.loads(args.again.read_text())
+        add_accuracy(result, args.again.parent / "lists" / args.again.stem)
+    elif args.numerics:
+        sizes = [name for name in MODEL_TYPES if name != "demo"]
+        rows = measure_numerics(sizes, torch.device(args.device))
+        result = {"what": "numerics", "model": "seeded", "command": command, "machine": machine(args.device)}
+        result["rows"] = rows
+    else:
+        result = measure(args, command)
+    write(result, args.out)
+    return int(bool(result.get("missing")))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

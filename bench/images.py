@@ -1,0 +1,56 @@
+"""Which photographs are measured: named files, a folder, or drawn scenes in the sizes that cameras make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from demo.randomness import Draw
+from demo.scenes import SceneConfig, draw_plan, paint
+from demo.textures import draw_textures
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# (width, height), each with how often it comes up in twenty; every third image stands upright
+_SIZES = [(480, 360)] * 3 + [(640, 480)] * 5 + [(800, 600)] * 3 + [(1024, 768)] * 3 + [(1280, 720)] * 3
+_SIZES += [(1600, 1200)] * 2 + [(1920, 1080)]
+_FIRST_SEED = 1_000_000  # training draws from seeds below this
+_TEXTURES = 8
+
+
+def scene(index: int) -> NDArray[np.uint8]:
+    """The drawn scene of this number, uint8 RGB [H, W, 3], from a seed that is never trained on."""
+    width, height = _SIZES[(index * 7) % len(_SIZES)]
+    if index % 3 == 2:
+        width, height = height, width
+    side = max(width, height)
+    draw = Draw(_FIRST_SEED + index, torch.device("cpu"))
+    plan = draw_plan(draw, SceneConfig(), 1, side, _TEXTURES)
+    images = paint(plan, draw_textures(draw, _TEXTURES, side)).images[0]  # [3, S, S]
+    pixels = (images[:, :height, :width] * 255).round().byte()
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def draw_scenes(count: int, folder: Path) -> list[Path]:
+    """JPEG files of the first `count` scenes in `folder`; those that are there already are not drawn again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"scene-{index:04}.jpg" for index in range(count)]
+    for index, path in enumerate(paths):
+        if not path.exists():
+            Image.fromarray(scene(index)).save(path, quality=92)
+    return paths
+
+
+def find_images(source: Path) -> list[Path]:
+    """The images of a folder, in order of their names, or those that a file lists, one a line."""
+    if source.is_dir():
+        found = sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    else:
+        found = [Path(line) for line in source.read_text().splitlines() if line.strip()]
+    missing = [path for path in found if not path.is_file()]
+    if missing or not found:
+        raise SystemExit(f"{source}: " + (f"{missing[0]} is missing" if missing else "no image in it"))
+    return found

@@ -1,0 +1,104 @@
+"""Load over HTTP: a worker process on one side, clients in threads on the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from tqdm import tqdm
+
+from bench.worker import Job
+
+_TIMEOUT = 900.0  # seconds, for one answer
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class WorkerFailed(Exception):
+    """A worker that ended with an error, or a request that it did not answer."""
+
+
+class Worker:
+    """A worker process, from its start to its end."""
+
+    def __init__(self, job: Job, caches: Path) -> None:
+        """Starts it and waits until it is ready. Compilers keep their caches in `caches`."""
+        self.started = time.monotonic()
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the process has ended
+        environment = {
+            **os.environ,
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
+            "TRITON_CACHE_DIR": str(caches / "triton"),
+        }
+        command = [sys.executable, "-m", "bench.worker", json.dumps(asdict(job))]
+        self.process = subprocess.Popen(
+            command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.seconds_to_ready = time.monotonic() - self.started
+        if not line.startswith("READY"):
+            self.finish()
+            raise WorkerFailed("it said something else than READY")
+        self.url = f"http://127.0.0.1:{line.split()[1]}"
+
+    def stop_serving(self) -> None:
+        """Lets it answer what it accepted, and go on to what comes after serving."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def finish(self) -> None:
+        """Waits for its end. Raises WorkerFailed with the last line of its log where it failed."""
+        status = self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.log.seek(0)
+        lines = [line for line in self.log.read().splitlines() if line.strip()]
+        self.log.close()
+        if status != 0:
+            raise WorkerFailed(lines[-1] if lines else f"exit status {status}")
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+def post(url: str, data: bytes) -> tuple[float, bytes]:
+    """Milliseconds until the masks of an image are there, and the answer."""
+    started = time.perf_counter()
+    response = requests.post(url + "/upload_rle", files={"image": data}, timeout=_TIMEOUT)
+    elapsed = (time.perf_counter() - started) * 1e3
+    if response.status_code != 200:
+        raise WorkerFailed(f"status {response.status_code}: {response.text[:200]}")
+    return elapsed, response.content
+
+
+def run_load(url: str, images: Sequence[bytes], concurrency: int, label: str) -> tuple[dict[str, Any], list[bytes]]:
+    """Posts every image once from `concurrency` clients; what it took, and the answers in order."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as pool:
+        answers = list(
+            tqdm(
+                pool.map(lambda data: post(url, data), images),
+                total=len(images),
+                desc=f"{label} x{concurrency}",
+                unit="request",
+                disable=None,
+            )
+        )
+    seconds = time.perf_counter() - started
+    times = np.array([elapsed for elapsed, _ in answers])
+    percentiles = {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 90, 99)}
+    figures = {"requests": len(images), **percentiles, "mean": round(float(times.mean()), 2)}
+    return {**figures, "images_per_second": round(len(images) / seconds, 3)}, [answer for _, answer in answers]

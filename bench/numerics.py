@@ -1,0 +1,75 @@
+"""Numerics without masks: how far each mode's tensors are from float32 baseline's, for seeded weights of every size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.images import scene
+from bench.tables import table
+from bench.weights import seeded_model
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
+from sam2_amg.encoder import ImageFeatures, encode
+from sam2_amg.image import Preprocess
+from sam2_amg.pipeline import Stages
+from sam2_amg.prompts import Crop, PointGrids, to_model_input
+from sam2_amg.stages import ao_stages
+
+MODES: dict[Mode, Callable[[SAM2Base, torch.device], Stages]] = {Mode.AO: ao_stages}
+TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")
+
+
+def signal_to_noise(reference: Tensor, value: Tensor) -> float | None:
+    """10 log10(sum of reference^2 / sum of difference^2), in dB; None where the tensors are equal."""
+    reference, value = reference.double(), value.double()
+    noise = (reference - value).square().sum().item()
+    return None if noise == 0 else 10 * math.log10(reference.square().sum().item() / noise)
+
+
+def _tensors(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> tuple[Tensor, ...]:
+    attended = decoder.attend(decoder.prepare(features), points)
+    point, mask = torch.ones(len(points), 3, device=points.device).nonzero(as_tuple=True)
+    logits = decoder.predict_masks(attended, Kept(point, mask))
+    return features.image_embedding, *features.high_res_features, logits, attended.predicted_iou
+
+
+@torch.inference_mode()
+def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
+    """A row for each size and mode: dB of every tensor, on one drawn scene and a grid of points."""
+    image = scene(0)
+    grid = PointGrids(GeneratorConfig(points_per_side=points_per_side), device)
+    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
+    rows = []
+    for size in tqdm(sizes, unit="size", disable=None):
+        model = seeded_model(size, device)
+        points = to_model_input(grid(crop), crop.size, model.image_size)
+        pixels = Preprocess(model.image_size, device)(image)
+        expected = _tensors(encode(model, pixels), PlainDecoder(model), points)
+        for mode, build in MODES.items():
+            stages = build(model, device)
+            found = _tensors(stages.encode(stages.preprocess(image)), stages.decoder, points)
+            decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
+            rows.append({"size": size, "mode": mode.value, "db": dict(zip(TENSORS, decibels, strict=True))})
+    return rows
+
+
+def numerics_markdown(result: dict[str, Any]) -> str:
+    """The rows as a page."""
+    header = ["size", "mode", *(f"{name}, dB" for name in TENSORS)]
+    rows = [
+        [row["size"], row["mode"], *("equal" if db is None else f"{db:.1f}" for db in row["db"].values())]
+        for row in result["rows"]
+    ]
+    host = result["machine"]
+    return (
+        f"# Signal-to-noise ratio against float32 baseline, seeded weights, {host['device']}\n\n"
+        f"Made by `{result['command']}` with torch {host['torch']}; one drawn scene, 36 points.\n\n"
+        f"{table(header, rows)}\n"
+    )

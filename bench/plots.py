@@ -1,0 +1,55 @@
+"""The same results for people who would rather look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.tables import STAGES
+
+_COLOURS = [f"C{index}" for index in range(10)]  # matplotlib's own cycle
+
+
+def _draw_stages(axes: Axes, systems: dict[str, Any]) -> None:
+    left = [0.0] * len(systems)
+    names = list(systems)
+    for colour, stage in zip(_COLOURS, STAGES, strict=False):
+        widths = [figures["generate"]["stages_ms"].get(stage, 0.0) for figures in systems.values()]
+        axes.barh(names, widths, left=left, label=stage, color=colour)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set(title="A request without HTTP, by stage", xlabel="ms")
+    axes.legend(fontsize="small", ncols=2)
+
+
+def _draw_accuracy(axes: Axes, systems: dict[str, Any]) -> None:
+    for colour, (name, figures) in zip(_COLOURS, systems.items(), strict=False):
+        if accuracy := figures.get("accuracy"):
+            x, y = figures["http"]["1"]["p50"], accuracy["matched_miou"]
+            axes.scatter(x, y, color=colour)
+            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 5))
+    axes.set(title="Accuracy against speed", xlabel="p50 of a request, ms", ylabel="matched mIoU, all images")
+    axes.set_xlim(left=0)
+
+
+def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
+    for colour, (name, figures) in zip(_COLOURS, systems.items(), strict=False):
+        levels = [int(level) for level in figures["http"]]
+        axes.plot(levels, [http["p50"] for http in figures["http"].values()], "o-", color=colour, label=f"{name} p50")
+        axes.plot(levels, [http["p99"] for http in figures["http"].values()], "x:", color=colour, label=f"{name} p99")
+    axes.set(title="Latency under concurrency", xlabel="clients", ylabel="ms", xscale="log", yscale="log")
+    axes.legend(fontsize="small")
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Writes a PNG with three panels: stages, accuracy against speed, latency under concurrency."""
+    figure = Figure(figsize=(16, 4.6), layout="constrained")
+    figure.suptitle(f"{result['what']}: {result['model']} on {result['machine']['device']}")
+    stages, accuracy, concurrency = figure.subplots(1, 3)
+    _draw_stages(stages, result["systems"])
+    _draw_accuracy(accuracy, result["systems"])
+    _draw_concurrency(concurrency, result["systems"])
+    figure.savefig(path, dpi=80)

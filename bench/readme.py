@@ -1,0 +1,35 @@
+"""Puts the tables of results/ into README.md, between the comments that name them: `python -m bench.readme`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+_MARK = re.compile(r"<!-- table (\d+) of (results/\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
+
+
+def tables_of(page: str) -> list[str]:
+    """The Markdown tables of a page, in order."""
+    return [match.group().strip() for match in re.finditer(r"(?:^\|.*\|\n)+", page, re.MULTILINE)]
+
+
+def refresh(readme: str) -> str:
+    """README.md with every marked table as its file has it. Tables are counted from 1."""
+
+    def replacement(match: re.Match[str]) -> str:
+        number, path = int(match[1]), match[2]
+        table = tables_of((_ROOT / path).read_text())[number - 1]
+        return f"<!-- table {number} of {path} -->\n{table}\n<!-- end of table -->"
+
+    return _MARK.sub(replacement, readme)
+
+
+def main() -> None:
+    """The command line."""
+    path = _ROOT / "README.md"
+    path.write_text(refresh(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Measures the systems in turn, each in a process of its own, on the same images."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.load import Worker, WorkerFailed, run_load
+from bench.systems import SYSTEMS
+from bench.worker import Job
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every system."""
+
+    job: Job  # all but the system's name and the result's path
+    concurrency: Sequence[int]
+    requests: int  # at each concurrency above one, at least; the first pass posts every image once
+    generate_images: int  # how many of the images are timed in generate()
+    lists: Path  # where the answers are kept, a file a system
+
+
+def measure_system(name: str, plan: Plan) -> dict[str, Any]:
+    """Everything about one system but its accuracy. Raises WorkerFailed."""
+    images = [Path(path).read_bytes() for path in plan.job.images]
+    with tempfile.TemporaryDirectory() as folder:
+        caches, result = Path(folder) / "caches", Path(folder) / "result.json"
+        timed = plan.job.images[: plan.generate_images]
+        job = replace(plan.job, system=name, images=timed, result=str(result))
+        cold = _start_and_stop(replace(job, startup_only=True), caches)
+        worker = Worker(job, caches)
+        try:
+            http = {}
+            for concurrency in plan.concurrency:
+                repeat = 1 if concurrency == 1 else -(-plan.requests // len(images))
+                http[str(concurrency)], answers = run_load(worker.url, images * repeat, concurrency, name)
+                if concurrency == 1:
+                    (plan.lists / f"{name}.jsonl").write_bytes(b"".join(answers))
+            worker.stop_serving()
+            worker.finish()
+        except BaseException:
+            worker.kill()
+            raise
+        startup = {"cold": round(cold, 2), "warm": round(worker.seconds_to_ready, 2)}
+        return {"what": SYSTEMS[name].what, "startup_s": startup, "http": http, **json.loads(result.read_text())}
+
+
+def _start_and_stop(job: Job, caches: Path) -> float:
+    worker = Worker(job, caches)
+    worker.stop_serving()
+    worker.finish()
+    return worker.seconds_to_ready
+
+
+def measure_all(names: Sequence[str], plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of the systems that ran to their end, and why the others are not among them."""
+    plan.lists.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        if SYSTEMS[name].needs_cuda and plan.job.device != "cuda":
+            missing[name] = "needs a CUDA device"
+            continue
+        try:
+            figures[name] = measure_system(name, plan)
+        except WorkerFailed as error:
+            missing[name] = f"failed: {error}"
+        except KeyboardInterrupt:
+            missing.update({left: "interrupted" for left in names if left not in figures and left not in missing})
+            break
+    return figures, missing

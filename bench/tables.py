@@ -1,0 +1,112 @@
+"""Results as Markdown tables. README.md shows some of them; `python -m bench.readme` puts them there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+STAGES = ("decode", "preprocess", "encode", "decoder", "measure", "nms", "rle", "other")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; None becomes a dash."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join("-" if cell is None else str(cell) for cell in line) + " |" for line in lines)
+
+
+def _number(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def published_table(systems: dict[str, Any]) -> str:
+    """The columns of the published table."""
+    header = ["mode", "mIoU", "mask count mismatch", "avg. ms per request", "max memory (MiB)", "batch size"]
+    rows = []
+    for name, figures in systems.items():
+        accuracy = figures.get("accuracy") or {}
+        rows.append(
+            [
+                name,
+                _number(accuracy.get("published_miou"), 6),
+                accuracy.get("count_mismatches"),
+                _number(figures["http"]["1"]["mean"], 1),
+                figures["peak_device_mib"],
+                1,
+                figures["points_per_batch"],
+            ]
+        )
+    return table([*header, "points per batch"], rows)
+
+
+def accuracy_table(systems: dict[str, Any]) -> str:
+    """Agreement with baseline over all images."""
+    header = ["mode", "matched mIoU", "5th percentile", "precision at 0.5 / 0.75 / 0.9", "recall at 0.5 / 0.75 / 0.9"]
+    rows = []
+    for name, figures in systems.items():
+        if accuracy := figures.get("accuracy"):
+            shares = [
+                " / ".join(_number(value, 4) or "-" for value in accuracy[key].values())
+                for key in ("precision", "recall")
+            ]
+            rows.append([name, _number(accuracy["matched_miou"], 6), _number(accuracy["matched_miou_p5"], 6), *shares])
+    return table(header, rows)
+
+
+def latency_table(systems: dict[str, Any]) -> str:
+    """Over HTTP, and at the start."""
+    levels = list(next(iter(systems.values()))["http"])
+    header = ["mode", "p50, ms", "p90, ms", "p99, ms", *(f"images/s at {level}" for level in levels)]
+    rows = []
+    for name, figures in systems.items():
+        http, startup = figures["http"], figures["startup_s"]
+        one = [_number(http["1"][key], 1) for key in ("p50", "p90", "p99")]
+        rates = [_number(http[level]["images_per_second"], 2) for level in levels]
+        tail = [_number(startup["cold"], 1), _number(startup["warm"], 1), figures["peak_rss_mib"]]
+        rows.append([name, *one, *rates, *tail, figures["recompiles"]])
+    return table([*header, "start cold, s", "start warm, s", "peak RSS (MiB)", "recompiles"], rows)
+
+
+def generate_table(systems: dict[str, Any]) -> str:
+    """generate() image by image: the median, and in brackets the least and the most."""
+    images = [row["image"] for row in next(iter(systems.values()))["generate"]["per_image"]]
+    sizes = [row["height_width"] for row in next(iter(systems.values()))["generate"]["per_image"]]
+    header = ["mode", *(f"{image} {h} x {w}, ms" for image, (h, w) in zip(images, sizes, strict=True))]
+    rows = []
+    for name, figures in systems.items():
+        cells = []
+        for row in figures["generate"]["per_image"]:
+            times = sorted(row["ms"])
+            middle = len(times) // 2
+            median = times[middle] if len(times) % 2 else (times[middle - 1] + times[middle]) / 2
+            cells.append(f"{median:.1f} ({times[0]:.1f} to {times[-1]:.1f})")
+        rows.append([name, *cells])
+    return table(header, rows)
+
+
+def stages_table(systems: dict[str, Any]) -> str:
+    """Inside generate(), milliseconds; `decode` comes before it."""
+    rows = [
+        [name, *(_number(figures["generate"]["stages_ms"].get(stage), 1) for stage in STAGES)]
+        for name, figures in systems.items()
+    ]
+    return table(["mode", *STAGES], rows)
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """The whole result as a page."""
+    systems = result["systems"]
+    parts = [f"# {result['what']}: {result['model']} on {result['machine']['device']}", result["summary"]]
+    if systems:
+        parts += ["## The published table", published_table(systems)]
+        if any(figures.get("accuracy") for figures in systems.values()):
+            parts += ["## Agreement with baseline, all images", accuracy_table(systems)]
+        parts += ["## Over HTTP", latency_table(systems)]
+        parts += ["## generate(), from pixels to run lengths in host memory", generate_table(systems)]
+        parts += [
+            "Where the time goes (medians over images; `measure` is upsampling, stability and boxes; `other` is what "
+            "no clock sees: for systems with nothing but `encode` and `decoder`, that is pre- and post-processing):",
+            stages_table(systems),
+        ]
+    if result["missing"]:
+        parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
+    return "\n\n".join(parts) + "\n"

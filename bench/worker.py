@@ -1,0 +1,143 @@
+"""One system in a process of its own: serves over HTTP until told to stop, and then times generate() by itself.
+
+Started by `python -m bench`. Says "READY port" on standard output once it has answered a warm-up image.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+
+from bench.planted import plant
+from bench.systems import SYSTEMS, Case
+from bench.timing import StageClock
+from bench.weights import get_model
+from sam2_amg.checkpoints import MODEL_TYPES, default_thresholds
+from sam2_amg.config import GeneratorConfig, Limits, ModelConfig, ServerConfig
+from sam2_amg.engine import Engine
+from sam2_amg.http import create_app
+from sam2_amg.image import decode_image
+from sam2_amg.records import Generator
+from sam2_amg.serving import Server, bind, drain_on_signals
+
+LIMITS = Limits(queue_size=64)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told, as JSON in its first argument."""
+
+    system: str
+    model_type: str
+    weights: str
+    directory: str
+    device: str
+    planted: bool
+    points_per_side: int
+    images: list[str]
+    repeats: int
+    startup_only: bool
+    result: str
+
+
+def build(job: Job) -> tuple[Generator, StageClock]:
+    """The system's generator, and the clock that is in it."""
+    device = torch.device(job.device)
+    model = get_model(job.weights, Path(job.directory), job.model_type, device)
+    thresholds = {} if job.planted else default_thresholds(MODEL_TYPES[job.model_type])
+    config = GeneratorConfig(**{**thresholds, "points_per_side": job.points_per_side})
+    planted = plant(job.points_per_side, model.image_size // 4, device) if job.planted else None
+    clock = StageClock(device)
+    case = Case(model, job.model_type, config, device, clock, planted)
+    return SYSTEMS[job.system].build(case), clock
+
+
+def serve(job: Job, generator: Generator) -> None:
+    """Serves on a free port of the loopback address until a signal drains it, with the product's own server."""
+    model = ModelConfig(Path(job.directory), job.model_type, device=job.device)
+    engine = Engine(generator, LIMITS)
+    sock = bind("127.0.0.1", 0)
+    server = Server(create_app(ServerConfig(model, generator.config, LIMITS), engine), sock, LIMITS)
+    drain_on_signals(server)
+    print(f"READY {sock.getsockname()[1]}", flush=True)
+    server.run()
+    engine.close()
+
+
+def time_generate(job: Job, generator: Generator, clock: StageClock) -> dict[str, Any]:
+    """Milliseconds of generate(), image by image, `repeats` times; then, apart from that, of what is inside."""
+    images, decode_ms = [], []
+    for path in job.images:
+        data = Path(path).read_bytes()
+        started = time.perf_counter()
+        images.append(decode_image(data, LIMITS))
+        decode_ms.append((time.perf_counter() - started) * 1e3)
+    rows: list[list[float]] = [[] for _ in images]
+    for _ in range(job.repeats):
+        for row, image in zip(rows, images, strict=True):
+            started = time.perf_counter()
+            generator.generate(image)
+            row.append((time.perf_counter() - started) * 1e3)
+    clock.on = True
+    inside = []
+    for image in images:
+        started = time.perf_counter()
+        generator.generate(image)
+        total = (time.perf_counter() - started) * 1e3
+        stages = clock.read()
+        inside.append({**stages, "other": max(0.0, total - sum(stages.values()))})
+    names = {name for stages in inside for name in stages}
+    return {
+        "per_image": [
+            {"image": Path(path).name, "height_width": list(image.shape[:2]), "ms": [round(value, 2) for value in row]}
+            for path, image, row in zip(job.images, images, rows, strict=True)
+        ],
+        "median_ms": round(statistics.median([value for row in rows for value in row]), 2),
+        "stages_ms": {
+            "decode": round(statistics.median(decode_ms), 2),
+            **{
+                name: round(statistics.median([stages.get(name, 0.0) for stages in inside]), 2)
+                for name in sorted(names)
+            },
+        },
+    }
+
+
+def peak_resident_mib() -> int:
+    """The most resident memory of this process. (getrusage would count what its parent had before it forked.)"""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return round(int(line.split()[1]) / 1024)
+
+
+def main() -> None:
+    """Runs the job that the first argument describes."""
+    job = Job(**json.loads(sys.argv[1]))
+    generator, clock = build(job)
+    warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
+    generator.generate(warm_up)
+    graphs = counters["stats"]["unique_graphs"]
+    serve(job, generator)
+    if job.startup_only:
+        return
+    timing = time_generate(job, generator, clock)
+    cuda = job.device == "cuda"
+    result = {
+        "points_per_batch": generator.config.points_per_batch,
+        "generate": timing,
+        "peak_device_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+        "peak_rss_mib": peak_resident_mib(),
+        "recompiles": counters["stats"]["unique_graphs"] - graphs,
+    }
+    Path(job.result).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The benchmark harness: its parts, and a small run from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image
+from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
+
+from bench.images import draw_scenes, find_images, scene
+from bench.numerics import measure_numerics, signal_to_noise
+from bench.planted import plant
+from bench.readme import refresh, tables_of
+from bench.systems import SYSTEMS, Case
+from bench.tables import to_markdown
+from bench.timing import StageClock
+from bench.weights import seeded_model
+from sam2_amg.config import GeneratorConfig
+
+
+def run_bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_small_run_measures_both_modes_and_can_be_tabled_again(tmp_path: Path) -> None:
+    Image.fromarray(drawn_image(60, 90)).save(tmp_path / "one.png")
+    Image.fromarray(drawn_image(90, 50, seed=1)).save(tmp_path / "two.png")
+    (tmp_path / "paths.txt").write_text(f"{tmp_path}/one.png\n{tmp_path}/two.png\n")
+    options = ["--points_per_side", 4, "--repeats", 2, "--requests", 3, "--concurrency", 1, 2, "--device", "cpu"]
+    modes = ["--modes", "baseline", "ao", "torchao-64"]
+    result = run_bench("--images", tmp_path / "paths.txt", "--out", tmp_path / "out", *options, *modes)
+    assert result.returncode == 1, result.stderr  # torchao's generator needs a GPU, and says so
+    stem = f"modes-demo-cpu-torch{torch.__version__.split('+')[0]}"
+    figures = json.loads((tmp_path / "out" / f"{stem}.json").read_text())
+    assert list(figures["systems"]) == ["baseline", "ao"]
+    assert figures["missing"] == {"torchao-64": "needs a CUDA device"}
+    for system in figures["systems"].values():
+        assert system["accuracy"]["images"] == 2
+        assert system["accuracy"]["matched_miou"] > 0.999
+        assert system["http"]["2"]["requests"] == 4
+        assert system["http"]["1"]["p50"] <= system["http"]["1"]["p99"]
+        assert [len(row["ms"]) for row in system["generate"]["per_image"]] == [2, 2]
+        stages = system["generate"]["stages_ms"]
+        assert stages["encode"] > 0
+        assert stages["decoder"] > 0
+        assert system["peak_rss_mib"] > 100
+        assert system["recompiles"] == 0
+    assert (tmp_path / "out" / f"{stem}.png").stat().st_size > 10_000
+    page = (tmp_path / "out" / f"{stem}.md").read_text()
+    assert page == to_markdown(figures)
+    (tmp_path / "out" / f"{stem}.md").unlink()
+    assert run_bench("--again", tmp_path / "out" / f"{stem}.json", "--out", tmp_path / "out").returncode == 1
+    assert (tmp_path / "out" / f"{stem}.md").read_text() == page
+
+
+def test_a_mode_that_fails_is_not_reported(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "paths.txt").write_text(f"{tmp_path}/broken.png\n")
+    result = run_bench("--images", tmp_path / "paths.txt", "--out", tmp_path, "--modes", "ao", "--device", "cpu")
+    assert result.returncode == 1
+    (path,) = tmp_path.glob("modes-*.json")
+    figures = json.loads(path.read_text())
+    assert figures["systems"] == {}
+    assert figures["missing"]["ao"].startswith("failed: sam2_amg.errors.RequestError")
+
+
+def test_images_of_a_folder_and_of_a_list(tmp_path: Path) -> None:
+    assert [path.name for path in find_images(PHOTOGRAPHS)] == ["dog.jpg", "groceries.jpg", "truck.jpg"]
+    (tmp_path / "paths.txt").write_text(f"{PHOTOGRAPHS}/dog.jpg\n\n{tmp_path}/missing.jpg\n")
+    with pytest.raises(SystemExit, match=r"missing.jpg is missing"):
+        find_images(tmp_path / "paths.txt")
+    with pytest.raises(SystemExit, match="no image in it"):
+        find_images(tmp_path)
+
+
+def test_drawn_scenes_are_reproducible_and_not_drawn_twice(tmp_path: Path) -> None:
+    assert np.array_equal(scene(0), scene(0))
+    assert not np.array_equal(scene(0)[:200, :200], scene(3)[:200, :200])
+    paths = draw_scenes(3, tmp_path)
+    sizes = {scene(index).shape[:2] for index in range(3)}
+    assert any(height > width for height, width in sizes)
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert [path.stat().st_mtime_ns for path in draw_scenes(3, tmp_path)] == before
+
+
+def test_planted_outputs_are_reproducible_and_realistic() -> None:
+    planted = plant(8, 64, CPU)
+    assert torch.equal(planted.logits, plant(8, 64, CPU).logits)
+    assert planted.logits.shape == (64, 3, 64, 64)
+    passing = planted.predicted_iou > 0.8
+    assert 0.1 < passing.float().mean() < 0.4
+    assert (planted.logits[passing] > 5).flatten(1).any(1).all()  # every mask that passes has an inside
+
+
+def test_baseline_and_ao_post_process_the_same_planted_masks() -> None:
+    model = seeded_model("demo", CPU)
+    config = GeneratorConfig(points_per_side=6)
+    planted = plant(6, model.image_size // 4, CPU)
+    image = drawn_image(120, 90)
+    answers = []
+    for name in ("ao", "baseline"):  # baseline's hooks stay on the model
+        case = Case(model, "demo", config, CPU, StageClock(CPU), planted)
+        generator = SYSTEMS[name].build(case)
+        answers.append([generator.generate(image) for _ in range(2)])
+        assert answers[-1][0] == answers[-1][1]
+    assert answers[0] == answers[1]
+    assert len(answers[0][0]) >= 4
+
+
+def test_the_clock_adds_up_by_stage_and_only_when_on() -> None:
+    clock = StageClock(CPU)
+    sleep = clock.around("sleep", time.sleep)
+    sleep(0.01)
+    assert clock.read() == {}
+    clock.on = True
+    for _ in range(3):
+        sleep(0.01)
+    assert 30 <= clock.read()["sleep"] < 3000
+    assert clock.read() == {}
+
+
+def test_seeded_weights_are_reproducible() -> None:
+    first, second = (seeded_model("tiny", CPU).state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_signal_to_noise() -> None:
+    ones = torch.ones(10)
+    assert signal_to_noise(ones, ones) is None
+    assert signal_to_noise(ones, ones * 1.1) == pytest.approx(20, abs=1e-4)
+
+
+def test_numerics_of_ao(demo_model: SAM2Base) -> None:
+    (row,) = measure_numerics(["demo"], CPU, points_per_side=3)
+    assert row["db"]["image embedding"] is None  # the same encoder
+    assert row["db"]["low-res logits"] > 80
+    assert row["db"]["predicted IoU"] > 80
+
+
+def test_readme_tables_are_refreshed(tmp_path: Path) -> None:
+    page = "# Title\n\n| a |\n| --- |\n| 1 |\n\ntext\n\n| b |\n| --- |\n| 2 |\n"
+    assert tables_of(page) == ["| a |\n| --- |\n| 1 |", "| b |\n| --- |\n| 2 |"]
+    readme = (ROOT / "README.md").read_text()
+    assert refresh(readme) == readme  # README.md is up to date with results/
