@@ -1,0 +1,211 @@
+"""Measures the demo model: on drawn scenes that training never saw, and on the bundled photographs.
+
+    python -m demo.evaluate
+
+writes `results/demo-evaluation.json`, the same as a table in `results/demo-evaluation.md`, and an overlay for each
+photograph, `results/demo-dog.png` and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from demo.camera import photograph
+from demo.randomness import Draw
+from demo.scenes import SceneConfig, Scenes, draw_plan, paint
+from demo.textures import draw_textures
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.records import Generator, MaskRecord
+from sam2_amg.render import encode_png, overlay
+from sam2_amg.stages import build_generator
+
+SIDE = 512
+SMALLEST_SHARE = 0.005  # of the image, of regions that count
+PHOTOGRAPHS = ("dog", "truck", "groceries")
+REFERENCE = DEMO_DIR / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
+_SCENES_PER_BANK = 25  # scenes that share their textures
+_TEXTURES = 28
+_OVERLAY_SIDE = 900
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """One scene: for each region its best mask, for each mask its best region or union, and its predicted IoU."""
+
+    regions: NDArray[np.float64]  # best IoU of each visible region
+    masks: NDArray[np.float64]  # best IoU of each mask
+    predicted: NDArray[np.float64]
+
+
+def draw_scenes(count: int) -> Iterator[Scenes]:
+    """Full scenes with no photograph in them, one at a time, of seeds from 0, on the CPU: the same everywhere."""
+    for seed in range(count):
+        if seed % _SCENES_PER_BANK == 0:
+            textures = draw_textures(Draw(seed, "cpu"), _TEXTURES, SIDE)
+        draw = Draw(seed, "cpu")
+        scene = paint(draw_plan(draw, SceneConfig(), 1, SIDE, _TEXTURES), textures)
+        yield scene._replace(images=photograph(draw, scene.images))
+
+
+def _runs(masks: NDArray[np.bool_]) -> list[Any]:
+    """[n, H, W] in pycocotools' form."""
+    return coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))) if len(masks) else []
+
+
+def _records_to_runs(records: Sequence[MaskRecord]) -> list[Any]:
+    if not records:
+        return []
+    height, width = records[0]["segmentation"]["size"]
+    return coco_mask.frPyObjects([dict(record["segmentation"]) for record in records], height, width)
+
+
+def _best(of: list[Any], among: list[Any]) -> NDArray[np.float64]:
+    """The highest IoU of each of `of` with any of `among`."""
+    if not of or not among:
+        return np.zeros(len(of))
+    return np.asarray(coco_mask.iou(of, among, [0] * len(among))).max(1)
+
+
+def score_scene(scene: Scenes, records: Sequence[MaskRecord]) -> SceneScore:
+    """Compares what the generator returned with what was drawn."""
+    levels = scene.levels[0].numpy()  # [3, S, S]
+    whole = [[levels[level] == label for label in np.unique(levels[level])] for level in range(3)]
+    large = [mask for mask in whole[0] if mask.mean() > SMALLEST_SHARE]
+    returned = _records_to_runs(records)
+    unions = _runs(np.stack([mask for masks in whole for mask in masks]))
+    predicted = np.array([record["predicted_iou"] for record in records])
+    return SceneScore(_best(_runs(np.stack(large)), returned), _best(returned, unions), predicted)
+
+
+def summarise_scenes(scores: Sequence[SceneScore]) -> dict[str, float]:
+    """The figures over all scenes: recall of regions, precision of masks, error of predicted IoU."""
+    regions = np.concatenate([score.regions for score in scores])
+    masks = np.concatenate([score.masks for score in scores])
+    predicted = np.concatenate([score.predicted for score in scores])
+    return {
+        "scenes": len(scores),
+        "regions": len(regions),
+        "masks": len(masks),
+        "recall_0.5": float((regions >= 0.5).mean()),
+        "recall_0.75": float((regions >= 0.75).mean()),
+        "recall_0.9": float((regions >= 0.9).mean()),
+        "precision_0.75": float((masks >= 0.75).mean()) if len(masks) else 0.0,
+        "iou_error": float(np.abs(predicted - masks).mean()) if len(masks) else 1.0,
+    }
+
+
+def measure_scenes(generator: Generator, count: int) -> dict[str, float]:
+    """Runs the generator on `count` drawn scenes."""
+    scores = []
+    for scene in draw_scenes(count):
+        image = (scene.images[0].permute(1, 2, 0) * 255).round().byte().numpy()  # [S, S, 3]
+        scores.append(score_scene(scene, generator.generate(image)))
+        if len(scores) % 20 == 0:
+            print(len(scores), "scenes:", summarise_scenes(scores), flush=True)
+    return summarise_scenes(scores)
+
+
+def recall_of_reference(records: Sequence[MaskRecord]) -> dict[str, float]:
+    """How many of SAM 2.1 large's masks of dog.jpg the records match."""
+    masks = json.loads(REFERENCE.read_text()).values()
+    height, width = next(iter(masks))["size"]
+    best = _best(coco_mask.frPyObjects(list(masks), height, width), _records_to_runs(records))
+    return {
+        "reference_masks": len(best),
+        "recall_0.5": float((best >= 0.5).mean()),
+        "recall_0.75": float((best >= 0.75).mean()),
+    }
+
+
+def measure_photographs(generator: Generator, output: Path) -> dict[str, dict[str, float]]:
+    """Segments the bundled photographs and writes their overlays."""
+    figures: dict[str, dict[str, float]] = {}
+    for name in PHOTOGRAPHS:
+        with Image.open(DEMO_DIR / "photographs" / f"{name}.jpg") as file:
+            image = np.array(file.convert("RGB"))
+        records = generator.generate(image)
+        figures[name] = {"masks": len(records)}
+        if name == "dog":
+            figures[name] |= recall_of_reference(records)
+        drawn = Image.fromarray(overlay(image, records))
+        drawn.thumbnail((_OVERLAY_SIDE, _OVERLAY_SIDE), Image.Resampling.LANCZOS)
+        (output / f"demo-{name}.png").write_bytes(encode_png(np.asarray(drawn)))
+    return figures
+
+
+def write_table(report: dict[str, Any], path: Path) -> None:
+    """The report as Markdown."""
+    scenes, photographs = report["scenes"], report["photographs"]
+    rows = [
+        ("drawn scenes", f"{scenes['scenes']}", ""),
+        ("visible regions above 0.5 % of the image", f"{scenes['regions']}", ""),
+        ("matched at IoU 0.5", f"{scenes['recall_0.5']:.1%}", ""),
+        ("matched at IoU 0.75", f"{scenes['recall_0.75']:.1%}", "80 %"),
+        ("matched at IoU 0.9", f"{scenes['recall_0.9']:.1%}", "60 %"),
+        ("masks returned", f"{scenes['masks']}", ""),
+        ("that match a region, or a thing with its parts, at 0.75", f"{scenes['precision_0.75']:.1%}", "75 %"),
+        ("predicted IoU minus real IoU, mean absolute", f"{scenes['iou_error']:.3f}", "at most 0.07"),
+    ]
+    rows += [(f"masks in {name}.jpg", f"{photographs[name]['masks']}", "20") for name in PHOTOGRAPHS]
+    dog = photographs["dog"]
+    rows += [
+        (
+            f"SAM 2.1 large's {dog['reference_masks']} masks of dog.jpg, matched at IoU {at}",
+            f"{dog[f'recall_{at}']:.1%}",
+            "",
+        )
+        for at in ("0.5", "0.75")
+    ]
+    lines = ["# The demo model, measured", "", "| | measured | target |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {value} | {target} |" for name, value, target in rows]
+    generator = report["generator"]
+    lines += [
+        "",
+        f"`python -m demo.evaluate`: {report['device']}, torch {report['torch']}, Python {report['python']}, mode ao, "
+        f"{generator['points_per_side']} x {generator['points_per_side']} points, predicted IoU above "
+        f"{generator['pred_iou_thresh']}, stability from {generator['stability_score_thresh']}.",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure the demo model.")
+    parser.add_argument("--checkpoint", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=DEMO_DIR.parent / "results")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(arguments)
+    device = torch.device(args.device)
+    generator = build_generator(
+        load_model(args.checkpoint, MODEL_TYPES["demo"], device), Mode.AO, GeneratorConfig(), device
+    )
+    args.output.mkdir(parents=True, exist_ok=True)
+    report = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "generator": asdict(generator.config),
+        "photographs": measure_photographs(generator, args.output),
+        "scenes": measure_scenes(generator, args.scenes),
+    }
+    (args.output / "demo-evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_table(report, args.output / "demo-evaluation.md")
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

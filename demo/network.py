@@ -1,0 +1,88 @@
+"""The demo model in training: built at any resolution, called with many points an image, written as it ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.encoder import ImageFeatures, encode
+
+MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
+_FILE = MODEL_TYPES["demo"].file
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# what only video needs, mask prompts, and the mask for unambiguous prompts
+_UNUSED = (
+    "memory_",
+    "obj_ptr",
+    "mask_downsample",
+    "maskmem",
+    "no_mem_pos",
+    "no_obj",
+    "sam_prompt_encoder.mask_downscaling",
+)
+
+
+def build(resolution: int) -> SAM2Base:
+    """The demo architecture for square inputs of `resolution` pixels, freshly initialised, on the CPU."""
+    config = yaml.safe_load((DEMO_DIR / MODEL_TYPES["demo"].config).read_text())
+    overrides = [*config["overrides"], f"model.image_size={resolution}"]
+    model = build_sam2(config["base"], None, device="cpu", mode="train", hydra_overrides_extra=overrides)
+    with torch.no_grad():
+        model.image_encoder.trunk.pos_embed.normal_(0, 0.02)  # sam2 leaves them at 0, for a checkpoint to fill
+        model.image_encoder.trunk.pos_embed_window.normal_(0, 0.02)
+    return model
+
+
+def scale_logits(state: dict[str, Tensor], factor: float) -> None:
+    """Multiplies the mask logits of a model by `factor`, in place; their signs, the masks, stay."""
+    for name, value in state.items():
+        if "output_hypernetworks_mlps" in name and ".layers.2." in name:
+            value.mul_(factor)
+
+
+def decode(model: SAM2Base, features: ImageFeatures, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [B * P, 3, S/4, S/4] and predicted IoUs [B * P, 3], float32, of one foreground point each, [B, P, 2].
+
+    What sam2's decoder does, but the last product, whose gradients overflow in bfloat16, is float32.
+    """
+    batch, prompts = points.shape[:2]
+    decoder, count = model.sam_mask_decoder, batch * prompts
+    ones = torch.ones(count, 1, dtype=torch.int32, device=points.device)
+    coordinates = points.reshape(count, 1, 2)
+    sparse, dense = model.sam_prompt_encoder(points=(coordinates, ones), boxes=None, masks=None)
+    own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)  # [B * P, 8, 256]
+    embedding = features.image_embedding.repeat_interleave(prompts, 0) + dense  # [B * P, 256, S/16, S/16]
+    side = embedding.shape[-1]
+    place = model.sam_prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)
+    hidden, pixels = decoder.transformer(embedding, place, tokens)
+    pixels = pixels.transpose(1, 2).unflatten(2, (side, side))
+    widen_8, norm, act_8, widen_4, act_4 = decoder.output_upscaling
+    fine_4, fine_8 = (x.repeat_interleave(prompts, 0) for x in features.high_res_features)
+    upscaled = act_4(widen_4(act_8(norm(widen_8(pixels) + fine_8))) + fine_4)  # [B * P, 32, S/4, S/4]
+    heads = [decoder.output_hypernetworks_mlps[1 + i](hidden[:, 3 + i]) for i in range(MASKS)]
+    with torch.autocast(points.device.type, enabled=False):
+        logits = torch.stack(heads, 1).float() @ upscaled.float().flatten(2)
+    iou = decoder.iou_prediction_head(hidden[:, 1])[:, 1:].float()
+    return logits.unflatten(2, upscaled.shape[-2:]), iou
+
+
+def predict(model: SAM2Base, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """As `decode`, from images [B, 3, S, S] between 0 and 1."""
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    return decode(model, encode(model, (images - mean) / std), points)
+
+
+def export(state: dict[str, Tensor], path: Path) -> None:
+    """Writes the file that ships: every key of the model, half precision; zeros for what only video needs."""
+    shipped = {n: torch.zeros_like(v) if n.startswith(_UNUSED) else v.detach() for n, v in state.items()}
+    halved = {name: value.half().cpu() if value.is_floating_point() else value.cpu() for name, value in shipped.items()}
+    temporary = path.with_suffix(".part")
+    torch.save({"model": halved}, temporary)
+    temporary.rename(path)

@@ -1,0 +1,252 @@
+"""Draws training scenes with ground truth: backgrounds, things that overlap and touch, their parts and parts of those.
+
+Every pixel has three labels: its region (the smallest part), the part that this region belongs to, and the thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demo.randomness import Draw
+from demo.shapes import Shapes, contains, draw_shapes, locate
+
+CELLS = 17  # pieces that a thing can be made of: its body and a grid of up to 4 x 4
+_BODY, _SPLIT, _GRID, _RINGS = range(4)
+_MATERIAL_CHANNELS = 17
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """How rich scenes are. Sizes are in half images."""
+
+    backgrounds: int = 3  # at most, beside the one behind everything
+    things: int = 20  # at most
+    parts: int = 12  # at most, beside what things are made of
+    smallest: float = 0.06
+    largest: float = 0.7
+    structured: float = 0.4  # share of things made of pieces, windows or rings
+    plain: bool = False  # simple outlines, no seams
+
+
+class Scenes(NamedTuple):
+    """`images` float32 [B, 3, S, S] from 0 to 1; `levels` int64 [B, 3, S, S]: region, part, thing."""
+
+    images: Tensor
+    levels: Tensor
+
+
+class Plan(NamedTuple):
+    """Everything random about B scenes, before a pixel is drawn."""
+
+    halves: Tensor  # [B, backgrounds, 5]: angle, offset, bend, along, used
+    things: Shapes
+    used: Tensor  # bool [B, things, 1, 1]
+    structure: Tensor  # int64 [B, things + backgrounds + 1]
+    numbers: Tensor  # [B, things + backgrounds + 1, 8] for structures and shading
+    parts: Shapes
+    part_used: Tensor  # bool [B, parts, 1, 1]
+    anchors: Tensor  # int64 [B, parts]: the pixel that a part lies on
+    materials: Tensor  # [B, number of materials, _MATERIAL_CHANNELS]
+    texture: Tensor  # int64 [B, number of materials, 3]: which, and where it begins
+    warp: Tensor  # [B, 2, S, S]: how outlines are shaken
+    light: Tensor  # [B, 1, S, S]
+    shadow: Tensor  # [B, 1, 1]
+    seam: Tensor  # [B, 1, 1]
+
+
+def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, textures: int) -> tuple[Tensor, Tensor]:
+    """Colours, gradients and textures: of the bodies and pieces of things, then of parts."""
+    count = things * CELLS + parts + 1
+    vivid, spread = draw.uniform(batch, 1, 1, low=0.1, high=0.9), draw.uniform(batch, 1, 1, low=0.2, high=0.4)
+    mood = draw.uniform(batch, 1, 1, low=0.3, high=0.7) + 0.2 * vivid * draw.normal(batch, 1, 3)
+
+    def hues(*shape: int) -> Tensor:
+        """Mostly shades of grey, as in photographs, more or less tinted."""
+        return draw.normal(batch, *shape, 1) + vivid.view(-1, *[1] * len(shape), 1) * draw.normal(batch, *shape, 3)
+
+    body = (mood + spread * hues(things)).clamp(0, 1)
+    piece = F.normalize(hues(things, CELLS), dim=3)
+    piece = piece * draw.uniform(batch, things, CELLS, 1, low=0.1, high=0.5)
+    piece[:, :, 0] = 0
+    piece = (body[:, :, None] + piece).clamp(0, 1).flatten(1, 2)
+    part = (mood + 1.3 * spread * hues(parts + 1)).clamp(0, 1)
+    gradient = 0.1 * draw.normal(batch, count, 6)
+    amplitude = draw.uniform(batch, count, 1, low=-0.35, high=0.3).clamp_min(0)
+    tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)
+    zoom = draw.log_uniform(batch, count, 1, low=0.5, high=2)
+    rest = draw.uniform(batch, count, 3)
+    materials = torch.cat([torch.cat([piece, part], 1), gradient, amplitude, tint, zoom, rest], 2)
+    where = draw.integer(batch, count, 2, below=2 * size)
+    return materials, torch.cat([draw.integer(batch, count, 1, below=textures), where], 2)
+
+
+def _smooth_field(draw: Draw, batch: int, channels: int, size: int, cells: int) -> Tensor:
+    field = draw.normal(batch, channels, cells, cells)
+    return F.interpolate(field, (size, size), mode="bicubic", align_corners=False)
+
+
+def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: int) -> Plan:
+    """Decides about `batch` scenes of `size` x `size` pixels."""
+    layers = config.backgrounds + config.things + 1
+    number_of_things = draw.integer(batch, 1, 1, 1, below=max(config.things - 2, 1)) + 3
+    index = torch.arange(config.things, device=draw.device).view(1, -1, 1, 1)
+    halves = draw.uniform(batch, config.backgrounds, 5, low=-1, high=1)
+    is_thing = torch.arange(layers, device=draw.device) > config.backgrounds
+    structured = draw.chance(batch, layers, of=config.structured) & is_thing
+    materials, texture = _draw_materials(draw, batch, layers, config.parts, size, textures)
+    shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.025).clamp_min(0)
+    warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
+    uneven = draw.uniform(batch, 1, 1, 1, high=0.3)
+    return Plan(
+        halves=halves,
+        things=draw_shapes(draw, batch, config.things, config.smallest, config.largest, config.plain),
+        used=index < number_of_things,
+        structure=torch.where(structured, draw.integer(batch, layers, below=3) + 1, _BODY),
+        numbers=draw.uniform(batch, layers, 8),
+        parts=draw_shapes(draw, batch, config.parts, 0.7 * config.smallest, 0.3, config.plain),
+        part_used=draw.chance(batch, config.parts, 1, 1, of=0.5),
+        anchors=draw.integer(batch, config.parts, below=size * size),
+        materials=materials,
+        texture=texture,
+        warp=warp,
+        light=1 + uneven * _smooth_field(draw, batch, 1, size, 4),
+        shadow=draw.uniform(batch, 1, 1, low=-0.3, high=0.6).clamp_min(0),
+        seam=draw.uniform(batch, 1, 1, low=-1.0, high=0.0 if config.plain else 0.7).clamp_min(0),
+    )
+
+
+def _grid(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """x and y of pixel centres, -1 to 1. [1, 1, S, S]"""
+    line = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+    return line.view(1, 1, 1, -1).expand(1, 1, size, size), line.view(1, 1, -1, 1).expand(1, 1, size, size)
+
+
+def _lay_things(plan: Plan, x: Tensor, y: Tensor) -> Tensor:
+    """Which background or thing lies on top of each pixel, int64 [B, S, S]; 0 is behind everything."""
+    angle, offset, bend, along, used = plan.halves[:, :, :, None, None].unbind(2)  # [B, K, 1, 1]
+    angle = torch.where(along > 0.4, along * 3.14, 1.57 + 0.2 * angle)  # mostly horizons
+    across = x * torch.cos(angle) + y * torch.sin(angle)
+    lengthwise = y * torch.cos(angle) - x * torch.sin(angle)
+    behind = (across + 0.3 * bend * lengthwise**2 > 0.8 * offset) & (used > -0.2)
+    count = plan.halves.shape[1]
+    device = x.device
+    backgrounds = (behind * torch.arange(1, count + 1, device=device).view(1, -1, 1, 1)).amax(1)
+    things = contains(plan.things, x, y) & plan.used
+    order = torch.arange(count + 1, count + 1 + things.shape[1], device=device).view(1, -1, 1, 1)
+    return torch.maximum(backgrounds, (things * order).amax(1))
+
+
+def _of_pixel(values: Tensor, labels: Tensor) -> Tensor:
+    """Row `labels` of `values`: [B, n, C] at [B, S, S] -> [B, C, S, S]."""
+    flat = labels.flatten(1)[:, :, None].expand(-1, -1, values.shape[2])
+    return values.gather(1, flat).unflatten(1, labels.shape[1:]).permute(0, 3, 1, 2)
+
+
+def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Any:
+    """Pixels in the frame of the thing that they show; backgrounds have that of the whole image."""
+    fields = torch.stack([field[:, :, 0, 0] for field in plan.things], 2)  # [B, K, fields]
+    neutral = torch.zeros_like(fields[:, :1])
+    neutral[..., 2:4] = 1  # radii
+    neutral[..., 5] = 2  # power
+    neutral = neutral.expand(-1, plan.halves.shape[1] + 1, -1)
+    mine = _of_pixel(torch.cat([neutral, fields], 1), thing)  # [B, fields, S, S]
+    return locate(Shapes(*(mine[:, i] for i in range(mine.shape[1]))), x[:, 0], y[:, 0])
+
+
+def _divide(plan: Plan, thing: Tensor, local: Any) -> tuple[Tensor, Tensor]:
+    """The piece of its thing that each pixel lies on, 0 for the body, and that piece with what lies on it."""
+    numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]
+    structure = _of_pixel(plan.structure[:, :, None], thing)[:, 0]
+    upright = torch.where(numbers[:, 0] < 0.5, local.u, local.v)
+    split = (upright > 1.2 * numbers[:, 1] - 0.6).long() + (upright > 0.3 + 0.6 * numbers[:, 2]).long()
+    columns, rows = torch.floor(1 + 3.99 * numbers[:, 3]), torch.floor(1 + 2.99 * numbers[:, 4])
+    across, down = (local.u + 0.9) / 1.8 * columns, (local.v + 0.9) / 1.8 * rows
+    margin = 0.06 + 0.2 * numbers[:, 5]
+    inner = torch.minimum((across % 1 - 0.5).abs(), torch.full_like(across, 9.0))
+    window = (torch.maximum(inner, (down % 1 - 0.5).abs()) < 0.5 - margin) & (local.rho < 0.9)
+    window &= (across >= 0) & (across < columns) & (down >= 0) & (down < rows)
+    grid = torch.where(window, 1 + across.floor().clamp(0, 3) + 4 * down.floor().clamp(0, 3), 0).long()
+    rim = 0.45 + 0.45 * numbers[:, 6]
+    rings = (local.rho < rim).long() + (local.rho < rim * (0.3 + 0.5 * numbers[:, 7])).long()
+    piece = torch.where(structure == _SPLIT, split, 0)
+    piece = torch.where(structure == _GRID, grid, piece)
+    return torch.where(structure == _RINGS, rings, piece), torch.where(structure == _RINGS, rings.clamp_max(1), piece)
+
+
+def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
+    """The labels [B, 3, S, S] of every pixel, and its place in the frame of its thing."""
+    thing = _lay_things(plan, x, y)
+    local = _local_frame(plan, thing, x, y)
+    piece, whole_piece = _divide(plan, thing, local)
+    pieces = thing * CELLS + piece  # [B, S, S]
+    host = pieces.flatten(1).gather(1, plan.anchors)[:, :, None, None]  # [B, P, 1, 1]
+    size = thing.shape[1]
+    line = x[0, 0, 0]
+    anchor_x, anchor_y = line[plan.anchors % size], line[plan.anchors // size]
+    centred = plan.parts._replace(x=anchor_x[:, :, None, None], y=anchor_y[:, :, None, None])
+    inside = contains(centred, x, y) & plan.part_used & (pieces[:, None] == host)
+    order = torch.arange(1, inside.shape[1] + 1, device=x.device).view(1, -1, 1, 1)
+    part = (inside * order).amax(1)  # [B, S, S]
+    layers = plan.structure.shape[1]
+    region = torch.where(part > 0, layers * CELLS + part, pieces)
+    return torch.stack([region, thing * CELLS + whole_piece, thing], 1), local
+
+
+def _surface(plan: Plan, levels: Tensor, local: Any, textures: Tensor) -> Tensor:
+    """Colours of surfaces without light. [B, 3, S, S]"""
+    size = levels.shape[2]
+    alike = _of_pixel(plan.numbers, levels[:, 2])[:, 1] < 0.7  # windows of a thing are mostly of one material
+    pieces = plan.structure.shape[1] * CELLS
+    cell = levels[:, 0] % CELLS
+    grouped = levels[:, 0] - cell + cell.clamp_max(1)
+    windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == _GRID
+    index = torch.where((levels[:, 0] < pieces) & alike & windows, grouped, levels[:, 0])
+    material = _of_pixel(plan.materials, index)  # [B, C, S, S]
+    texture = _of_pixel(plan.texture, index)  # [B, 3, S, S]
+    line = torch.arange(size, device=levels.device)
+    zoom = material[:, 13]
+
+    def mirrored(position: Tensor, begin: Tensor) -> Tensor:
+        return ((position * zoom + begin) % (2 * size) - size).abs().long().clamp(0, size - 1)
+
+    grain = textures[texture[:, 0], mirrored(line[:, None], texture[:, 1]), mirrored(line, texture[:, 2])]
+    u, v = local.u.clamp(-1.5, 1.5)[:, None], local.v.clamp(-1.5, 1.5)[:, None]
+    colour = material[:, 0:3] + material[:, 3:6] * u + material[:, 6:9] * v
+    return colour + (grain * material[:, 9])[:, None] * material[:, 10:13]
+
+
+def _soften(values: Tensor, radius: int) -> Tensor:
+    """Mean over a square. [B, 1, S, S]"""
+    return F.avg_pool2d(F.pad(values, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
+
+
+def _illuminate(plan: Plan, colours: Tensor, levels: Tensor, local: Any) -> Tensor:
+    """Round things are lit from one side, things cast soft shadows on what lies behind them, seams are dark."""
+    thing = levels[:, 2]
+    numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]
+    height = (1 - local.rho.clamp(0, 1) ** 2).sqrt()
+    facing = (numbers[:, 2] - 0.5) * local.u + (numbers[:, 3] - 0.5) * local.v + 0.6 * (height - 0.6)
+    round_ = (numbers[:, 5] - 0.6).clamp_min(0) * 1.8 * (thing > plan.halves.shape[1])
+    shading = 1 + round_ * facing.clamp(-1.2, 1.2)
+    offset = max(thing.shape[1] // 80, 1)
+    shade = (thing.roll((offset, offset // 2), (1, 2)) > thing).float()[:, None]
+    region = levels[:, 0]
+    seam = ((region != region.roll(1, 1)) | (region != region.roll(1, 2))).float()[:, None]
+    dark = 1 - plan.shadow[:, None] * _soften(shade, offset) * 1.2
+    return (
+        colours * shading[:, None] * plan.light * dark * (1 - plan.seam[:, None] * _soften(seam, 1) * 1.5).clamp_min(0)
+    )
+
+
+def paint(plan: Plan, textures: Tensor) -> Scenes:
+    """Draws what was planned; nothing here is random. `textures` are [n, S, S]."""
+    x, y = _grid(textures.shape[1], textures.device)
+    x, y = x + plan.warp[:, :1], y + plan.warp[:, 1:]
+    levels, local = _label(plan, x, y)
+    colours = _surface(plan, levels, local, textures)
+    return Scenes(_illuminate(plan, colours, levels, local).clamp(0, 1), levels)

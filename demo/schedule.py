@@ -1,0 +1,69 @@
+"""The course that training takes: stage after stage, from few large shapes to full scenes, and what each is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from demo.losses import LossConfig
+from demo.scenes import SceneConfig
+
+WARM_UP = 300  # steps
+_FLOOR = 0.02  # of the learning rate, at the end
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training. `photograph_share` of a batch are crops of photographs."""
+
+    name: str
+    steps: int
+    resolution: int = 512
+    batch: int = 24
+    prompts: int = 16
+    learning_rate: float = 4e-4
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    photograph_share: float = 1 / 6
+    camera: float = 1.0
+    textures: int = 42
+    uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
+    only_iou: bool = False  # train nothing but the head that predicts IoU
+
+
+def _simple(smallest: float) -> SceneConfig:
+    return SceneConfig(backgrounds=1, things=6, parts=3, smallest=smallest, structured=0.15, plain=True)
+
+
+SCHEDULE = (
+    # From scratch at 512 pixels and with many shapes it does not start: nothing is learned for thousands of steps.
+    Stage(
+        name="start",
+        steps=2500,
+        resolution=256,
+        batch=32,
+        learning_rate=6e-4,
+        scenes=_simple(0.15),
+        losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0),
+        photograph_share=0.0,
+        camera=0.3,
+    ),
+    Stage(name="scenes", steps=9000),
+    # The masks no longer change, so predicted IoU can catch up with them.
+    Stage(
+        name="iou",
+        steps=400,
+        learning_rate=3e-4,
+        losses=LossConfig(masks=False),
+        photograph_share=0.0,
+        uniform_prompts=1.0,
+        only_iou=True,
+    ),
+)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """A linear warm-up, then a cosine."""
+    progress = min(step / max(stage.steps, 1), 1.0)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return stage.learning_rate * min(1.0, (step + 1) / WARM_UP) * (_FLOOR + (1 - _FLOOR) * cosine)
