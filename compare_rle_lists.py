@@ -38,7 +38,7 @@ class UnusableList(Exception):
 def read_list(path: Path) -> Iterator[Line]:
     """The answers in a file of lines, or in the .json files of a folder, in order of their names."""
     if path.is_dir():
-        names = sorted(file.relative_to(path) for file in path.rglob("*.json"))
+        names = sorted(file.relative_to(path) for file in path.rglob("*.json") if file.is_file())
         if not names:
             raise UnusableList(f"{path} is a folder without a .json file")
         for name in names:
@@ -117,6 +117,14 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -126,7 +134,7 @@ def main() -> int:
     parser.add_argument("b", metavar="B", type=Path, help="the list to judge")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
     parser.add_argument(
-        "--min_miou", "--min-miou", metavar="X", type=float, help="exit with 1 where the matched mIoU is below X"
+        "--min_miou", "--min-miou", metavar="X", type=share, help="exit with 1 where the matched mIoU is below X"
     )
     args = parser.parse_args()
     try:
@@ -136,7 +144,11 @@ def main() -> int:
         return 2
     print(report(figures))
     if args.json:
-        args.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        try:
+            args.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            print(f"compare_rle_lists.py: error: --json {args.json}: {error.strerror}", file=sys.stderr)
+            return 2
     if args.min_miou is not None and figures["matched_miou"] < args.min_miou:
         print(f"matched mIoU {figures['matched_miou']:.6f} is below --min_miou {args.min_miou}", file=sys.stderr)
         return 1

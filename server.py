@@ -16,7 +16,7 @@ from sam2_amg.config import ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
-from sam2_amg.serving import Server, bind, drain_on_signals
+from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
 from sam2_amg.stages import build_generator
 
 EXAMPLE = Path(__file__).resolve().parent / "demo" / "photographs" / "dog.jpg"
@@ -46,13 +46,14 @@ def greeting(config: ServerConfig, port: int) -> str:
 def main(arguments: list[str]) -> None:
     """Starts the server that the command line asks for, and runs it until a signal drains it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    exit_on_signals()
     try:
         config = parse(arguments)
         sock = bind(config.host, config.port)  # before the model, which takes longer to load
         engine = build_engine(config)
+        server = Server(create_app(config, engine), sock, config.limits)
     except StartupError as error:
         fail(error)
-    server = Server(create_app(config, engine), sock, config.limits)
     drain_on_signals(server)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     server.run()

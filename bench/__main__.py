@@ -28,15 +28,22 @@ from bench.run import Plan, measure_all
 from bench.systems import SYSTEMS
 from bench.tables import to_markdown
 from bench.worker import Job
-from compare_rle_lists import compare
+from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
 
 
+def processor() -> str:
+    """The processor's name, as Linux gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def machine(device: str) -> dict[str, Any]:
     """What a run ran on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {platform.machine()}"
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {processor()}"
     return {
         "device": name,
         "cores": len(os.sched_getaffinity(0)),
@@ -55,16 +62,18 @@ def stem_of(result: dict[str, Any]) -> str:
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
     """Compares every list that is kept with baseline's."""
-    reference = lists / "baseline.jsonl"
-    for name, figures in result["systems"].items():
-        if reference.exists() and "baseline" in result["systems"]:
-            figures["accuracy"] = compare(reference, lists / f"{name}.jsonl")
+    if "baseline" in result["systems"]:
+        for name, figures in result["systems"].items():
+            figures["accuracy"] = compare(lists / "baseline.jsonl", lists / f"{name}.jsonl")
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Writes JSON, Markdown and, where something was measured, plots."""
+    """Writes JSON, Markdown and, where something was measured, plots. Nothing measured never replaces a result."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / stem_of(result)
+    if not (result.get("systems") or result.get("rows")) and Path(f"{stem}.json").exists():
+        print(f"Nothing was measured ({result['missing']}); {stem}.json stays as it is.", file=sys.stderr)
+        return
     Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     page = numerics_markdown(result) if result["what"] == "numerics" else to_markdown(result)
     Path(f"{stem}.md").write_text(page)
@@ -78,7 +87,7 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Runs the systems that the command line names."""
     images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.out / "scenes")
     result: dict[str, Any] = {
-        "what": "planted" if args.planted else "modes",
+        "what": "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded",
         "model": args.model_type,
         "command": command,
         "machine": machine(args.device),
@@ -129,7 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
     parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
     parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
-    parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"])
+    names = "; ".join(f"{system.name}: {system.what}" for system in SYSTEMS.values())
+    parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
     parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
     parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
@@ -146,15 +156,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with a line on what does not fit together."""
+    if args.checkpoint_dir != DEMO_DIR and args.type is None:
+        parser.error(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    if args.type is None and args.model_type != "demo" and args.weights == "checkpoint":
+        parser.error(f"--model_type {args.model_type} needs --weights seeded, or a CHECKPOINT_DIR before it")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
+    if args.again and not args.again.is_file():
+        parser.error(f"--again {args.again}: there is no such file")
+    if min(args.scenes, args.repeats, args.points_per_side, *args.concurrency) < 1:
+        parser.error("--scenes, --repeats, --points_per_side and --concurrency must be at least 1")
+
+
 def main(arguments: list[str]) -> int:
     """The command line; returns the exit status: 1 where something that was asked for is missing."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    check(parser, args)
     args.model_type = args.type or args.model_type
     args.concurrency = [1, *(level for level in args.concurrency if level != 1)]
     command = shlex.join(["python", "-m", "bench", *arguments])
     if args.again:
         result = json.loads(args.again.read_text())
-        add_accuracy(result, args.again.parent / "lists" / args.again.stem)
+        try:
+            add_accuracy(result, args.again.parent / "lists" / args.again.stem)
+        except UnusableList as error:
+            parser.error(f"--again needs the lists of that run: {error}")
     elif args.numerics:
         sizes = [name for name in MODEL_TYPES if name != "demo"]
         rows = measure_numerics(sizes, torch.device(args.device))

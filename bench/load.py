@@ -49,8 +49,10 @@ class Worker:
         line = self.process.stdout.readline()
         self.seconds_to_ready = time.monotonic() - self.started
         if not line.startswith("READY"):
+            if line:
+                self.process.kill()
             self.finish()
-            raise WorkerFailed("it said something else than READY")
+            raise WorkerFailed(f"it said {line.strip()!r} instead of READY")
         self.url = f"http://127.0.0.1:{line.split()[1]}"
 
     def stop_serving(self) -> None:
@@ -77,7 +79,10 @@ class Worker:
 def post(url: str, data: bytes) -> tuple[float, bytes]:
     """Milliseconds until the masks of an image are there, and the answer."""
     started = time.perf_counter()
-    response = requests.post(url + "/upload_rle", files={"image": data}, timeout=_TIMEOUT)
+    try:
+        response = requests.post(url + "/upload_rle", files={"image": data}, timeout=_TIMEOUT)
+    except requests.RequestException as error:
+        raise WorkerFailed(f"no answer: {error}") from error
     elapsed = (time.perf_counter() - started) * 1e3
     if response.status_code != 200:
         raise WorkerFailed(f"status {response.status_code}: {response.text[:200]}")
@@ -100,5 +105,6 @@ def run_load(url: str, images: Sequence[bytes], concurrency: int, label: str) ->
     seconds = time.perf_counter() - started
     times = np.array([elapsed for elapsed, _ in answers])
     percentiles = {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 90, 99)}
-    figures = {"requests": len(images), **percentiles, "mean": round(float(times.mean()), 2)}
+    spread = {"min": round(float(times.min()), 2), "max": round(float(times.max()), 2)}
+    figures = {"requests": len(images), **percentiles, "mean": round(float(times.mean()), 2), **spread}
     return {**figures, "images_per_second": round(len(images) / seconds, 3)}, [answer for _, answer in answers]

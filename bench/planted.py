@@ -9,7 +9,8 @@ contain it, noise that does not pass.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,21 +93,33 @@ class PlantedDecoder:
 
 @dataclass
 class PlantingHooks:
-    """Plants in a generator that calls `sam_mask_decoder` as sam2's does, by hooks on the model's own modules."""
+    """Plants in a generator that calls `sam_mask_decoder` as sam2's does, or torchao's."""
 
     planted: Planted
     next_point: int = 0
-    handles: list = field(default_factory=list)
 
-    def attach(self, image_encoder: nn.Module, mask_decoder: nn.Module) -> None:
+    def attach_to_modules(self, image_encoder: nn.Module, mask_decoder: nn.Module) -> None:
         """From now on the decoder answers what is planted; an encoded image starts the points anew."""
-        self.handles.append(image_encoder.register_forward_hook(self._restart))
-        self.handles.append(mask_decoder.register_forward_hook(self._replace))
+        image_encoder.register_forward_hook(lambda *_: self.restart())
+        mask_decoder.register_forward_hook(lambda _module, _arguments, outputs: self.replace(outputs))
 
-    def _restart(self, *_: object) -> None:
+    def attach_to_torchao(self, predictor: Any) -> None:
+        """The same for torchao's predictor, around what it compiles."""
+        set_image, predict_masks = predictor.set_image, predictor._predict_masks
+
+        def restart_and_set_image(image: Any) -> None:
+            self.restart()
+            set_image(image)
+
+        predictor.set_image = restart_and_set_image
+        predictor._predict_masks = lambda *args, **kwargs: self.replace(predict_masks(*args, **kwargs))
+
+    def restart(self) -> None:
+        """A new image: the points begin again."""
         self.next_point = 0
 
-    def _replace(self, _module: nn.Module, _arguments: object, outputs: tuple) -> tuple:
+    def replace(self, outputs: tuple) -> tuple:
+        """A decoder's outputs, (logits, predicted IoU, ...), with what is planted in the place of these two."""
         logits = outputs[0]
         rows = slice(self.next_point, self.next_point + len(logits))
         self.next_point = rows.stop

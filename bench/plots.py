@@ -22,17 +22,20 @@ def _draw_stages(axes: Axes, systems: dict[str, Any]) -> None:
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(title="A request without HTTP, by stage", xlabel="ms")
-    axes.legend(fontsize="small", ncols=2)
+    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _draw_accuracy(axes: Axes, systems: dict[str, Any]) -> None:
     for colour, (name, figures) in zip(_COLOURS, systems.items(), strict=False):
         if accuracy := figures.get("accuracy"):
-            x, y = figures["http"]["1"]["p50"], accuracy["matched_miou"]
-            axes.scatter(x, y, color=colour)
-            axes.annotate(name, (x, y), textcoords="offset points", xytext=(5, 5))
+            axes.scatter(figures["http"]["1"]["p50"], accuracy["matched_miou"], color=colour, label=name)
     axes.set(title="Accuracy against speed", xlabel="p50 of a request, ms", ylabel="matched mIoU, all images")
     axes.set_xlim(left=0)
+    lowest = min(
+        (figures["accuracy"]["matched_miou"] for figures in systems.values() if "accuracy" in figures), default=1
+    )
+    axes.set_ylim(min(0.99, lowest - 0.005), 1.002)
+    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
@@ -41,12 +44,14 @@ def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
         axes.plot(levels, [http["p50"] for http in figures["http"].values()], "o-", color=colour, label=f"{name} p50")
         axes.plot(levels, [http["p99"] for http in figures["http"].values()], "x:", color=colour, label=f"{name} p99")
     axes.set(title="Latency under concurrency", xlabel="clients", ylabel="ms", xscale="log", yscale="log")
-    axes.legend(fontsize="small")
+    axes.set_xticks(levels, labels=[str(level) for level in levels])
+    axes.minorticks_off()
+    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Writes a PNG with three panels: stages, accuracy against speed, latency under concurrency."""
-    figure = Figure(figsize=(16, 4.6), layout="constrained")
+    figure = Figure(figsize=(16, 5.4), layout="constrained")
     figure.suptitle(f"{result['what']}: {result['model']} on {result['machine']['device']}")
     stages, accuracy, concurrency = figure.subplots(1, 3)
     _draw_stages(stages, result["systems"])

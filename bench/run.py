@@ -52,8 +52,12 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
 
 def _start_and_stop(job: Job, caches: Path) -> float:
     worker = Worker(job, caches)
-    worker.stop_serving()
-    worker.finish()
+    try:
+        worker.stop_serving()
+        worker.finish()
+    except BaseException:
+        worker.kill()
+        raise
     return worker.seconds_to_ready
 
 
@@ -68,7 +72,7 @@ def measure_all(names: Sequence[str], plan: Plan) -> tuple[dict[str, Any], dict[
             continue
         try:
             figures[name] = measure_system(name, plan)
-        except WorkerFailed as error:
+        except (WorkerFailed, OSError, ValueError) as error:
             missing[name] = f"failed: {error}"
         except KeyboardInterrupt:
             missing.update({left: "interrupted" for left in names if left not in figures and left not in missing})

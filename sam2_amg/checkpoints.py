@@ -8,6 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def build_model(kind: ModelType) -> SAM2Base:
 
 def find_checkpoint(directory: Path, kind: ModelType) -> Path:
     """The checkpoint's path; an official one that is missing is downloaded first. Raises StartupError."""
+    if directory.exists() and not directory.is_dir():
+        raise StartupError(f"CHECKPOINT_DIR {directory} is a file; give the folder that {kind.file} is in")
     path = directory / kind.file
     if path.is_file():
         return path
@@ -96,14 +99,19 @@ def _download(url: str, path: Path) -> None:
     way_out = f"download {url} by other means and put it at {path}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as part:
-            _copy(url, part, path.name)
-            os.chmod(part.name, 0o644)  # a temporary file is its owner's alone
-            os.link(part.name, path)
-    except (OSError, ValueError) as error:
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with open(handle, "wb") as file:
+                _copy(url, file, path.name)
+            os.chmod(part, 0o644)  # a temporary file is its owner's alone
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)
+    except (OSError, ValueError, HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
-        raise StartupError(f"{path} is missing, and {url} could not be downloaded ({error}); {way_out}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StartupError(f"{path} is missing, and {url} could not be downloaded ({reason}); {way_out}") from error
 
 
 def _copy(url: str, target: Any, label: str) -> None:
@@ -111,6 +119,8 @@ def _copy(url: str, target: Any, label: str) -> None:
     logger.info("downloading %s", url)
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as answer:
         length = answer.headers.get("Content-Length")
+        if not length and not answer.chunked:
+            raise OSError("the server does not say how long the file is, so an early end would go unnoticed")
         total = int(length) if length else None
         with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as progress:
             while chunk := answer.read(_CHUNK):
@@ -118,7 +128,6 @@ def _copy(url: str, target: Any, label: str) -> None:
                 progress.update(len(chunk))
             if total is not None and progress.n != total:
                 raise OSError(f"the connection closed after {progress.n} of {total} bytes")
-    target.flush()
 
 
 def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
@@ -135,10 +144,14 @@ def _read_state(path: Path, kind: ModelType) -> dict[str, Tensor]:
     again = "delete it and start again to download it anew" if kind.download else "restore it from the repository"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise StartupError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
     except Exception as error:  # torch raises many kinds for a damaged file
         raise StartupError(f"{path} is truncated, damaged or no checkpoint; {again}") from error
     state = loaded.get("model") if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise StartupError(f"{path} is no SAM 2.1 checkpoint (it has no state dict under 'model'); {again}")
     return state
 
@@ -147,7 +160,7 @@ def _trunk_of(state: dict[str, Tensor]) -> tuple[int, int] | None:
     """Width and depth of the Hiera trunk in a state dict, or None where there is none."""
     patches = state.get("image_encoder.trunk.patch_embed.proj.weight")
     blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
-    return None if patches is None else (patches.shape[0], len(blocks))
+    return None if patches is None or patches.ndim == 0 else (patches.shape[0], len(blocks))
 
 
 def _check_fit(state: dict[str, Tensor], model: SAM2Base, path: Path, kind: ModelType) -> None:

@@ -96,6 +96,8 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     mode = _mode_of(args)
     if (args.checkpoint_dir is None) != (args.model_type is None):
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    if mode is Mode.BASELINE and args.mask_memory_mib is not None:
+        raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
     kind = find_model_type(args.model_type or "demo")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
+_MAX_PIXELS = 2**32 - 1  # pycocotools counts in 32 bits
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 
@@ -69,6 +70,8 @@ def _parse_size(name: str, rle: Any) -> tuple[int, int]:
     size = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise InvalidRle(f"{name}: size must be [height, width]")
+    if size[0] * size[1] > _MAX_PIXELS:
+        raise InvalidRle(f"{name}: {size[0]} x {size[1]} pixels are more than pycocotools can count")
     return size[0], size[1]
 
 
@@ -81,6 +84,8 @@ def _parse_counts(name: str, rle: dict[str, Any], size: tuple[int, int]) -> NDAr
         counts = np.asarray(None)
     if counts.dtype.kind != "i" or counts.ndim != 1 or counts.min() < 0:
         raise InvalidRle(f"{name}: counts must be a list of whole numbers from 0")
+    if counts.max() > size[0] * size[1]:  # before they are added up, which might overflow
+        raise InvalidRle(f"{name}: a count of {counts.max()} is more than {size[0]} x {size[1]}")
     if counts.sum() != size[0] * size[1]:
         raise InvalidRle(f"{name}: counts add up to {counts.sum()}, not to {size[0]} x {size[1]}")
     positive = np.flatnonzero(counts)

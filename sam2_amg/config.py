@@ -51,10 +51,11 @@ class GeneratorConfig:
         _require(1 <= self.points_per_side <= 256, "points_per_side", "from 1 to 256", self.points_per_side)
         for name in ("points_per_batch", "mask_memory_mib"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, "at least 1", value)
+            _require(value is None or 1 <= value <= 1 << 20, name, f"from 1 to {1 << 20}", value)
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
             _require(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
-        _require(self.stability_score_offset >= 0, "stability_score_offset", "at least 0", self.stability_score_offset)
+        offset = self.stability_score_offset
+        _require(0 <= offset <= 100, "stability_score_offset", "from 0 to 100", offset)
         _require(0 <= self.crop_n_layers <= 4, "crop_n_layers", "from 0 to 4", self.crop_n_layers)
         _require(0 <= self.crop_overlap_ratio < 1, "crop_overlap_ratio", "from 0 to below 1", self.crop_overlap_ratio)
         factor = self.crop_n_points_downscale_factor
@@ -91,7 +92,8 @@ class Limits:
         _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
         _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
         _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
-        _require(self.request_timeout > 0, "request_timeout", "more than 0 seconds", self.request_timeout)
+        timeout = self.request_timeout
+        _require(0 < timeout <= 86400, "request_timeout", "more than 0 and at most 86400 seconds", timeout)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -23,7 +23,7 @@ from sam2_amg.records import Generator, MaskRecord
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     image: NDArray[np.uint8]
     answer: Future[list[MaskRecord]] = field(default_factory=Future)
@@ -36,14 +36,16 @@ class Engine:
             image = decode_image(...)
             records = engine.generate(image)   # waits; whatever the generator raises comes out here
 
-    A place is held from before decoding until the answer is made, so `queue_size` bounds the images in memory.
+    A place is held from before decoding until the answer is made, so `queue_size` bounds the images in
+    memory (and one more, where a request ran out of time while its image was being worked on).
     """
 
     def __init__(self, generator: Generator, limits: Limits) -> None:
         self.generator = generator
         self.limits = limits
-        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # a job came, or the engine is closing
         self._taken = 0
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
@@ -74,33 +76,43 @@ class Engine:
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._taken -= 1
+                self._changed.notify()
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504)."""
         job = _Job(image)
-        self._jobs.put(job)
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
         try:
             return job.answer.result(self.limits.request_timeout)
         except FutureTimeout as error:
-            if not job.answer.done():
-                job.answer.cancel()  # if it still waits, the worker passes over it
-                message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout)."
-                raise RequestError(504, "timeout", message) from error
-            raise
+            if job.answer.done():  # it came at this very moment, or the generator itself raised TimeoutError
+                return job.answer.result()
+            with self._lock:
+                if job in self._jobs:  # not begun: nobody waits for it any more, and it holds an image
+                    self._jobs.remove(job)
+            message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout)."
+            raise RequestError(504, "timeout", message) from error
 
     def close(self) -> None:
-        """Accepts nothing more, finishes what was accepted, and stops the worker."""
-        with self._lock:
+        """Accepts nothing more, waits until every place is free again, and stops the worker."""
+        with self._changed:
             self._closing = True
-        self._jobs.put(None)
+            self._changed.notify()
         self._worker.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if job.answer.set_running_or_notify_cancel():
-                self._answer(job)
+        while (job := self._next()) is not None:
+            self._answer(job)
+
+    def _next(self) -> _Job | None:
+        """The next job, in order of arrival; None where there is none and will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or (self._closing and self._taken == 0))
+            return self._jobs.popleft() if self._jobs else None
 
     def _answer(self, job: _Job) -> None:
         started = time.monotonic()

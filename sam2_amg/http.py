@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import threading
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -57,14 +58,16 @@ def read_upload() -> bytes:
 def create_app(config: ServerConfig, engine: Engine) -> Flask:
     """The Flask application that answers with `engine`."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = config.limits.max_body_mib * _MIB
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
+    rendering = threading.Lock()  # one overlay at a time: each takes several times its image's memory
 
     @app.post("/upload")
     def upload() -> Response:
         with engine.place():
             image = decode_image(read_upload(), config.limits)
-            drawn = overlay(image, engine.generate(image))
-            return Response(encode_png(drawn), mimetype="image/png")
+            records = engine.generate(image)
+            with rendering:
+                return Response(encode_png(overlay(image, records)), mimetype="image/png")
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
@@ -134,6 +137,8 @@ def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[st
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
             return "method_not_allowed", f"{request.path} does not take {request.method}; it takes {allowed}."
+        case 413 if (request.content_length or 0) <= config.limits.max_body_mib * _MIB:
+            return "too_many_fields", f"The form has too many fields. {_USAGE}"
         case 413:
             return "body_too_large", f"The body is over the limit of {config.limits.max_body_mib} MiB (--max_body_mib)."
     return error.name.lower().replace(" ", "_"), error.description or error.name

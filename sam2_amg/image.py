@@ -7,7 +7,7 @@ import io
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from sam2.utils.transforms import SAM2Transforms
 from torch import Tensor
 
@@ -17,6 +17,16 @@ from sam2_amg.errors import RequestError
 # The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
+# what brings an image of each EXIF orientation upright; 1 is upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -30,7 +40,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(opened.size, limits)
             opened.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(opened)))
+            return np.array(_upright(_to_rgb(opened), _orientation(opened)))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("The image", limits) from error
     except UnidentifiedImageError as error:
@@ -56,6 +66,19 @@ def _too_many_pixels(subject: str, limits: Limits) -> RequestError:
     return RequestError(413, "too_many_pixels", f"{subject} is over the limit of {limit}. Scale it down.")
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8. Cameras write much that is wrong around it; whatever cannot be read means upright."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's EXIF reader raises whatever a broken block makes it stumble over
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those with no defined range."""
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
@@ -75,7 +98,8 @@ def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
     """Grey of 0 to 65535 -> RGB of 0 to 255, to the nearest."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
-        raise RequestError(415, "unsupported_pixels", "Pixels of 32 bits have no defined range; save as 8 or 16 bits.")
+        message = "Pixels of 32 bits outside 0 to 65535 have no defined range; save as 8 or 16 bits."
+        raise RequestError(415, "unsupported_pixels", message)
     return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
+import time
 from types import FrameType
 
 import orjson
@@ -12,6 +14,7 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.utilities import BadRequest
 from waitress.wasyncore import close_all
 
 from sam2_amg.config import Limits
@@ -23,6 +26,7 @@ _CONNECTIONS = 1000
 # A body a little over the limit is read to its end and then refused by the application, so that the client, which
 # sends before it listens, gets to see why. One this many times over is cut off.
 _READ_OVER_LIMIT = 4
+_STALLED = 10.0  # seconds without a byte taken, after which a draining server no longer waits for a client
 
 
 class _JsonErrorTask(ErrorTask):
@@ -31,7 +35,8 @@ class _JsonErrorTask(ErrorTask):
     def execute(self) -> None:
         error = self.request.error
         code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
-        body = orjson.dumps(error_body(code, f"{error.reason}: {error.body}."), option=orjson.OPT_APPEND_NEWLINE)
+        message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
+        body = orjson.dumps(error_body(code, message), option=orjson.OPT_APPEND_NEWLINE)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()
@@ -45,9 +50,26 @@ class _Channel(HTTPChannel):
     def readable(self) -> bool:
         return not self.server.draining and super().readable()
 
+    def received(self, data: bytes) -> bool:
+        """Reads what came. Waitress lets some malformed targets (http://[x/) raise; they get their 400, too."""
+        try:
+            return super().received(data)
+        except ValueError as error:
+            request = self.parser_class(self.adj)
+            request.error = BadRequest(str(error))
+            request.completed = True
+            with self.requests_lock:
+                self.request = None
+                self.requests.append(request)
+                if len(self.requests) == 1:
+                    self.server.add_task(self)
+            return True
+
     @property
     def is_busy(self) -> bool:
-        """Whether a request that was read whole is not yet answered, to the last byte."""
+        """Whether a request that was read whole is not yet answered, to the last byte, and its client still reads."""
+        if self.total_outbufs_len and time.time() - self.last_activity > _STALLED:
+            return False
         return bool(self.requests or self.total_outbufs_len)
 
 
@@ -68,16 +90,16 @@ class Server(TcpWSGIServer):
         )
         dispatcher = ThreadedTaskDispatcher()
         dispatcher.set_thread_count(adjustments.threads)
-        super().__init__(
-            app,
-            {},
-            True,
-            sock,
-            dispatcher=dispatcher,
-            adj=adjustments,
-            bind_socket=False,
-            sockinfo=(sock.family, sock.type, sock.proto, sock.getsockname()),
-        )
+        sockinfo = (sock.family, sock.type, sock.proto, sock.getsockname())
+        channels: dict = {}
+        try:
+            super().__init__(
+                app, channels, True, sock, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
+            )
+        except OSError as error:  # another server began to listen while this one loaded its model
+            dispatcher.shutdown()
+            close_all(channels)
+            raise cannot_use(sockinfo[3][0], sockinfo[3][1], error) from error
 
     def readable(self) -> bool:
         """Asked by the loop at least once a second; where the loop is left, too."""
@@ -86,14 +108,21 @@ class Server(TcpWSGIServer):
         return super().readable()
 
     def drain(self) -> None:
-        """Accepts and reads nothing more."""
+        """Accepts and reads nothing more; from now on connections are refused."""
         self.draining = True
         self.accepting = False
+        with contextlib.suppress(OSError):  # where a listening socket cannot be shut down, it is closed at the end
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
         """Serves until drained."""
         super().run()
         close_all(self._map)
+
+
+def cannot_use(host: str, port: int, error: OSError) -> StartupError:
+    """What a person is told about a port that is taken, or not theirs to take."""
+    return StartupError(f"--port {port} on {host} cannot be used ({error.strerror}); choose another")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -102,7 +131,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise StartupError(f"--host {host} is no address of this machine ({error}); try 127.0.0.1") from error
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,16 +139,27 @@ def bind(host: str, port: int) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise StartupError(f"--port {port} on {host} cannot be used ({error.strerror}); choose another") from error
+        raise cannot_use(host, port, error) from error
     return sock
 
 
 def drain_on_signals(server: Server) -> None:
     """SIGTERM and Ctrl-C drain the server; a second one ends it at once."""
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
         server.drain()
-        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def exit_on_signals() -> None:
+    """Until there is a server to drain, SIGTERM and Ctrl-C end the process, unfinished downloads cleared away."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

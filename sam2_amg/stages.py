@@ -10,8 +10,8 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import FoldedDecoder
 from sam2_amg.encoder import encode
+from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.records import Generator
@@ -27,10 +27,11 @@ _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> GeneratorConfig:
     """`config` with the defaults that depend on mode and device."""
-    points = _BASELINE_POINTS_PER_BATCH if mode is Mode.BASELINE else _POINTS_PER_BATCH[device.type]
+    if mode is Mode.BASELINE:
+        return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
     return replace(
         config,
-        points_per_batch=config.points_per_batch or points,
+        points_per_batch=config.points_per_batch or _POINTS_PER_BATCH[device.type],
         mask_memory_mib=config.mask_memory_mib or _MASK_MEMORY_MIB[device.type],
     )
 

@@ -124,6 +124,21 @@ def test_an_unreachable_server_and_a_folder_that_cannot_be_made(
         find_checkpoint(tmp_path / "file" / "below", TINY)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc", "http://127.0.0.1/a b", "nonsense", "ftp:/"])
+def test_addresses_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(URL_VARIABLE, url)
+    with pytest.raises(StartupError, match="could not be downloaded") as refused:
+        find_checkpoint(tmp_path, TINY)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StartupError, match="is a file; give the folder"):
+        find_checkpoint(tmp_path / "file", TINY)
+
+
 def test_the_demo_checkpoint_is_never_downloaded(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=rf"{DEMO.file} is missing; the demo model is in"):
         find_checkpoint(tmp_path, DEMO)
@@ -155,7 +170,7 @@ def test_a_checkpoint_of_another_type(tmp_path: Path) -> None:
     assert "is a checkpoint of MODEL_TYPE tiny, not small" in refusal(path, MODEL_TYPES["small"])
 
 
-@pytest.mark.parametrize("content", [{"weights": {}}, {"model": 3}, [1, 2]], ids=str)
+@pytest.mark.parametrize("content", [{"weights": {}}, {"model": 3}, [1, 2], {"model": {1: torch.zeros(1)}}], ids=str)
 def test_no_sam2_checkpoint(tmp_path: Path, content: object) -> None:
     path = tmp_path / DEMO.file
     torch.save(content, path)
@@ -172,6 +187,8 @@ def test_missing_unknown_and_misshapen_keys(tmp_path: Path) -> None:
     assert "it has unknown surprise" in refusal(path)
     torch.save({"model": {**state, "no_mem_embed": torch.zeros(3)}}, path)
     assert "it misfits no_mem_embed" in refusal(path)
+    torch.save({"model": {**state, "image_encoder.trunk.patch_embed.proj.weight": torch.tensor(1.0)}}, path)
+    assert "it misfits image_encoder.trunk.patch_embed.proj.weight" in refusal(path)
 
 
 class _Exploit:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from flask import Flask
 
 from sam2_amg.checkpoints import DEMO_DIR
 from sam2_amg.cli import build_parser, parse
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.serving import Server
 
 
 def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,10 +62,13 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),
         (["--points_per_side", "0"], "--points_per_side must be from 1 to 256, not 0"),
         (["--points_per_side", "many"], "argument --points_per_side: invalid int value: 'many'"),
-        (["--points_per_batch", "0"], "--points_per_batch must be at least 1"),
+        (["--points_per_batch", "0"], "--points_per_batch must be from 1 to"),
         (["--pred_iou_thresh", "2"], "--pred_iou_thresh must be from 0 to 1"),
         (["--crop_n_layers", "3", "--crop_n_points_downscale_factor", "9"], "--crop_n_points_downscale_factor"),
         (["--max_pixels", "999999999"], "--max_pixels must be from 1 to"),
+        (["--request_timeout", "inf"], "--request_timeout must be more than 0 and at most 86400 seconds"),
+        (["--pred_iou_thresh", "nan"], "--pred_iou_thresh must be from 0 to 1"),
+        (["--baseline", "--mask_memory_mib", "9"], "--mask_memory_mib contradicts --baseline"),
         (["--queue_size", "0"], "--queue_size must be from 1 to 256"),
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -105,14 +110,31 @@ def test_a_port_in_use_is_named() -> None:
     )
 
 
-def test_an_address_of_another_machine_is_named() -> None:
-    result = run_server("--host", "no.such.host.invalid")
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+def test_an_address_of_another_machine_is_named(host: str) -> None:
+    result = run_server("--host", host)
     assert result.returncode == 2
-    assert "--host no.such.host.invalid is no address of this machine" in result.stderr
+    assert f"--host {host} is no address of this machine" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_port_taken_while_the_model_loads_is_named() -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for sock in (first, second):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        second.bind(first.getsockname())  # Linux allows that as long as nobody listens
+        first.listen()
+        with pytest.raises(StartupError, match=r"--port \d+ on 127.0.0.1 cannot be used"):
+            Server(Flask("empty"), second, Limits(queue_size=1))
 
 
 def test_help_names_every_flag_and_its_default() -> None:
     result = run_server("--help")
     assert result.returncode == 0
-    for text in ("CHECKPOINT_DIR", "MODEL_TYPE", "--baseline", "default 5000", "--points_per_side", "default 32"):
+    for action in build_parser()._actions:
+        for flag in action.option_strings:
+            assert flag in result.stdout
+        assert action.help
+    for text in ("CHECKPOINT_DIR", "MODEL_TYPE", "default 5000", "default 32", "default 0.95", "default 67108864"):
         assert text in result.stdout

@@ -142,6 +142,11 @@ def test_min_miou(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "0.750000 is below --min_miou 0.8" in result.stderr
     assert "matched mIoU, all images    0.750000" in result.stdout
+    for nonsense in ("nan", "1.5"):
+        assert compare(a, b, "--min_miou", nonsense).returncode == 2
+    unwritable = compare(a, b, "--json", tmp_path / "nowhere" / "figures.json")
+    assert unwritable.returncode == 2
+    assert "nowhere/figures.json: No such file or directory" in unwritable.stderr
 
 
 GOOD = json.dumps(answer(random_masks(0, 2)))
@@ -161,6 +166,8 @@ GOOD = json.dumps(answer(random_masks(0, 2)))
         ('{"mask_0": {"size": [2, 2], "counts": [[1], 3]}}', "mask_0: counts must be a list of whole numbers"),
         ('{"mask_0": {"size": [2, 2], "counts": []}}', "mask_0: counts must be a list of whole numbers"),
         ('{"mask_0": {"size": [2, 2], "counts": "4"}}', "mask_0: counts must be a list of whole numbers"),
+        (f'{{"mask_0": {{"size": [2, 2], "counts": [{2**62 + 4}, {2**62}, {2**62}, {2**62}]}}}}', "is more than 2 x 2"),
+        ('{"mask_0": {"size": [70000, 70000], "counts": [4900000000]}}', "more than pycocotools can count"),
         ('{"mask_0": {"size": [2, 2], "counts": [4]}}', "line 2: sizes differ: (40, 50) and (2, 2)"),
         (
             '{"mask_0": {"size": [2, 2], "counts": [4]}, "mask_1": {"size": [1, 4], "counts": [4]}}',

@@ -114,7 +114,7 @@ def test_closing_finishes_what_was_accepted() -> None:
     engine = Engine(generator, Limits(queue_size=4))
     with ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(ask, engine, value) for value in (1, 2, 3)]
-        wait_until(lambda: engine.taken == 3 and engine._jobs.qsize() == 2)
+        wait_until(lambda: engine.taken == 3 and len(engine._jobs) == 2)
         closing = pool.submit(engine.close)
         wait_until(lambda: not engine.is_alive)
         with pytest.raises(RequestError) as refused:
@@ -123,3 +123,27 @@ def test_closing_finishes_what_was_accepted() -> None:
         generator.gate.set()
         assert [future.result() for future in accepted] == [1, 2, 3]
         closing.result(30)
+
+
+def test_requests_that_ran_out_of_time_leave_nothing_behind() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=1, request_timeout=0.01))
+    for value in range(20):
+        with pytest.raises(RequestError, match="No answer within"):
+            ask(engine, value)
+    assert len(engine._jobs) == 0  # their images are not kept
+    assert engine.taken == 0
+    generator.gate.set()
+    engine.close()
+    assert generator.started == 1
+
+
+def test_an_error_called_timeout_is_the_generators_own() -> None:
+    class LateGenerator(GatedGenerator):
+        def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+            raise TimeoutError("a socket of the generator")
+
+    engine = Engine(LateGenerator(), Limits())
+    with pytest.raises(TimeoutError, match="a socket of the generator"):
+        ask(engine, 1)
+    engine.close()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from conftest import CPU, PHOTOGRAPHS, RunningServer, drawn_image, photograph
+from conftest import CPU, PHOTOGRAPHS, RunningServer, drawn_image, photograph, start_server
 from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
@@ -88,11 +88,13 @@ def test_an_image_is_answered_upright(server: RunningServer) -> None:
     assert Image.open(io.BytesIO(server.post("/upload", buffer.getvalue()).content)).size == (40, 90)
 
 
-def test_nothing_found_is_an_empty_object(server: RunningServer) -> None:
-    answers = [server.post("/upload_rle", png(np.full((1, 1, 3), value, np.uint8))) for value in (0, 255)]
-    for answer in answers:
-        assert answer.status_code == 200
-        assert all(mask["size"] == [1, 1] for mask in answer.json().values())
+def test_nothing_found_is_an_empty_object_and_the_photograph() -> None:
+    strict = start_server("--points_per_side", "2", "--pred_iou_thresh", "1")
+    assert strict.post("/upload_rle", DOG).content == b"{}\n"
+    drawn = Image.open(io.BytesIO(strict.post("/upload", DOG).content))
+    assert np.array_equal(np.array(drawn), photograph("dog"))
+    assert strict.stop() == 0
+    strict.process.stdout.close()
 
 
 def test_many_at_once_get_their_own_answers(server: RunningServer) -> None:
@@ -142,6 +144,14 @@ def test_bad_requests(server: RunningServer, path: str) -> None:
     assert "POST" in response.headers["Allow"]
 
 
+def test_fields_that_are_no_file(server: RunningServer) -> None:
+    url = server.url + "/upload"
+    text = {"image": (None, b"x" * 2_000_000)}  # what curl -F 'image=<photo.jpg' sends
+    assert_error(requests.post(url, files=text, timeout=10), 400, "missing_field")
+    many = [("field", (None, b"x"))] * 2000
+    assert_error(requests.post(url, files=many, timeout=10), 413, "too_many_fields")
+
+
 def test_wrong_path(server: RunningServer) -> None:
     assert_error(requests.post(server.url + "/uplaod", files={"image": DOG}, timeout=10), 404, "not_found")
     assert_error(requests.post(server.url + "/healthz", timeout=10), 405, "method_not_allowed")
@@ -167,7 +177,14 @@ def test_too_large_bodies(server: RunningServer, mib: int) -> None:
     assert b'"code":"body_too_large"' in answer
 
 
-@pytest.mark.parametrize("garbage", [b"NONSENSE\r\n\r\n", b"POST /upload HTTP/1.1\r\nContent-Length: -3\r\n\r\n"])
+GARBAGE = [
+    b"NONSENSE\r\n\r\n",
+    b"POST /upload HTTP/1.1\r\nContent-Length: -3\r\n\r\n",
+    b"GET http://[x/info HTTP/1.1\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_malformed_http(server: RunningServer, garbage: bytes) -> None:
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -126,6 +127,27 @@ def test_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(decode_image(encoded(stored, "PNG", exif=exif), LIMITS), RGB)
+
+
+def exif_block(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """Raw EXIF of entries (tag, type, count, value of four bytes), as a careless camera may write it."""
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + b"\0\0\0\0"
+
+
+def test_exif_that_is_wrong_around_the_orientation() -> None:
+    stored = Image.fromarray(RGB).transpose(Image.Transpose.ROTATE_90)
+    sideways = (0x0112, 3, 1, b"\6\0\0\0")
+    resolution_as_text = (0x011A, 2, 3, b"72\0\0")
+    width_below_zero = (0x0100, 8, 1, struct.pack("<hh", -5, 0))
+    for image_format in ("PNG", "WEBP"):
+        options = {"lossless": True} if image_format == "WEBP" else {}
+        data = encoded(stored, image_format, exif=exif_block(sideways, resolution_as_text), **options)
+        assert np.array_equal(decode_image(data, LIMITS), RGB)
+        data = encoded(stored, image_format, exif=exif_block(width_below_zero, sideways), **options)
+        assert np.array_equal(decode_image(data, LIMITS), RGB)
+        for block in (b"Exif\0\0garbage", exif_block((0x0112, 3, 1, b"\x63\0\0\0"))):
+            assert np.array_equal(decode_image(encoded(RGB, image_format, exif=block, **options), LIMITS), RGB)
 
 
 def test_one_pixel() -> None:

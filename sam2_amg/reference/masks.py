@@ -31,9 +31,12 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int) -> Iterator[Tensor]:
-    """Yields upsampled logits [b, H, W] in order, as many at a time as `memory` bytes allow, one at least."""
-    at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL))
+def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, beside: int = 0) -> Iterator[Tensor]:
+    """Yields upsampled logits [b, H, W] in order, as many at a time as `memory` bytes allow, one at least.
+
+    `beside` are the bytes that the caller makes of each mask besides.
+    """
+    at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL + beside))
     for part in logits.split(at_once):
         yield upsample(part, size)
 
