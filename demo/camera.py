@@ -50,9 +50,9 @@ def photograph(draw: Draw, images: Tensor, strength: float = 1.0) -> Tensor:
     out_of_focus = (per_image(-0.5, 0.9) * strength).clamp_min(0)
     images = torch.lerp(images, once, per_image(0.3, 1.3).clamp_max(1))  # drawn edges are hard, real ones are not
     images = torch.lerp(images, twice, out_of_focus)
-    colour = 1 + 0.12 * strength * draw.normal(count, 3, 1, 1)
-    images = (images.clamp(1e-3, 1) ** torch.exp(per_image(-0.4, 0.4) * strength)) * colour
-    images = (images - 0.5) * (1 + per_image(-0.3, 0.25) * strength) + 0.5 + per_image(-0.1, 0.1) * strength
+    colour = 1 + 0.07 * strength * draw.normal(count, 3, 1, 1)
+    images = (images.clamp(1e-3, 1) ** torch.exp(per_image(-0.3, 0.3) * strength)) * colour
+    images = (images - 0.5) * (1 + per_image(-0.3, 0.1) * strength) + 0.5 + per_image(-0.06, 0.06) * strength
     grey = images.mean(1, keepdim=True)
     images = torch.lerp(images, grey, draw.chance(count, 1, 1, 1, of=0.05).float())
     noise = draw.normal(*images.shape)

@@ -26,7 +26,7 @@ from demo.camera import photograph
 from demo.randomness import Draw
 from demo.scenes import SceneConfig, Scenes, draw_plan, paint
 from demo.textures import draw_textures
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
@@ -174,7 +174,8 @@ def write_table(report: dict[str, Any], path: Path) -> None:
     generator = report["generator"]
     lines += [
         "",
-        f"`python -m demo.evaluate`: {report['device']}, torch {report['torch']}, Python {report['python']}, mode ao, "
+        f"`python -m demo.evaluate --scenes {scenes['scenes']}`: "
+        f"{report['device']}, torch {report['torch']}, Python {report['python']}, mode ao, "
         f"{generator['points_per_side']} x {generator['points_per_side']} points, predicted IoU above "
         f"{generator['pred_iou_thresh']}, stability from {generator['stability_score_thresh']}.",
     ]
@@ -190,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     device = torch.device(args.device)
-    generator = build_generator(
-        load_model(args.checkpoint, MODEL_TYPES["demo"], device), Mode.AO, GeneratorConfig(), device
-    )
+    kind = MODEL_TYPES["demo"]
+    config = GeneratorConfig(**default_thresholds(kind))
+    generator = build_generator(load_model(args.checkpoint, kind, device), Mode.AO, config, device)
     args.output.mkdir(parents=True, exist_ok=True)
     report = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",

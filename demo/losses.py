@@ -21,7 +21,6 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
-    masks: bool = True  # without, only predicted IoU counts
 
 
 class Losses(NamedTuple):
@@ -86,10 +85,8 @@ def real_ious(logits: Tensor, levels: Tensor, pixels: Tensor, side: int) -> Tens
 
 def losses(logits: Tensor, iou: Tensor, levels: Tensor, pixels: Tensor, trusted: Tensor, config: LossConfig) -> Losses:
     """Every target wants one mask; predicted IoUs are of the best target. Only `trusted` images, [B], teach IoU."""
-    mask = logits.new_zeros(())
-    if config.masks:
-        costs = mask_costs(logits, region_targets(levels, pixels, logits.shape[-1]), config)
-        mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
+    costs = mask_costs(logits, region_targets(levels, pixels, logits.shape[-1]), config)
+    mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
     side = min(2 * logits.shape[-1], levels.shape[-1])
     real = real_ious(logits, levels, pixels, side)
     best = real.amax(2)  # [N, M]

@@ -73,10 +73,15 @@ def decode(model: SAM2Base, features: ImageFeatures, points: Tensor) -> tuple[Te
     return logits.unflatten(2, upscaled.shape[-2:]), iou
 
 
+def normalise(images: Tensor) -> Tensor:
+    """Images [B, 3, S, S] between 0 and 1, as the encoder wants them."""
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    return (images - mean) / std
+
+
 def predict(model: SAM2Base, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """As `decode`, from images [B, 3, S, S] between 0 and 1."""
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
-    return decode(model, encode(model, (images - mean) / std), points)
+    return decode(model, encode(model, normalise(images)), points)
 
 
 def export(state: dict[str, Tensor], path: Path) -> None:

@@ -69,14 +69,18 @@ def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, 
         """Mostly shades of grey, as in photographs, more or less tinted."""
         return draw.normal(batch, *shape, 1) + vivid.view(-1, *[1] * len(shape), 1) * draw.normal(batch, *shape, 3)
 
-    body = (mood + spread * hues(things)).clamp(0, 1)
+    def visible(colour: Tensor) -> Tensor:
+        """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
+        return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
+
+    body = mood + spread * hues(things)  # [B, things, 3]
     piece = F.normalize(hues(things, CELLS), dim=3)
-    piece = piece * draw.uniform(batch, things, CELLS, 1, low=0.1, high=0.5)
+    piece = piece * draw.uniform(batch, things, CELLS, 1, low=0.15, high=0.6)
     piece[:, :, 0] = 0
-    piece = (body[:, :, None] + piece).clamp(0, 1).flatten(1, 2)
-    part = (mood + 1.3 * spread * hues(parts + 1)).clamp(0, 1)
+    piece = visible(body[:, :, None] + piece).flatten(1, 2)
+    part = visible(mood + 1.3 * spread * hues(parts + 1))
     gradient = 0.1 * draw.normal(batch, count, 6)
-    amplitude = draw.uniform(batch, count, 1, low=-0.35, high=0.3).clamp_min(0)
+    amplitude = draw.uniform(batch, count, 1, low=-0.3, high=0.25).clamp_min(0)
     tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)
     zoom = draw.log_uniform(batch, count, 1, low=0.5, high=2)
     rest = draw.uniform(batch, count, 3)
@@ -101,7 +105,7 @@ def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: 
     materials, texture = _draw_materials(draw, batch, layers, config.parts, size, textures)
     shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.025).clamp_min(0)
     warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
-    uneven = draw.uniform(batch, 1, 1, 1, high=0.3)
+    uneven = draw.uniform(batch, 1, 1, 1, high=0.2)
     return Plan(
         halves=halves,
         things=draw_shapes(draw, batch, config.things, config.smallest, config.largest, config.plain),

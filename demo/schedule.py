@@ -18,6 +18,7 @@ class Stage:
 
     name: str
     steps: int
+    minutes: float = 0.0  # where given, the stage lasts this long, whatever the number of steps
     resolution: int = 512
     batch: int = 24
     prompts: int = 16
@@ -28,7 +29,6 @@ class Stage:
     camera: float = 1.0
     textures: int = 42
     uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
-    only_iou: bool = False  # train nothing but the head that predicts IoU
 
 
 def _simple(smallest: float) -> SceneConfig:
@@ -49,21 +49,17 @@ SCHEDULE = (
         camera=0.3,
     ),
     Stage(name="scenes", steps=9000),
-    # The masks no longer change, so predicted IoU can catch up with them.
-    Stage(
-        name="iou",
-        steps=400,
-        learning_rate=3e-4,
-        losses=LossConfig(masks=False),
-        photograph_share=0.0,
-        uniform_prompts=1.0,
-        only_iou=True,
-    ),
 )
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """A linear warm-up, then a cosine."""
-    progress = min(step / max(stage.steps, 1), 1.0)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+def learning_rate(stage: Stage, step: int, progress: float) -> float:
+    """A linear warm-up, then a cosine; `progress` through the stage is from 0 to 1."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return stage.learning_rate * min(1.0, (step + 1) / WARM_UP) * (_FLOOR + (1 - _FLOOR) * cosine)
+
+
+def stage_progress(stage: Stage, step: int, seconds: float) -> float:
+    """How much of the stage is done after so many steps and seconds; 1 or more when it is over."""
+    if stage.minutes:
+        return seconds / (60 * stage.minutes)
+    return step / stage.steps if stage.steps else 1.0

@@ -28,7 +28,7 @@ from demo.losses import Losses, losses
 from demo.network import build, export, predict, scale_logits
 from demo.randomness import Draw
 from demo.scenes import Scenes, draw_plan, paint
-from demo.schedule import SCHEDULE, Stage, learning_rate
+from demo.schedule import SCHEDULE, Stage, learning_rate, stage_progress
 from demo.textures import draw_textures
 from sam2_amg.checkpoints import MODEL_TYPES, load_model
 
@@ -40,6 +40,7 @@ _LOG_STEPS = 100
 _EMA = 0.999
 _DECAY = 0.05
 _MAX_NORM = 1.0
+_SAVED = ("step", "seconds", "stage_seconds", "average", "last_temperature")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class Run:
     stage: int = 0
     step: int = 0  # in the stage
     seconds: float = 0.0  # of all calls so far
+    stage_seconds: float = 0.0
     last_temperature: float = 1.0
+    over: bool = False  # the stage
 
 
 class Scenery:
@@ -128,10 +131,8 @@ def evaluate_losses(
 
 
 def make_optimizer(model: SAM2Base, stage: Stage) -> torch.optim.Optimizer:
-    """AdamW; vectors do not decay. Freezes what the stage does not train."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not stage.only_iou or "iou_prediction_head" in name)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """AdamW; vectors do not decay."""
+    trained = list(model.parameters())
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": _DECAY},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
@@ -155,7 +156,7 @@ def begin_stage(config: TrainConfig, index: int, weights: dict[str, Tensor] | No
 
 def save(run: Run, config: TrainConfig) -> None:
     """Writes the state to resume from, and the file that ships."""
-    fields = {name: getattr(run, name) for name in ("stage", "step", "seconds", "average", "last_temperature")}
+    fields = {name: getattr(run, name) for name in ("stage", *_SAVED)}
     state = {**fields, "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}
     temporary = config.directory / "state.part"
     torch.save(state, temporary)
@@ -177,7 +178,7 @@ def resume(config: TrainConfig) -> Run:
     run = begin_stage(config, state["stage"], None, 1.0)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    for name in ("step", "seconds", "average", "last_temperature"):
+    for name in _SAVED:
         setattr(run, name, state[name])
     return run
 
@@ -190,14 +191,16 @@ def update_average(run: Run) -> None:
     torch._foreach_lerp_([run.average[name] for name, _ in trained], [value for _, value in trained], 1 - decay)
 
 
-def take_step(run: Run, stage: Stage, batch: Sequence[Tensor], loss_of: Callable[..., Losses]) -> dict[str, float]:
+def take_step(
+    run: Run, stage: Stage, progress: float, batch: Sequence[Tensor], loss_of: Callable[..., Losses]
+) -> dict[str, float]:
     """One step of the optimizer; none where the gradient is not finite. Returns what to log, on log steps."""
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(stage, run.step)
+        group["lr"] = learning_rate(stage, run.step, progress)
     run.optimizer.zero_grad(set_to_none=True)
     result = loss_of(run.model, *batch, stage)
     result.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], _MAX_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), _MAX_NORM)
     # The fused optimizer looks at this by itself, so that the host need not wait for the device.
     run.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     run.optimizer.step()
@@ -212,11 +215,16 @@ def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, de
     """Trains until the stage or the time is over."""
     stage = config.schedule[run.stage]
     scenery = Scenery(stage, run.stage, config, photographs)
-    worth_it = config.compile and not stage.only_iou
-    loss_of = torch.compile(evaluate_losses, dynamic=False) if worth_it else evaluate_losses
+    loss_of = torch.compile(evaluate_losses, dynamic=False) if config.compile else evaluate_losses
     last = time.monotonic()
-    while run.step < stage.steps and time.monotonic() < deadline:
-        figures = take_step(run, stage, scenery.draw(run.step), loss_of)
+    begun = last - run.stage_seconds
+    while time.monotonic() < deadline:
+        progress = stage_progress(stage, run.step, time.monotonic() - begun)
+        run.over = progress >= 1
+        if run.over:
+            break
+        figures = take_step(run, stage, progress, scenery.draw(run.step), loss_of)
+        run.stage_seconds = time.monotonic() - begun
         if figures:
             now = time.monotonic()
             run.seconds, last = run.seconds + now - last, now
@@ -241,8 +249,7 @@ def train(config: TrainConfig) -> Run:
     run = resume(config)
     while True:
         run_stage(run, config, photographs, deadline)
-        over = run.step >= config.schedule[run.stage].steps
-        if not over or run.stage + 1 == len(config.schedule):
+        if not run.over or run.stage + 1 == len(config.schedule):
             save(run, config)
             return run
         seconds = run.seconds
@@ -257,6 +264,9 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time (default: never)")
     parser.add_argument("--steps", type=int, nargs=len(SCHEDULE), help="steps of each stage, instead of the schedule's")
+    parser.add_argument(
+        "--stage_minutes", type=float, nargs=len(SCHEDULE), help="how long each stage lasts; 0: by steps"
+    )
     parser.add_argument("--batch", type=int, help="images a step, instead of the schedule's")
     parser.add_argument("--prompts", type=int, help="points an image, instead of the schedule's")
     parser.add_argument("--start", type=Path, help="weights to begin the second stage with, a file that ships")
@@ -269,6 +279,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         given = {name: getattr(args, name) for name in ("batch", "prompts") if getattr(args, name)}
         if args.steps:
             given["steps"] = args.steps[index]
+        if args.stage_minutes:
+            given["minutes"] = args.stage_minutes[index]
         if args.photograph_share is not None and stage.photograph_share:
             given["photograph_share"] = args.photograph_share
         stages.append(replace(stage, **given))

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from conftest import CPU, drawn_image, photograph
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
+from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import PlainDecoder
+from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
 from sam2_amg.records import Generator, MaskRecord
@@ -48,7 +51,7 @@ def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord], 
         assert record["stability_score"] == pytest.approx(twin["stability_score"], abs=1e-3)
         size = record["segmentation"]["size"]
         runs = [coco_mask.frPyObjects(dict(one["segmentation"]), *size) for one in (record, twin)]
-        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= least_iou
+        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= LEAST_IOU
 
 
 @pytest.mark.parametrize("crop_layers", POINTS_PER_SIDE)
@@ -106,12 +109,14 @@ def test_crops_without_a_pixel_are_passed_over() -> None:
 
 @pytest.mark.gpu
 def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    """torch lets cuDNN run sam2's transposed convolutions in TF32; ours are float32 products, so pixels differ."""
     cuda = torch.device("cuda")
     model = deepcopy(demo_model).to(cuda)
     for name in ("dog", "truck", "groceries"):
         image: NDArray[np.uint8] = IMAGES[name]()
-        expected = build_generator(model, Mode.BASELINE, demo_config, cuda).generate(image)
-        records = build_generator(model, Mode.AO, demo_config, cuda).generate(image)
-        assert len(expected) >= 20
-        # torch lets cuDNN run sam2's transposed convolutions in TF32; ours are float32 products
-        assert_all_but_equal(records, expected, least_iou=0.999)
+        answers = [build_generator(model, mode, demo_config, cuda).generate(image) for mode in Mode]
+        sides = [parse_masks(orjson.dumps(rles_by_name(records))) for records in answers]
+        agreement = compare_images(*sides)
+        assert agreement.reference_count == agreement.candidate_count >= 20
+        assert agreement.score >= 0.999
+        assert agreement.matched.min() >= 0.9

@@ -1,0 +1,164 @@
+"""The bundled model: that it ships as promised, segments scenes that it never saw, and can be trained."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from demo import calibrate, evaluate, train
+from demo.camera import photograph
+from demo.losses import LossConfig, mask_costs, real_ious, region_targets
+from demo.network import decode
+from demo.randomness import Draw
+from demo.scenes import SceneConfig, draw_plan, paint
+from demo.schedule import SCHEDULE, learning_rate
+from demo.textures import draw_textures
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.encoder import encode
+from sam2_amg.stages import build_generator
+
+SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
+CPU = torch.device("cpu")
+# a little under what 8 scenes give; far under what is aimed at (demo/README.md)
+FLOORS = {"recall_0.5": 0.46, "recall_0.75": 0.27, "recall_0.9": 0.12, "precision_0.75": 0.25, "iou_error": 0.3}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(SHIPPED, MODEL_TYPES["demo"], CPU)
+
+
+@pytest.fixture(scope="module")
+def small_scenes():
+    draw = Draw(7, CPU)
+    textures = draw_textures(draw, 3, 64)
+    return paint(draw_plan(draw, SceneConfig(), 2, 64, 3), textures)
+
+
+def test_shipped_file_is_small_and_half_precision():
+    assert SHIPPED.stat().st_size <= 24e6
+    state = torch.load(SHIPPED, map_location="cpu", weights_only=True)["model"]
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def test_decode_agrees_with_sam2(model):
+    points = torch.tensor([[[100.0, 200.0], [300.5, 40.5]]])
+    pixels = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = encode(model, pixels)
+        logits, iou = decode(model, features, points)
+        prompt = (points[0][:, None], torch.ones(2, 1, dtype=torch.int))
+        sparse, dense = model.sam_prompt_encoder(points=prompt, boxes=None, masks=None)
+        expected_logits, expected_iou, _, _ = model.sam_mask_decoder(
+            image_embeddings=features.image_embedding,
+            image_pe=model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+            repeat_image=True,
+            high_res_features=list(features.high_res_features),
+        )
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(iou, expected_iou, rtol=1e-4, atol=1e-4)
+
+
+def test_segments_scenes_it_never_saw(model):
+    config = GeneratorConfig(points_per_side=12, **default_thresholds(MODEL_TYPES["demo"]))
+    measured = evaluate.measure_scenes(build_generator(model, Mode.AO, config, CPU), 8)
+    assert measured["recall_0.5"] >= FLOORS["recall_0.5"]
+    assert measured["recall_0.75"] >= FLOORS["recall_0.75"]
+    assert measured["recall_0.9"] >= FLOORS["recall_0.9"]
+    assert measured["precision_0.75"] >= FLOORS["precision_0.75"]
+    assert measured["iou_error"] <= FLOORS["iou_error"]
+
+
+def test_scenes_of_a_seed_are_the_same_and_others_differ(small_scenes):
+    draw = Draw(7, CPU)
+    textures = draw_textures(draw, 3, 64)
+    again = paint(draw_plan(draw, SceneConfig(), 2, 64, 3), textures)
+    assert torch.equal(small_scenes.images, again.images)
+    assert torch.equal(small_scenes.levels, again.levels)
+    other = paint(draw_plan(Draw(8, CPU), SceneConfig(), 2, 64, 3), textures)
+    assert not torch.equal(small_scenes.levels, other.levels)
+
+
+def test_levels_nest(small_scenes):
+    for levels in small_scenes.levels:
+        for fine, coarse in ((levels[0], levels[1]), (levels[1], levels[2])):
+            for label in fine.unique():
+                assert len(coarse[fine == label].unique()) == 1
+
+
+def test_camera_keeps_images_in_range(small_scenes):
+    images = photograph(Draw(1, CPU), small_scenes.images)
+    assert images.shape == small_scenes.images.shape
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_region_targets_are_shares_of_cells():
+    levels = torch.zeros(1, 3, 8, 8, dtype=torch.int64)
+    levels[0, 0, :, 3:] = 1
+    targets = region_targets(levels, torch.tensor([[7, 0]]), 2)  # [2 points, 3 levels, 2, 2]
+    assert targets[0, 0].tolist() == [[0.25, 1.0], [0.25, 1.0]]
+    assert targets[1, 0].tolist() == [[0.75, 0.0], [0.75, 0.0]]
+    assert targets[:, 1:].eq(1).all()
+
+
+def test_cost_is_least_for_the_mask_itself():
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    disc = torch.sigmoid(8 - torch.hypot(x - 15, y - 15))[None, None].repeat(1, 3, 1, 1)
+    config = LossConfig()
+    right = torch.logit(disc.clamp(1e-4, 1 - 1e-4)) * config.temperature
+    shifted = right.roll(2, -1)
+    costs = mask_costs(torch.cat([right[:, :1], shifted[:, :1]], 1), disc, config)  # [1, 2, 3]
+    assert (costs[0, 0] < costs[0, 1]).all()
+
+
+def test_real_iou_of_a_shifted_square():
+    levels = torch.zeros(1, 3, 64, 64, dtype=torch.int64)
+    levels[..., 16:48, 16:48] = 1
+    logits = torch.full((1, 1, 16, 16), -20.0)
+    logits[..., 4:12, 4:12] = 20
+    inside = torch.tensor([[32 * 64 + 32]])
+    assert real_ious(logits, levels, inside, 64).min() > 0.98
+    assert real_ious(logits.roll(4, -1), levels, inside, 64).max() == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_predicted_iou_error_counts_the_right_pairs():
+    score = evaluate.SceneScore(np.array([1.0, 0.8]), np.array([0.7, 0.9]), np.array([0.8, 0.8]))
+    summary = evaluate.summarise_scenes([score])
+    assert summary["recall_0.75"] == 1.0
+    assert summary["recall_0.9"] == 0.5
+    assert summary["precision_0.75"] == 0.5
+    assert summary["iou_error"] == pytest.approx(0.1)
+
+
+def test_learning_rate_warms_up_and_falls():
+    stage = SCHEDULE[1]
+    rates = [learning_rate(stage, step, step / stage.steps) for step in (0, 150, 300, stage.steps // 2, stage.steps)]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2] > rates[3] > rates[4] > 0
+
+
+def test_calibration_brings_predicted_iou_closer():
+    copy = load_model(SHIPPED, MODEL_TYPES["demo"], CPU)
+    head = copy.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
+    tokens = torch.randn(600, 256, generator=torch.Generator().manual_seed(0))
+    samples = calibrate.Samples(tokens, torch.full((600, 3), 0.3))
+    before, after = calibrate.fit(head, samples, epochs=10, learning_rate=1e-3)
+    assert after < before / 2
+
+
+def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
+    arguments = ["--directory", str(tmp_path), "--device", "cpu", "--eager", "--photograph_share", "0"]
+    arguments += ["--batch", "1", "--prompts", "2", "--minutes", "5"]
+    train.main([*arguments, "--steps", "1", "0"])
+    train.main([*arguments, "--steps", "1", "1"])
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in log] == ["start", "scenes"]
+    assert all(np.isfinite(entry["total"]) for entry in log)
+    load_model(tmp_path / SHIPPED.name, MODEL_TYPES["demo"], CPU)
