@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.tables import STAGES
+from bench.tables import STAGES, percentile
 
 _COLOURS = [f"C{index}" for index in range(10)]  # matplotlib's own cycle
 
@@ -41,8 +41,10 @@ def _draw_accuracy(axes: Axes, systems: dict[str, Any]) -> None:
 def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
     for colour, (name, figures) in zip(_COLOURS, systems.items(), strict=False):
         levels = [int(level) for level in figures["http"]]
-        axes.plot(levels, [http["p50"] for http in figures["http"].values()], "o-", color=colour, label=f"{name} p50")
-        axes.plot(levels, [http["p99"] for http in figures["http"].values()], "x:", color=colour, label=f"{name} p99")
+        for q, style in ((50, "o-"), (99, "x:")):
+            values = [value for http in figures["http"].values() if (value := percentile(http, q)) is not None]
+            if len(values) == len(levels):
+                axes.plot(levels, values, style, color=colour, label=f"{name} p{q}")
     axes.set(title="Latency under concurrency", xlabel="clients", ylabel="ms", xscale="log", yscale="log")
     axes.set_xticks(levels, labels=[str(level) for level in levels])
     axes.minorticks_off()

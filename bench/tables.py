@@ -18,9 +18,9 @@ def _number(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
-def _percentile(http: dict[str, Any], q: int) -> str | None:
+def percentile(http: dict[str, Any], q: int) -> float | None:
     """A percentile, where there are requests enough to speak of one: ten for p90, a hundred for p99."""
-    return _number(http[f"p{q}"], 1) if http["requests"] * (100 - q) >= 100 or q == 50 else None
+    return http[f"p{q}"] if q == 50 or http["requests"] * (100 - q) >= 100 else None
 
 
 def published_table(systems: dict[str, Any]) -> str:
@@ -64,7 +64,7 @@ def latency_table(systems: dict[str, Any]) -> str:
     rows = []
     for name, figures in systems.items():
         http, startup = figures["http"], figures["startup_s"]
-        one = [_percentile(http["1"], q) for q in (50, 90, 99)]
+        one = [_number(percentile(http["1"], q), 1) for q in (50, 90, 99)]
         rates = [_number(http[level]["images_per_second"], 2) for level in levels]
         tail = [_number(startup["cold"], 1), _number(startup["warm"], 1), figures["peak_rss_mib"]]
         rows.append([name, *one, *rates, *tail, figures["recompiles"]])
