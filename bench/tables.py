@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,10 +81,8 @@ def generate_table(systems: dict[str, Any]) -> str:
     for name, figures in systems.items():
         cells = []
         for row in figures["generate"]["per_image"]:
-            times = sorted(row["ms"])
-            middle = len(times) // 2
-            median = times[middle] if len(times) % 2 else (times[middle - 1] + times[middle]) / 2
-            cells.append(f"{median:.1f} ({times[0]:.1f} to {times[-1]:.1f})")
+            times = row["ms"]
+            cells.append(f"{statistics.median(times):.1f} ({min(times):.1f} to {max(times):.1f})")
         rows.append([name, *cells])
     return table(header, rows)
 

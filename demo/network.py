@@ -11,6 +11,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.decoder import embed_points
 from sam2_amg.encoder import ImageFeatures, encode
 
 MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
@@ -53,9 +54,7 @@ def decode(model: SAM2Base, features: ImageFeatures, points: Tensor) -> tuple[Te
     """
     batch, prompts = points.shape[:2]
     decoder, count = model.sam_mask_decoder, batch * prompts
-    ones = torch.ones(count, 1, dtype=torch.int32, device=points.device)
-    coordinates = points.reshape(count, 1, 2)
-    sparse, dense = model.sam_prompt_encoder(points=(coordinates, ones), boxes=None, masks=None)
+    sparse, dense = embed_points(model, points.reshape(count, 2))
     own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)  # [B * P, 8, 256]
     embedding = features.image_embedding.repeat_interleave(prompts, 0) + dense  # [B * P, 256, S/16, S/16]
