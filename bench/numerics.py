@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,11 +17,10 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
-from sam2_amg.pipeline import Stages
 from sam2_amg.prompts import Crop, PointGrids, to_model_input
-from sam2_amg.stages import ao_stages
+from sam2_amg.stages import build_stages, fill_in
 
-MODES: dict[Mode, Callable[[SAM2Base, torch.device], Stages]] = {Mode.AO: ao_stages}
+MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)
 TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")
 
 
@@ -52,8 +50,8 @@ def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side
         points = to_model_input(grid(crop), crop.size, model.image_size)
         pixels = Preprocess(model.image_size, device)(image)
         expected = _tensors(encode(model, pixels), PlainDecoder(model), points)
-        for mode, build in MODES.items():
-            stages = build(model, device)
+        for mode in MODES:
+            stages = build_stages(model, mode, fill_in(GeneratorConfig(), mode, device), device)
             found = _tensors(stages.encode(stages.preprocess(image)), stages.decoder, points)
             decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
             rows.append({"size": size, "mode": mode.value, "db": dict(zip(TENSORS, decibels, strict=True))})

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-
 from bench.case import Case
 from bench.peers import TorchaoGenerator
 from bench.planted import PlantedDecoder, PlantingHooks
@@ -16,7 +14,7 @@ from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import Mode
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
-from sam2_amg.stages import ao_stages, fill_in
+from sam2_amg.stages import build_stages, fill_in
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,10 @@ def build_baseline(case: Case) -> Generator:
 
 def build_ao(case: Case) -> Generator:
     """Mode ao."""
-    with torch.inference_mode():
-        stages = ao_stages(case.model, case.device)
+    config = fill_in(case.config, Mode.AO, case.device)
+    stages = build_stages(case.model, Mode.AO, config, case.device)
     if case.planted is not None:
         stages = replace(stages, decoder=PlantedDecoder(stages.decoder, case.planted))
-    config = fill_in(case.config, Mode.AO, case.device)
     return MaskGenerator(time_stages(case.clock, stages), config, case.model.image_size, case.device)
 
 

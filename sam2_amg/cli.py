@@ -37,7 +37,7 @@ _GENERATOR_FLAGS = (
     ("crop_nms_thresh", float, "the same as --box_nms_thresh, between crops"),
     ("crop_overlap_ratio", float, "overlap of the crops, as a fraction of the image's side"),
     ("crop_n_points_downscale_factor", int, "divides the points a side, once a layer"),
-    ("mask_memory_mib", int, "most MiB of upsampled masks at a time, in ao (default: 32 on cpu, 1024 on cuda)"),
+    ("mask_memory_mib", int, "most MiB of upsampled masks at a time, on cpu and not in baseline (default 32)"),
 )
 _LIMIT_FLAGS = (
     ("max_pixels", int, "largest image, in pixels"),

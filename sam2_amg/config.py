@@ -30,8 +30,9 @@ def _require(condition: bool, flag: str, need: str, value: object) -> None:
 class GeneratorConfig:
     """Parameters of the automatic mask generator, with sam2's names, meanings and defaults.
 
-    `mask_memory_mib` is the most memory, in MiB, that masks at the photograph's size may take at a time (one mask at
-    least); baseline does not know it. It and `points_per_batch` are left to the mode and the device where None.
+    `mask_memory_mib` is the most memory, in MiB, that masks at the photograph's size may take at a time on a CPU (one
+    mask at least); baseline does not know it, and on a GPU no such mask is stored. It and `points_per_batch` are left
+    to the mode and the device where None.
     """
 
     points_per_side: int = 32

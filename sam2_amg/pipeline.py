@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sam2.utils.amg import is_box_near_crop_edge, uncrop_boxes_xyxy, uncrop_masks, uncrop_points
+from sam2.utils.amg import is_box_near_crop_edge, uncrop_boxes_xyxy, uncrop_points
 from torch import Tensor
 from torchvision.ops.boxes import box_area
 
@@ -18,7 +18,7 @@ from sam2_amg.decoder import Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
 from sam2_amg.records import Candidates, MaskRecord
-from sam2_amg.reference.masks import MaskStatistics, upsampled_in_batches
+from sam2_amg.reference.masks import MaskStatistics
 from sam2_amg.reference.rle import UncompressedRle
 
 ImageSize = tuple[int, int]  # (height, width)
@@ -31,9 +31,9 @@ class Stages:
     preprocess: Callable[[NDArray[np.uint8]], Tensor]
     encode: Callable[[Tensor], ImageFeatures]
     decoder: MaskDecoder
-    measure: Callable[[Tensor, ImageSize, float, float, int], MaskStatistics]
+    measure: Callable[[Tensor, ImageSize, float, float], MaskStatistics]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
-    encode_rle: Callable[[Tensor], list[UncompressedRle]]
+    encode_rle: Callable[[Tensor, Crop, ImageSize, float], list[UncompressedRle]]
 
 
 class MaskGenerator:
@@ -42,13 +42,11 @@ class MaskGenerator:
     def __init__(self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device) -> None:
         """`image_size` is the side of the model's square input; `config` has every default filled in."""
         assert config.points_per_batch is not None
-        assert config.mask_memory_mib is not None
         self.stages = stages
         self.config = config
         self.image_size = image_size
         self.device = device
         self.points_per_batch = config.points_per_batch
-        self.mask_memory = config.mask_memory_mib << 20  # bytes
         self.point_grids = PointGrids(config, device)
 
     @torch.inference_mode()
@@ -81,10 +79,8 @@ class MaskGenerator:
         config, decoder = self.config, self.stages.decoder
         attended = decoder.attend(prepared, to_model_input(points, crop.size, self.image_size))
         kept = _keep_predicted_iou(attended.predicted_iou, config.pred_iou_thresh)
-        logits = decoder.predict_masks(attended, kept).float()  # [n, h, w]
-        measured = self.stages.measure(
-            logits, crop.size, config.mask_threshold, config.stability_score_offset, self.mask_memory
-        )
+        logits = decoder.predict_masks(attended, kept)  # [n, h, w]
+        measured = self.stages.measure(logits, crop.size, config.mask_threshold, config.stability_score_offset)
         candidates = Candidates(
             logits=logits,
             predicted_iou=attended.predicted_iou[kept.point, kept.mask],
@@ -106,12 +102,9 @@ class MaskGenerator:
     def _encode_rles(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[UncompressedRle]:
         """RLEs of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
         rles: dict[int, UncompressedRle] = {}
-        beside = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
-            encoded: list[UncompressedRle] = []
-            for masks in upsampled_in_batches(candidates.logits[rows], crop.size, self.mask_memory, beside):
-                encoded += self.stages.encode_rle(uncrop_masks(masks > self.config.mask_threshold, crop.box, *size))
+            encoded = self.stages.encode_rle(candidates.logits[rows], crop, size, self.config.mask_threshold)
             rles.update(zip(rows.tolist(), encoded, strict=True))
         return [rles[row] for row in range(len(candidates))]
 

@@ -41,7 +41,7 @@ class Generator(Protocol):
 class Candidates:
     """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph."""
 
-    logits: Tensor  # float32 [n, h, w], low-res
+    logits: Tensor  # float32 or float16 [n, h, w], low-res
     predicted_iou: Tensor  # float32 [n]
     points: Tensor  # float32 [n, 2], (x, y)
     stability: Tensor  # float32 [n]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -11,47 +13,75 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
+from sam2_amg.errors import StartupError
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess
+from sam2_amg.kernels import measure as measure_kernel
+from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.records import Generator
-from sam2_amg.reference.masks import measure
+from sam2_amg.reference import masks, rle
 from sam2_amg.reference.nms import suppress
-from sam2_amg.reference.rle import encode_rle
+from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
-_MASK_MEMORY_MIB = {"cpu": 32, "cuda": 1024}
+_CPU_MASK_MEMORY_MIB = 32
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
 def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> GeneratorConfig:
-    """`config` with the defaults that depend on mode and device."""
+    """`config` with the defaults that depend on mode and device. Raises StartupError for what they do not know."""
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
-    return replace(
-        config,
-        points_per_batch=config.points_per_batch or _POINTS_PER_BATCH[device.type],
-        mask_memory_mib=config.mask_memory_mib or _MASK_MEMORY_MIB[device.type],
-    )
+    config = replace(config, points_per_batch=config.points_per_batch or _POINTS_PER_BATCH[device.type])
+    if device.type == "cpu":
+        return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)
+    if config.mask_memory_mib is not None:
+        raise StartupError("--mask_memory_mib is for --device cpu; on cuda no upsampled mask is stored: leave it out")
+    return config
 
 
-def ao_stages(model: SAM2Base, device: torch.device) -> Stages:
+def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]:
+    """What follows the decoder: kernels that store no upsampled mask on a GPU, plain torch in bounded memory on a CPU.
+
+    `config` has its defaults filled in.
+    """
+    if device.type == "cuda":
+        return {"measure": measure_kernel.measure, "suppress": suppress, "encode_rle": rle_kernel.encode_logits}
+    assert config.mask_memory_mib is not None
+    memory = config.mask_memory_mib << 20
+    return {
+        "measure": partial(masks.measure, memory=memory),
+        "suppress": suppress,
+        "encode_rle": partial(rle.encode_logits, memory=memory),
+    }
+
+
+def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
     """Mode ao: float32, sam2's own preprocessing and encoder, the folded decoder."""
+    decoder = model.sam_mask_decoder
+    upscaling: Upscaling = ConvolvedUpscaling(decoder) if device.type == "cuda" else LinearUpscaling(decoder)
     return Stages(
         preprocess=Preprocess(model.image_size, device),
         encode=partial(encode, model),
-        decoder=FoldedDecoder(model),
-        measure=measure,
-        suppress=suppress,
-        encode_rle=encode_rle,
+        decoder=FoldedDecoder(model, upscaling),
+        **mask_stages(config, device),
     )
+
+
+_BUILDERS: dict[Mode, Callable[[SAM2Base, GeneratorConfig, torch.device], Stages]] = {Mode.AO: ao_stages}
+
+
+def build_stages(model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device) -> Stages:
+    """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
+    with torch.inference_mode():
+        return _BUILDERS[mode](model, config, device)
 
 
 def build_generator(model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device) -> Generator:
     """The generator of a mode, around a model that is already on `device`."""
     config = fill_in(config, mode, device)
-    with torch.inference_mode():
-        if mode is Mode.BASELINE:
-            return BaselineGenerator(model, config)
-        return MaskGenerator(ao_stages(model, device), config, model.image_size, device)
+    if mode is Mode.BASELINE:
+        return BaselineGenerator(model, config)
+    return MaskGenerator(build_stages(model, mode, config, device), config, model.image_size, device)

@@ -16,6 +16,10 @@ import numpy as np
 import pytest
 import requests
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
+
 from numpy.typing import NDArray
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base

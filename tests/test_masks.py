@@ -5,26 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from pycocotools import mask as coco_mask
 from sam2.utils.amg import batched_mask_to_box, calculate_stability_score, mask_to_rle_pytorch, rle_to_mask
-from torch import Tensor
 
 from sam2_amg.reference.masks import BYTES_PER_PIXEL, measure, upsample, upsampled_in_batches
 from sam2_amg.reference.rle import encode_rle
 
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
-EMPTY, FULL, PIXEL, STRIPES = range(4)
-
-
-def logits_of_all_kinds(h: int = 32, w: int = 24) -> Tensor:
-    """Empty, full, a single pixel, stripes of period 2, and smooth random masks. float32 [9, h, w]"""
-    torch.manual_seed(0)
-    special = torch.full((4, h, w), -5.0)
-    special[FULL] = 5.0
-    special[PIXEL, h // 2, w // 3] = 20.0
-    special[STRIPES, :, ::2] = 5.0
-    smooth = torch.nn.functional.interpolate(torch.randn(5, 1, 6, 5) * 4, (h, w), mode="bicubic")[:, 0]
-    return torch.cat([special, smooth])
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

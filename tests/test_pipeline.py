@@ -21,7 +21,7 @@ from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
 from sam2_amg.records import Generator, MaskRecord
-from sam2_amg.stages import ao_stages, build_generator, fill_in
+from sam2_amg.stages import build_generator, build_stages, fill_in
 
 LEAST_IOU = 0.9999
 IMAGES = {
@@ -38,8 +38,8 @@ POINTS_PER_SIDE = {0: 8, 1: 4}
 
 def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:
     """ao, but with sam2's own decoder, in batches as large as baseline's."""
-    stages = replace(ao_stages(model, CPU), decoder=PlainDecoder(model))
     config = fill_in(replace(config, points_per_batch=64), Mode.AO, CPU)
+    stages = replace(build_stages(model, Mode.AO, config, CPU), decoder=PlainDecoder(model))
     return MaskGenerator(stages, config, model.image_size, CPU)
 
 

@@ -16,19 +16,25 @@ BYTES_PER_PIXEL = 6
 
 @dataclass(frozen=True)
 class MaskStatistics:
-    """Measurements of n masks, each int64 or float32 with n rows.
+    """Measurements of n masks, a row each: pixels above three thresholds, and boxes.
 
-    `stability` is the IoU of the mask cut at threshold + offset with the mask cut at threshold - offset (NaN where
-    both are empty); `boxes` are [x0, y0, x1, y1], pixels, corners inclusive, zeros for an empty mask.
+    `boxes` are [x0, y0, x1, y1], pixels, corners inclusive, zeros for an empty mask.
     """
 
-    stability: Tensor  # float32 [n]
+    above_high: Tensor  # int32 [n], pixels above threshold + offset
+    area: Tensor  # int32 [n], above the threshold: pixels of the mask
+    above_low: Tensor  # int32 [n], above threshold - offset
     boxes: Tensor  # int64 [n, 4]
+
+    @property
+    def stability(self) -> Tensor:
+        """Float32 [n]: IoU of the mask cut at the high threshold with that cut at the low; NaN where both are empty."""
+        return self.above_high / self.above_low
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Low-res logits float32 [n, h, w] -> [n, H, W], bilinear, align_corners=False, as sam2's predictor does."""
-    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    """Low-res logits [n, h, w] -> float32 [n, H, W], bilinear, align_corners=False, as sam2's predictor does."""
+    return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, beside: int = 0) -> Iterator[Tensor]:
@@ -47,13 +53,19 @@ def _count(masks: Tensor) -> Tensor:
 
 
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStatistics:
-    """Measures masks at `size` (height, width) from their low-res logits, float32 [n, h, w], in `memory` bytes.
+    """Measures masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory` bytes.
 
-    Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.
+    Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg. Raises ValueError for NaN.
     """
-    stability = [torch.empty(0, device=logits.device)]
+    if not logits.isfinite().all():
+        raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
+    counts = [torch.empty(3, 0, dtype=torch.int32, device=logits.device)]
     boxes = [torch.empty(0, 4, dtype=torch.int64, device=logits.device)]
-    for masks in upsampled_in_batches(logits, size, memory):
-        stability.append(_count(masks > threshold + offset) / _count(masks > threshold - offset))
-        boxes.append(batched_mask_to_box(masks > threshold))
-    return MaskStatistics(torch.cat(stability), torch.cat(boxes))
+    for values in upsampled_in_batches(logits, size, memory):  # [b, H, W]
+        masks = values > threshold
+        counts.append(
+            torch.stack([_count(values > threshold + offset), _count(masks), _count(values > threshold - offset)])
+        )
+        boxes.append(batched_mask_to_box(masks))
+    high, area, low = torch.cat(counts, dim=1)
+    return MaskStatistics(high, area, low, torch.cat(boxes))

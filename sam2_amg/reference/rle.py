@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
+from sam2.utils.amg import uncrop_masks
 from torch import Tensor
+
+from sam2_amg.prompts import Crop
+from sam2_amg.reference.masks import upsampled_in_batches
 
 
 class UncompressedRle(TypedDict):
@@ -26,7 +31,29 @@ def encode_rle(masks: Tensor) -> list[UncompressedRle]:
     bounds = np.searchsorted(mask, np.arange(len(masks) + 1))
     rles: list[UncompressedRle] = []
     for i, first in enumerate(starts):
-        edges = np.concatenate(([0], position[bounds[i] : bounds[i + 1]] + 1, [height * width]))
-        runs = np.diff(edges).tolist()
-        rles.append({"size": [height, width], "counts": [0, *runs] if first else runs})
+        edges = np.concatenate(([0] if first else [], position[bounds[i] : bounds[i + 1]] + 1))
+        rles.append(edges_to_rle(edges, (height, width)))
+    return rles
+
+
+def edges_to_rle(edges: NDArray[np.integer], size: tuple[int, int]) -> UncompressedRle:
+    """The RLE of a mask from its edges: the positions, column by column, of pixels that differ from the one before.
+
+    Before the first pixel there is background, so position 0 is an edge where the mask holds it.
+    """
+    height, width = size
+    return {"size": [height, width], "counts": np.diff(edges, prepend=0, append=height * width).astype(int).tolist()}
+
+
+def encode_logits(
+    logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int
+) -> list[UncompressedRle]:
+    """RLEs, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
+
+    `logits` are low-res, float [n, h, w]; a mask is where they are above `threshold` once upsampled to the crop.
+    """
+    beside = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
+    rles: list[UncompressedRle] = []
+    for masks in upsampled_in_batches(logits, crop.size, memory, beside):
+        rles += encode_rle(uncrop_masks(masks > threshold, crop.box, *size))
     return rles

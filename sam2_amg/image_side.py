@@ -1,0 +1,87 @@
+"""The image side of the folded decoder, in plain torch: image tokens that learn from each point's tokens.
+
+`kernels/image_side.py` has its twin, which recomputes image tokens instead of keeping them. Symbols as in
+`folded_attention.py`; U points with a kept mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from sam2_amg.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores, read
+from sam2_amg.upscaling import Upscaling
+
+
+@dataclass(frozen=True)
+class SharedImage:
+    """What the folded decoder needs of one image, none of it depending on a point."""
+
+    keys: Tensor  # [N, C] image tokens before layer 1
+    first_keys: Tensor  # [H, D, N] layer 1, token to image: projected keys
+    first_values: Tensor  # [H, N, D] layer 1, token to image: projected values
+    first_queries: Tensor  # [H, D, N] layer 1, image to token: projected queries
+    children: Tensor  # high-resolution features, as the upscaling wants them
+    grandchildren: Tensor
+
+
+@dataclass(frozen=True)
+class TokenUpdate:
+    """What a layer's tokens tell every image token: attention over `keys`, of `values` [P, H*T, C]."""
+
+    keys: FoldedTokens  # in layer 1 `heads` alone is used: its image tokens are projected, once an image
+    values: Tensor
+
+
+class ImageSide(Protocol):
+    """Two updates of the image tokens, a reading after each, and masks of what has come of them."""
+
+    def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
+        """Layer 1's update, and what layer 2's tokens read: the state for the next call, and [P, H*T, C]."""
+
+    def second(self, image: SharedImage, state: Any, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
+        """Layer 2's update, and what the tokens read in the end: a state of tensors [P, ...], and [P, H*T, C]."""
+
+    def upscale(self, image: SharedImage, state: Any, hyper: Tensor) -> Tensor:
+        """Low-res logits [U, 3, 4h, 4w] of the points whose rows of the state are given; `hyper` is [U, C/8, 3]."""
+
+
+class PlainImageSide:
+    """Keeps the image tokens of every point, [P, N, C]."""
+
+    def __init__(self, model: SAM2Base, pe: Tensor, upscaling: Upscaling) -> None:
+        """`pe` are the positions E, [N, C]."""
+        transformer = model.sam_mask_decoder.transformer
+        first, second = transformer.layers
+        self.heads = transformer.final_attn_token_to_image.num_heads
+        self.first_norm, self.second_norm = first.norm4, second.norm4
+        to_image = FoldedAttention(second.cross_attn_token_to_image)
+        to_tokens = FoldedAttention(second.cross_attn_image_to_token)
+        final = FoldedAttention(transformer.final_attn_token_to_image)
+        self.second_keys = to_image.project_positions(pe, "keys")  # [H, D, N]
+        self.second_queries = to_tokens.project_positions(pe, "queries")  # [H, D, N]
+        self.final_keys = final.project_positions(pe, "keys")  # [H, D, N]
+        self.upscaling = upscaling
+
+    def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
+        """See `ImageSide`; the state is the image tokens [P, N, C]."""
+        weights = ask_tokens(position_scores(update.keys, image.first_queries), self.heads)  # [P, H*T, N]
+        keys = image.keys.expand(len(update.values), -1, -1)  # [P, N, C]
+        keys = self.first_norm(torch.baddbmm(keys, weights.mT, update.values))
+        return keys, read(queries, keys, self.second_keys)
+
+    def second(
+        self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
+    ) -> tuple[Tensor, Tensor]:
+        """See `ImageSide`; the state is the image tokens [P, N, C]."""
+        scores = torch.baddbmm(position_scores(update.keys, self.second_queries), update.keys.folded, state.mT)
+        keys = self.second_norm(torch.baddbmm(state, ask_tokens(scores, self.heads).mT, update.values))
+        return keys, read(queries, keys, self.final_keys)
+
+    def upscale(self, image: SharedImage, state: Tensor, hyper: Tensor) -> Tensor:
+        """See `ImageSide`."""
+        return self.upscaling(state, hyper, image.children, image.grandchildren)

@@ -1,0 +1,106 @@
+"""Low-res logits -> counts above three thresholds, and the box, at the photograph's size. No mask is ever stored.
+
+A lane owns an output column and walks down its rows. Two input rows, mixed at the lane's column, stay in registers
+until the walk leaves them, so an output pixel costs one mix of rows and the comparisons, and no load.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2_amg.kernels.launch import require_contiguous, require_finite, require_kernel_device
+from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
+from sam2_amg.reference.masks import MaskStatistics
+
+_BLOCK = 128  # columns a program, a lane each
+_ROWS = 512  # rows a program at most; enough to hide the start, few enough to fill a GPU with ten masks
+_LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
+
+
+# Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
+@triton.jit(do_not_specialize=["h", "w", "height", "width"], do_not_specialize_on_alignment=["logits", "found"])
+def measure_kernel(
+    logits, found, h, w, height, width, scale_y, scale_x, high, middle, low, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Adds a tile of a mask to its row of `found`, int32 [n, 8], zeros at first:
+
+    counts above high, middle and low; 1 where a logit is not finite; width - x0, height - y0, x1 + 1, y1 + 1.
+    """
+    mask = tl.program_id(0)
+    logits += mask.to(tl.int64) * h * w
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lanes = x < width
+    left, right, weight_x = source_of(x, scale_x, w)
+    begin = tl.program_id(2) * ROWS
+    end = tl.minimum(begin + ROWS, height)
+
+    upper = tl.zeros((BLOCK,), tl.float32)
+    lower = tl.zeros((BLOCK,), tl.float32)
+    above_high = tl.zeros((BLOCK,), tl.int32)
+    above_middle = tl.zeros((BLOCK,), tl.int32)
+    above_low = tl.zeros((BLOCK,), tl.int32)
+    not_finite = tl.zeros((BLOCK,), tl.int32)
+    top = tl.zeros((BLOCK,), tl.int32) + height  # first row above middle
+    bottom = tl.zeros((BLOCK,), tl.int32)  # one past the last
+    row = -1
+    y = begin
+    while y < end:  # and not range(): the interpreter of Triton 3.6 cannot count to a tensor with NumPy 2.4
+        first, second, weight_y = source_of(y, scale_y, h)
+        if first != row:
+            upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+            lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+            # comparisons with NaN are false, and infinity is above the largest number
+            fine = (tl.abs(upper) <= _LARGEST) & (tl.abs(lower) <= _LARGEST)
+            not_finite |= (lanes & (fine == 0)).to(tl.int32)
+            row = first
+        value = mix_rows(upper, lower, weight_y)
+        inside = lanes & (value > middle)
+        above_high += (lanes & (value > high)).to(tl.int32)
+        above_middle += inside.to(tl.int32)
+        above_low += (lanes & (value > low)).to(tl.int32)
+        top = tl.where(inside, tl.minimum(top, y), top)
+        bottom = tl.where(inside, y + 1, bottom)
+        y += 1
+
+    found += mask * 8
+    tl.atomic_add(found, tl.sum(above_high))
+    tl.atomic_add(found + 1, tl.sum(above_middle))
+    tl.atomic_add(found + 2, tl.sum(above_low))
+    tl.atomic_max(found + 3, tl.max(not_finite))
+    tl.atomic_max(found + 4, tl.max(tl.where(bottom > 0, width - x, 0)))
+    tl.atomic_max(found + 5, tl.max(height - top))
+    tl.atomic_max(found + 6, tl.max(tl.where(bottom > 0, x + 1, 0)))
+    tl.atomic_max(found + 7, tl.max(bottom))
+
+
+def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
+    """Measures masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h, w], contiguous.
+
+    Twin of `reference.masks.measure`; nothing of the photograph's size is allocated. Counts are exact but for pixels
+    whose logit is within float32 rounding of a threshold. Raises ValueError for NaN, infinity and other devices.
+    """
+    require_kernel_device(logits, "logits")
+    require_contiguous(logits, "logits", ndim=3)
+    n, h, w = logits.shape
+    height, width = size
+    found = torch.zeros(n, 8, dtype=torch.int32, device=logits.device)
+    if n > 0:
+        scale_y, scale_x = scales_of(logits, size)
+        grid = (n, triton.cdiv(width, _BLOCK), triton.cdiv(height, _ROWS))
+        measure_kernel[grid](
+            logits, found, h, w, height, width, scale_y, scale_x,
+            float(threshold + offset), float(threshold), float(threshold - offset), ROWS=_ROWS, BLOCK=_BLOCK,
+        )  # fmt: skip
+    require_finite(found[:, 3])
+    sides = torch.tensor([width, height, 0, 0], device=logits.device)
+    boxes = (found[:, 4:].long() - sides) * torch.tensor([-1, -1, 1, 1], device=logits.device)
+    boxes[:, 2:] -= 1
+    return MaskStatistics(
+        above_high=found[:, 0],
+        area=found[:, 1],
+        above_low=found[:, 2],
+        boxes=torch.where(found[:, 1:2] > 0, boxes, 0),
+    )

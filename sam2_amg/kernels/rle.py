@@ -1,0 +1,110 @@
+"""Low-res logits -> column-major run lengths at the photograph's size. No mask is ever stored.
+
+A lane owns a column of the crop and walks down it, as in `measure.py`. The first pass counts the places where the
+mask begins or ends in each column, a sum over the counts says where each column may write, and the second pass writes
+those places. Only they are copied to the host, where their differences are the runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
+from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
+from sam2_amg.prompts import Crop
+from sam2_amg.reference.rle import UncompressedRle, edges_to_rle
+
+_BLOCK = 64  # columns a program, a lane each
+_SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
+
+
+@triton.jit
+def _value_at(logits, y, left, right, weight_x, lanes, scale_y, h, w):
+    first, second, weight_y = source_of(y, scale_y, h)
+    upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+    lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+    return mix_rows(upper, lower, weight_y)
+
+
+# Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "edges"])
+def edges_kernel(
+    logits, counts, ends, edges, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
+    x0, y0, height, width, WRITE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Counts the edges of each column into `counts`, int32 [n, crop_width]; or, the second time, writes them.
+
+    An edge is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
+    """
+    mask = tl.program_id(0)
+    logits += mask.to(tl.int64) * h * w
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lanes = x < crop_width
+    left, right, weight_x = source_of(x, scale_x, w)
+    column = mask.to(tl.int64) * crop_width + x
+    place = tl.zeros((BLOCK,), tl.int64)
+    if WRITE:
+        place += tl.load(ends + column, mask=lanes, other=0) - tl.load(counts + column, mask=lanes, other=0)
+
+    # A crop as tall as the photograph continues where the column before it ended; others have background around.
+    tall = crop_height == height
+    before = tl.maximum(x - 1, 0)
+    left_before, right_before, weight_before = source_of(before, scale_x, w)
+    last = _value_at(logits, crop_height - 1, left_before, right_before, weight_before, lanes, scale_y, h, w)
+    was = (last > threshold) & (x > 0) & tall
+
+    count = tl.zeros((BLOCK,), tl.int32)
+    upper = tl.zeros((BLOCK,), tl.float32)
+    lower = tl.zeros((BLOCK,), tl.float32)
+    row = -1
+    y = 0
+    while y < crop_height:  # and not range(), see measure.py
+        first, second, weight_y = source_of(y, scale_y, h)
+        if first != row:
+            upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+            lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+            row = first
+        inside = mix_rows(upper, lower, weight_y) > threshold
+        edge = lanes & (inside != was)
+        if WRITE:
+            tl.store(edges + place + count, (x0 + x) * height + y0 + y, mask=edge)
+        count += edge.to(tl.int32)
+        was = inside
+        y += 1
+    # what is open at the crop's last pixel ends there, unless the photograph does
+    end = (x0 + x) * height + y0 + crop_height
+    closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (end < height * width)
+    if WRITE:
+        tl.store(edges + place + count, end, mask=closes)
+    else:
+        tl.store(counts + column, count + closes.to(tl.int32), mask=lanes)
+
+
+def encode_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[UncompressedRle]:
+    """Run lengths of masks in a photograph of `size` (height, width), found in a crop of it.
+
+    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `reference.rle.encode_logits`,
+    equal to it but for pixels whose logit is within float32 rounding of the threshold.
+    """
+    require_kernel_device(logits, "logits")
+    require_contiguous(logits, "logits", ndim=3)
+    n, h, w = logits.shape
+    if n == 0:
+        return []
+    height, width = size
+    crop_height, crop_width = crop.size
+    scale_y, scale_x = scales_of(logits, crop.size)
+    counts = torch.empty(n, crop_width, dtype=torch.int32, device=logits.device)
+    grid = (n, triton.cdiv(crop_width, _BLOCK))
+    where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
+    edges_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK)
+    ends = counts.flatten().cumsum(0)  # int64 [n * crop_width]
+    last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the edges of each mask end
+    edges = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
+    edges_kernel[grid](logits, counts, ends, edges, *where, WRITE=True, BLOCK=_BLOCK)
+    parts = np.split(edges.cpu().numpy(), last[:-1])
+    return [edges_to_rle(part, size) for part in parts]

@@ -1,0 +1,46 @@
+"""Bilinear upsampling on the fly, float32, by the rule of `F.interpolate(mode="bilinear", align_corners=False)`.
+
+Output pixel i of n reads input pixels floor(s) and floor(s) + 1 (the last one at the edge), where
+s = max(m / n * (i + 0.5) - 0.5, 0) for m input pixels, with weights 1 - frac(s) and frac(s); columns are mixed
+first and rows after, as PyTorch does, so that results differ from its own by rounding at most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def scale_of(inputs: int, outputs: int) -> float:
+    """m / n, rounded to float32 as PyTorch rounds it."""
+    return float(np.float32(inputs) / np.float32(outputs))
+
+
+def scales_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float]:
+    """Both scales, (rows, columns), from low-res logits [n, h, w] to `size` (height, width)."""
+    return scale_of(logits.shape[1], size[0]), scale_of(logits.shape[2], size[1])
+
+
+@triton.jit
+def source_of(output, scale, inputs):
+    """Output pixel(s) -> the two input pixels that they mix, and the weight of the second."""
+    at = tl.maximum(scale * (output.to(tl.float32) + 0.5) - 0.5, 0.0)
+    first = tl.minimum(at.to(tl.int32), inputs - 1)
+    second = tl.minimum(first + 1, inputs - 1)
+    return first, second, tl.minimum(at - first.to(tl.float32), 1.0)
+
+
+@triton.jit
+def mix_columns(row_pointer, first, second, weight, lanes):
+    """One input row at output columns: [BLOCK] float32."""
+    left = tl.load(row_pointer + first, mask=lanes, other=0.0).to(tl.float32)
+    right = tl.load(row_pointer + second, mask=lanes, other=0.0).to(tl.float32)
+    return (1.0 - weight) * left + weight * right
+
+
+@triton.jit
+def mix_rows(upper, lower, weight):
+    """Two input rows, columns mixed, at an output row: [BLOCK] float32."""
+    return (1.0 - weight) * upper + weight * lower
