@@ -12,10 +12,18 @@ from sam2_amg.kernels.rle import edges_kernel
 HOPPER = GPUTarget("cuda", 90, 32)
 
 
-def compile_kernel(kernel: triton.JITFunction, types: dict[str, str], constants: dict[str, object], **options: int):
-    """The binary of a kernel for arguments of these types, 16-byte aligned pointers taken for granted nowhere."""
+def compile_kernel(
+    kernel: triton.JITFunction,
+    types: dict[str, str],
+    constants: dict[str, object],
+    aligned: bool = False,
+    **options: int,
+):
+    """The binary of a kernel for arguments of these types; `aligned` where every pointer is, to 16 bytes."""
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
-    return triton.compile(ASTSource(kernel, signature, constants), target=HOPPER, options=options)
+    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
+    hints = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
+    return triton.compile(ASTSource(kernel, signature, constants, hints), target=HOPPER, options=options)
 
 
 def main() -> None:
@@ -23,7 +31,7 @@ def main() -> None:
     numbers |= dict.fromkeys(("scale_y", "scale_x", "high", "middle", "low", "threshold"), "fp32")
     for dtype in ("fp32", "fp16", "bf16"):
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
-        compile_kernel(measure_kernel, types, {"ROWS": 512, "BLOCK": 128})
+        compile_kernel(measure_kernel, types, {"ROWS": 128, "BLOCK": 128})
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "edges": "*i32"}
         for write in (False, True):
             compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64})

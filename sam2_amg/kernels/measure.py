@@ -16,7 +16,7 @@ from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_o
 from sam2_amg.reference.masks import MaskStatistics
 
 _BLOCK = 128  # columns a program, a lane each
-_ROWS = 512  # rows a program at most; enough to hide the start, few enough to fill a GPU with ten masks
+_ROWS = 128  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
 
 
