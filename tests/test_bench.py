@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -149,18 +148,6 @@ def test_baseline_and_ao_post_process_the_same_planted_masks() -> None:
         assert answers[-1][0] == answers[-1][1]
     assert answers[0] == answers[1]
     assert len(answers[0][0]) >= 4
-
-
-def test_the_clock_adds_up_by_stage_and_only_when_on() -> None:
-    clock = StageClock(CPU)
-    sleep = clock.around("sleep", time.sleep)
-    sleep(0.01)
-    assert clock.read() == {}
-    clock.on = True
-    for _ in range(3):
-        sleep(0.01)
-    assert 30 <= clock.read()["sleep"] < 3000
-    assert clock.read() == {}
 
 
 def test_seeded_weights_are_reproducible() -> None:
