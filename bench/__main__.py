@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from bench.images import draw_scenes, find_images
+from bench.lists import find_list
 from bench.numerics import measure_numerics, numerics_markdown
 from bench.plots import draw
 from bench.run import Plan, measure_all
@@ -64,7 +65,7 @@ def add_accuracy(result: dict[str, Any], lists: Path) -> None:
     """Compares every list that is kept with baseline's."""
     if "baseline" in result["systems"]:
         for name, figures in result["systems"].items():
-            figures["accuracy"] = compare(lists / "baseline.jsonl", lists / f"{name}.jsonl")
+            figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

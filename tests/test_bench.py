@@ -22,7 +22,7 @@ from bench.peers import torchao_model
 from bench.planted import plant
 from bench.readme import tables_of
 from bench.systems import SYSTEMS
-from bench.tables import to_markdown
+from bench.tables import STAGES, to_markdown
 from bench.timing import StageClock
 from bench.weights import seeded_model
 from demo import train
@@ -53,6 +53,7 @@ def test_a_small_run_measures_both_modes_and_can_be_tabled_again(tmp_path: Path)
         assert system["http"]["1"]["p50"] <= system["http"]["1"]["p99"]
         assert [len(row["ms"]) for row in system["generate"]["per_image"]] == [2, 2]
         stages = system["generate"]["stages_ms"]
+        assert set(stages) == set(STAGES)
         assert stages["encode"] > 0
         assert stages["decoder"] > 0
         assert system["peak_rss_mib"] > 100
@@ -60,6 +61,8 @@ def test_a_small_run_measures_both_modes_and_can_be_tabled_again(tmp_path: Path)
     assert (tmp_path / "out" / f"{stem}.png").stat().st_size > 10_000
     page = (tmp_path / "out" / f"{stem}.md").read_text()
     assert page == to_markdown(figures)
+    lists = tmp_path / "out" / "lists" / stem
+    assert sorted(path.name for path in lists.iterdir()) == ["ao.jsonl.gz", "baseline.jsonl.gz"]
     (tmp_path / "out" / f"{stem}.md").unlink()
     assert run_bench("--again", tmp_path / "out" / f"{stem}.json", "--out", tmp_path / "out").returncode == 1
     assert (tmp_path / "out" / f"{stem}.md").read_text() == page
