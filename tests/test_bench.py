@@ -89,7 +89,9 @@ def test_images_of_a_folder_and_of_a_list(tmp_path: Path) -> None:
 
 
 def test_drawn_scenes_are_reproducible_and_not_drawn_twice(tmp_path: Path) -> None:
-    paths = draw_scenes(2, tmp_path)
+    assert main(["--draw_only", "--scenes", "2", "--scenes_folder", str(tmp_path)]) == 0
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == ["scene-0000.jpg", "scene-0001.jpg"]
     pixels = [np.array(Image.open(path)).astype(int) for path in paths]
     assert np.abs(pixels[0] - scene(0)).mean() < 5  # JPEG
     assert pixels[1].shape != pixels[0].shape
