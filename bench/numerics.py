@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from bench.images import scene
 from bench.systems import MODES
 from bench.tables import table
 from bench.weights import seeded_model
-from sam2_amg.config import GeneratorConfig
+from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
@@ -40,7 +41,9 @@ def _tensors(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> t
 
 
 @torch.inference_mode()
-def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
+def measure_numerics(
+    sizes: Sequence[str], device: torch.device, points_per_side: int = 6, modes: Sequence[Mode] = MODES
+) -> list[dict[str, Any]]:
     """A row for each size and mode: dB of every tensor, on one drawn scene and a grid of points."""
     image = scene(0)
     config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
@@ -52,8 +55,8 @@ def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side
         points = to_model_input(grid(crop), crop.size, model.image_size)
         pixels = Preprocess(model.image_size, device)(image)
         expected = _tensors(encode(model, pixels), PlainDecoder(model), points)
-        for mode in MODES:
-            generator = build_generator(model, mode, config, device)
+        for mode in modes:
+            generator = build_generator(deepcopy(model), mode, config, device)  # which may convert its weights
             assert isinstance(generator, MaskGenerator)
             stages = generator.stages
             found = _tensors(stages.encode(stages.preprocess(image)), stages.decoder, points)
