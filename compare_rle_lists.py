@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import zip_longest
@@ -18,7 +20,7 @@ from sam2_amg.comparison import ImageAgreement, InvalidRle, compare_images, pars
 
 _DESCRIPTION = """\
 Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with a line of
-/upload_rle's JSON an image, or folders of .json files with the same names.
+/upload_rle's JSON an image, compressed where they end in .gz, or folders of .json files with the same names.
 """
 _EPILOG = """\
 The published metric pairs masks by rank of area, and leaves out images whose mask count differs. The matched metric
@@ -36,7 +38,7 @@ class UnusableList(Exception):
 
 
 def read_list(path: Path) -> Iterator[Line]:
-    """The answers in a file of lines, or in the .json files of a folder, in order of their names."""
+    """The answers in a file of lines, compressed or not, or in the .json files of a folder, in order of their names."""
     if path.is_dir():
         names = sorted(file.relative_to(path) for file in path.rglob("*.json") if file.is_file())
         if not names:
@@ -45,11 +47,11 @@ def read_list(path: Path) -> Iterator[Line]:
             yield str(name), (path / name).read_bytes()
     else:
         try:
-            with path.open("rb") as file:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     yield f"line {number}", line
-        except OSError as error:
-            raise UnusableList(f"{path} cannot be read ({error.strerror})") from error
+        except (OSError, EOFError, zlib.error) as error:  # the last two, and OSError without strerror, are gzip's
+            raise UnusableList(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:

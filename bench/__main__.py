@@ -6,6 +6,7 @@ python -m bench --model_type large --weights seeded --planted --images demo/phot
                                                          a size without its checkpoint, with planted masks
 python -m bench --numerics                               signal-to-noise ratios, without masks
 python -m bench --again results/modes-demo-....json      the tables again, from the lists that are kept
+python -m bench --draw_only                              the scenes alone, to be carried to another machine
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from bench.images import draw_scenes, find_images
+from bench.lists import find_list
 from bench.numerics import measure_numerics, numerics_markdown
 from bench.plots import draw
 from bench.run import Plan, measure_all
@@ -64,7 +66,7 @@ def add_accuracy(result: dict[str, Any], lists: Path) -> None:
     """Compares every list that is kept with baseline's."""
     if "baseline" in result["systems"]:
         for name, figures in result["systems"].items():
-            figures["accuracy"] = compare(lists / "baseline.jsonl", lists / f"{name}.jsonl")
+            figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -85,7 +87,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
 
 def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Runs the systems that the command line names."""
-    images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.out / "scenes")
+    images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.scenes_folder)
     result: dict[str, Any] = {
         "what": "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded",
         "model": args.model_type,
@@ -142,6 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
     parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
+    folder = _ROOT / "results" / "scenes"
+    parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
+    parser.add_argument("--draw_only", action="store_true", help="draw the scenes, and no more")
     parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
     parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
@@ -178,6 +183,9 @@ def main(arguments: list[str]) -> int:
     args.model_type = args.type or args.model_type
     args.concurrency = [1, *(level for level in args.concurrency if level != 1)]
     command = shlex.join(["python", "-m", "bench", *arguments])
+    if args.draw_only:
+        draw_scenes(args.scenes, args.scenes_folder)
+        return 0
     if args.again:
         result = json.loads(args.again.read_text())
         try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from demo.randomness import Draw
 from demo.scenes import SceneConfig, draw_plan, paint
@@ -19,6 +23,7 @@ _SIZES = [(480, 360)] * 3 + [(640, 480)] * 5 + [(800, 600)] * 3 + [(1024, 768)] 
 _SIZES += [(1600, 1200)] * 2 + [(1920, 1080)]
 FIRST_SEED = 500_000  # between those of demo/evaluate.py, from 0, and of demo/train.py, from 1,000,000
 _TEXTURES = 8
+_MOST_WORKERS = 8  # the largest scene takes 3 GB while it is drawn
 
 
 def scene(index: int) -> NDArray[np.uint8]:
@@ -38,10 +43,21 @@ def draw_scenes(count: int, folder: Path) -> list[Path]:
     """JPEG files of the first `count` scenes in `folder`; those that are there already are not drawn again."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"scene-{index:04}.jpg" for index in range(count)]
-    for index, path in enumerate(paths):
-        if not path.exists():
-            Image.fromarray(scene(index)).save(path, quality=92)
+    missing = {index: path for index, path in enumerate(paths) if not path.exists()}
+    if missing:
+        workers = min(len(os.sched_getaffinity(0)), len(missing), _MOST_WORKERS)
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            drawn = pool.map(_draw_scene, missing, missing.values())
+            for _ in tqdm(drawn, total=len(missing), desc="drawing", unit="scene", disable=None):
+                pass
     return paths
+
+
+def _draw_scene(index: int, path: Path) -> None:
+    torch.set_num_threads(1)  # there is a process for each core
+    part = path.with_suffix(".part")
+    Image.fromarray(scene(index)).save(part, "JPEG", quality=92)
+    part.replace(path)  # what has the name is whole, whenever drawing is interrupted
 
 
 def find_images(source: Path) -> list[Path]:

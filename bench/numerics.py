@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.images import scene
+from bench.systems import MODES
 from bench.tables import table
 from bench.weights import seeded_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
+from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import Crop, PointGrids, to_model_input
-from sam2_amg.stages import build_stages, fill_in
+from sam2_amg.stages import build_generator
 
-MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)
 TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")
 
 
@@ -39,10 +41,13 @@ def _tensors(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> t
 
 
 @torch.inference_mode()
-def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
+def measure_numerics(
+    sizes: Sequence[str], device: torch.device, points_per_side: int = 6, modes: Sequence[Mode] = MODES
+) -> list[dict[str, Any]]:
     """A row for each size and mode: dB of every tensor, on one drawn scene and a grid of points."""
     image = scene(0)
-    grid = PointGrids(GeneratorConfig(points_per_side=points_per_side), device)
+    config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
+    grid = PointGrids(config, device)
     crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
     rows = []
     for size in tqdm(sizes, unit="size", disable=None):
@@ -50,8 +55,10 @@ def measure_numerics(sizes: Sequence[str], device: torch.device, points_per_side
         points = to_model_input(grid(crop), crop.size, model.image_size)
         pixels = Preprocess(model.image_size, device)(image)
         expected = _tensors(encode(model, pixels), PlainDecoder(model), points)
-        for mode in MODES:
-            stages = build_stages(model, mode, fill_in(GeneratorConfig(), mode, device), device)
+        for mode in modes:
+            generator = build_generator(deepcopy(model), mode, config, device)  # which may convert its weights
+            assert isinstance(generator, MaskGenerator)
+            stages = generator.stages
             found = _tensors(stages.encode(stages.preprocess(image)), stages.decoder, points)
             decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
             rows.append({"size": size, "mode": mode.value, "db": dict(zip(TENSORS, decibels, strict=True))})

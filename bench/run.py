@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.lists import keep_list
 from bench.load import Worker, WorkerFailed, run_load
 from bench.systems import SYSTEMS
 from bench.worker import Job
@@ -19,7 +20,7 @@ class Plan:
     """What is asked of every system."""
 
     job: Job  # all but the system's name and the result's path
-    concurrency: Sequence[int]
+    concurrency: Sequence[int]  # 1 is among them
     requests: int  # at each concurrency above one, at least; the first pass posts every image once
     generate_images: int  # how many of the images are timed in generate()
     lists: Path  # where the answers are kept, a file a system
@@ -35,17 +36,17 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
         cold = _start_and_stop(replace(job, startup_only=True), caches)
         worker = Worker(job, caches)
         try:
-            http = {}
+            http: dict[str, dict[str, Any]] = {}
+            answers: dict[int, list[bytes]] = {}
             for concurrency in plan.concurrency:
                 repeat = 1 if concurrency == 1 else -(-plan.requests // len(images))
-                http[str(concurrency)], answers = run_load(worker.url, images * repeat, concurrency, name)
-                if concurrency == 1:
-                    (plan.lists / f"{name}.jsonl").write_bytes(b"".join(answers))
+                http[str(concurrency)], answers[concurrency] = run_load(worker.url, images * repeat, concurrency, name)
             worker.stop_serving()
             worker.finish()
         except BaseException:
             worker.kill()
             raise
+        keep_list(plan.lists, name, answers[1])  # not before: a run that fails leaves those of the last one alone
         startup = {"cold": round(cold, 2), "warm": round(worker.seconds_to_ready, 2)}
         return {"what": SYSTEMS[name].what, "startup_s": startup, "http": http, **json.loads(result.read_text())}
 
@@ -63,7 +64,6 @@ def _start_and_stop(job: Job, caches: Path) -> float:
 
 def measure_all(names: Sequence[str], plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
     """Figures of the systems that ran to their end, and why the others are not among them."""
-    plan.lists.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name in names:

@@ -6,57 +6,82 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from sam2 import automatic_mask_generator
+
 from bench.case import Case
 from bench.peers import TorchaoGenerator
 from bench.planted import PlantedDecoder, PlantingHooks
-from bench.timing import time_modules, time_stages
+from bench.timing import StageClock, time_functions, time_methods, time_stages
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import Mode
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
-from sam2_amg.stages import build_stages, fill_in
+from sam2_amg.stages import build_generator, fill_in
+
+_WHAT = {Mode.AO: "this project, float32"}
+MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
 
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table. `needs_cuda` where it cannot run without."""
+    """A row of the table. `mode` is None for peers; `needs_cuda` where it cannot run without."""
 
     name: str
     what: str
     build: Callable[[Case], Generator]
+    mode: Mode | None = None
     needs_cuda: bool = False
 
 
 def build_baseline(case: Case) -> Generator:
     """sam2's own generator."""
-    config = fill_in(case.config, Mode.BASELINE, case.device)
-    time_modules(case.clock, case.model.image_encoder, case.model.sam_mask_decoder)
     if case.planted is not None:
         PlantingHooks(case.planted).attach_to_modules(case.model.image_encoder, case.model.sam_mask_decoder)
-    return BaselineGenerator(case.model, config)
+    baseline = BaselineGenerator(case.model, fill_in(case.config, Mode.BASELINE, case.device))
+    _time_sam2(case.clock, baseline.generator)
+    return baseline
 
 
-def build_ao(case: Case) -> Generator:
-    """Mode ao."""
-    config = fill_in(case.config, Mode.AO, case.device)
-    stages = build_stages(case.model, Mode.AO, config, case.device)
+def _time_sam2(clock: StageClock, generator: automatic_mask_generator.SAM2AutomaticMaskGenerator) -> None:
+    predictor = generator.predictor
+    methods = (
+        (predictor, "set_image", "preprocess"),  # but for what is next, it is that
+        (predictor.model, "forward_image", "encode"),
+        (generator, "_process_batch", "measure"),  # likewise
+        (predictor, "_predict", "decoder"),
+        (predictor._transforms, "postprocess_masks", "measure"),  # upsampling
+    )
+    time_methods(clock, methods)
+    functions = {"batched_nms": "nms", "mask_to_rle_pytorch": "rle"}
+    time_functions(clock, generator, automatic_mask_generator, functions)
+
+
+def build_mode(case: Case, mode: Mode) -> Generator:
+    """A mode that is made of stages."""
+    generator = build_generator(case.model, mode, case.config, case.device)
+    assert isinstance(generator, MaskGenerator)
+    stages = generator.stages
     if case.planted is not None:
         stages = replace(stages, decoder=PlantedDecoder(stages.decoder, case.planted))
-    return MaskGenerator(time_stages(case.clock, stages), config, case.model.image_size, case.device)
+    generator.stages = time_stages(case.clock, stages)
+    return generator
+
+
+def _torchao(name: str, what: str, points_per_batch: int, furious: bool = False) -> System:
+    build = partial(TorchaoGenerator, points_per_batch=points_per_batch, furious=furious)
+    return System(f"torchao-{name}", f"torchao 0.17.0, {what}", build, needs_cuda=True)
 
 
 SYSTEMS = {
     system.name: system
     for system in (
-        System("baseline", "sam2 1.1.0, float32", build_baseline),
-        System("ao", "this project, float32", build_ao),
-        System("torchao-64", "torchao 0.17.0, eager float32", partial(TorchaoGenerator, points_per_batch=64), True),
-        System("torchao-1024", "torchao 0.17.0, eager float32", partial(TorchaoGenerator, points_per_batch=1024), True),
-        System(
-            "torchao-furious",
-            "torchao 0.17.0, compiled float16; compiling takes about 12 minutes",
-            partial(TorchaoGenerator, points_per_batch=1024, furious=True),
-            True,
+        System("baseline", "sam2 1.1.0, float32", build_baseline, Mode.BASELINE),
+        *(
+            System(mode.value, _WHAT.get(mode, f"this project, {mode.value}"), partial(build_mode, mode=mode), mode)
+            for mode in MODES
         ),
+        _torchao("64", "eager float32", points_per_batch=64),
+        _torchao("1024", "eager float32", points_per_batch=1024),
+        _torchao("furious", "compiled float16; compiling takes about 12 minutes", points_per_batch=1024, furious=True),
     )
 }

@@ -109,8 +109,9 @@ def to_markdown(result: dict[str, Any]) -> str:
         parts += ["## Over HTTP", latency_table(systems)]
         parts += ["## generate(), from pixels to run lengths in host memory", generate_table(systems)]
         parts += [
-            "Where the time goes (medians over images; `measure` is upsampling, stability and boxes; `other` is what "
-            "no clock sees: for systems with nothing but `encode` and `decoder`, that is pre- and post-processing):",
+            "Where the time goes (medians over images; `measure` is upsampling, stability and boxes: all that sam2's "
+            "and torchao's generators do with a batch of points beside network and run lengths; `other` is what no "
+            "clock sees, and stages with a dash had none):",
             stages_table(systems),
         ]
     if result["missing"]:

@@ -1,16 +1,19 @@
-"""Where the time of generate() goes: clocks around the pipeline's stages, or around a model's modules."""
+"""Where the time of generate() goes: clocks around the pipeline's stages, or in other people's generators."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from sam2_amg.decoder import Attended, Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
@@ -18,12 +21,17 @@ from sam2_amg.pipeline import Stages
 
 
 class StageClock:
-    """Adds up milliseconds by stage: CUDA events on a GPU, the wall clock without one. Off until asked for."""
+    """Adds up milliseconds by stage: CUDA events on a GPU, the wall clock without one. Off until asked for.
+
+    Stages may lie in one another: time counts towards the innermost alone, so that the sum is no more than the whole.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
         self.on = False
         self.spans: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        self._running: list[str] = []  # the stages that have begun, innermost last
+        self._since: Any = None  # when the innermost began, or went on
 
     def mark(self) -> Any:
         """Now: an event in the stream, or seconds."""
@@ -33,15 +41,26 @@ class StageClock:
         event.record()
         return event
 
+    def _count(self) -> None:
+        """Adds the time since the last change of stages to the one that ran."""
+        now = self.mark()
+        if self._running:
+            self.spans[self._running[-1]].append((self._since, now))
+        self._since = now
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Counts what happens inside towards a stage."""
         if not self.on:
             yield
             return
-        begin = self.mark()
-        yield
-        self.spans[name].append((begin, self.mark()))
+        self._count()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._running.pop()
 
     def read(self) -> dict[str, float]:
         """Milliseconds by stage since the last reading."""
@@ -56,9 +75,9 @@ class StageClock:
     def around(self, name: str, function: Callable) -> Callable:
         """The same function, counted."""
 
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any, **named: Any) -> Any:
             with self.stage(name):
-                return function(*arguments)
+                return function(*arguments, **named)
 
         return timed
 
@@ -94,18 +113,32 @@ def time_stages(clock: StageClock, stages: Stages) -> Stages:
     )
 
 
-def time_modules(clock: StageClock, image_encoder: nn.Module, mask_decoder: nn.Module) -> None:
-    """Counts a sam2 model's own modules, for generators that are not made of stages."""
-    for name, module in (("encode", image_encoder), ("decoder", mask_decoder)):
-        begun: list[Any] = []
+def time_methods(clock: StageClock, methods: Iterable[tuple[Any, str, str]]) -> None:
+    """Counts methods, (object, method, stage), of generators that are not made of stages; the classes stay as they are.
 
-        def before(*_: object, begun: list = begun) -> None:
-            begun.append(clock.mark())
+    Raises AttributeError where an object has no such method.
+    """
+    for owner, method, stage in methods:
+        setattr(owner, method, clock.around(stage, getattr(owner, method)))
 
-        def after(*_: object, name: str = name, begun: list = begun) -> None:
-            if clock.on:
-                clock.spans[name].append((begun.pop(), clock.mark()))
-            begun.clear()
 
-        module.register_forward_pre_hook(before)
-        module.register_forward_hook(after)
+def time_functions(clock: StageClock, generator: Any, module: ModuleType, functions: Mapping[str, str]) -> None:
+    """Counts functions, {name: stage}, that `generator.generate` finds by name in its module.
+
+    There is no object of ours to put a clock on, so they are replaced in the module, but only while a generate() is
+    being clocked: nothing else in this process, and no generate() whose time goes into a table, sees it.
+    """
+    plain = {name: getattr(module, name) for name in functions}
+    timed = {name: clock.around(stage, plain[name]) for name, stage in functions.items()}
+    generate = generator.generate
+
+    def clocked(image: NDArray[np.uint8]) -> Any:
+        if not clock.on:
+            return generate(image)
+        try:
+            vars(module).update(timed)
+            return generate(image)
+        finally:
+            vars(module).update(plain)
+
+    generator.generate = clocked

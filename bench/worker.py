@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch._dynamo.utils import counters
 
+from bench.case import Case
 from bench.planted import plant
-from bench.systems import SYSTEMS, Case
+from bench.systems import SYSTEMS, System
 from bench.timing import StageClock
 from bench.weights import get_model
 from sam2_amg.checkpoints import MODEL_TYPES, default_thresholds
-from sam2_amg.config import GeneratorConfig, Limits, ModelConfig, ServerConfig
+from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
-from sam2_amg.http import create_app
+from sam2_amg.http import create_app, describe, json_line
 from sam2_amg.image import decode_image
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
@@ -60,12 +61,22 @@ def build(job: Job) -> tuple[Generator, StageClock]:
     return SYSTEMS[job.system].build(case), clock
 
 
+def describe_peer(system: System, info: dict[str, Any]) -> dict[str, Any]:
+    """What /info answers where the generator is somebody else's."""
+    return {**info, "mode": None, "peer": f"{system.name}: {system.what}"}
+
+
 def serve(job: Job, generator: Generator) -> None:
     """Serves on a free port of the loopback address until a signal drains it, with the product's own server."""
-    model = ModelConfig(Path(job.directory), job.model_type, device=job.device)
+    system = SYSTEMS[job.system]
+    mode = system.mode or Mode.BASELINE  # a peer is no mode, and /info is all that reads it
+    config = ServerConfig(ModelConfig(Path(job.directory), job.model_type, mode, job.device), generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    server = Server(create_app(ServerConfig(model, generator.config, LIMITS), engine), sock, LIMITS)
+    app = create_app(config, engine)
+    if system.mode is None:
+        app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
+    server = Server(app, sock, LIMITS)
     drain_on_signals(server)
     print(f"READY {sock.getsockname()[1]}", flush=True)
     server.run()

@@ -225,8 +225,10 @@ def _surface(plan: Plan, levels: Tensor, local: Any, textures: Tensor) -> Tensor
 
 
 def _soften(values: Tensor, radius: int) -> Tensor:
-    """Mean over a square. [B, 1, S, S]"""
-    return F.avg_pool2d(F.pad(values, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
+    """Mean of zeros and ones over a square: rows, then columns, which are sums of whole numbers. [B, 1, S, S]"""
+    side = 2 * radius + 1
+    rows = F.avg_pool2d(F.pad(values, (radius,) * 4, mode="replicate"), (1, side), 1, divisor_override=1)
+    return F.avg_pool2d(rows, (side, 1), 1, divisor_override=1) / side**2
 
 
 def _illuminate(plan: Plan, colours: Tensor, levels: Tensor, local: Any) -> Tensor:

@@ -93,7 +93,15 @@ def locate(shapes: Shapes, x: Tensor, y: Tensor) -> Local:
 
 
 def contains(shapes: Shapes, x: Tensor, y: Tensor) -> Tensor:
-    """Whether pixels lie inside shapes, bool."""
+    """Whether pixels lie inside shapes, bool [B, K, S, S], at `x`, `y` [B, 1, S, S]."""
+    if x.device.type != "cpu":
+        return _contains(shapes, x, y)
+    # one by one, what is between takes memory that is at hand instead of new pages: twice as quick, bit for bit alike
+    each = zip(*(field.split(1, 1) for field in shapes), strict=True)
+    return torch.cat([_contains(Shapes(*shape), x, y) for shape in each], 1)
+
+
+def _contains(shapes: Shapes, x: Tensor, y: Tensor) -> Tensor:
     local = locate(shapes, x, y)
     beyond = local.u * torch.cos(shapes.phase) + local.v * torch.sin(shapes.phase) > shapes.cut
     return (local.rho < 1) & (local.rho > shapes.hole) & ~beyond

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -194,3 +195,22 @@ def test_lists_of_different_length_missing_and_empty(tmp_path: Path) -> None:
     b.write_text("")
     assert "are empty" in compare(a, b).stderr
     assert "must be both files, or both folders" in compare(a, tmp_path).stderr
+
+
+def test_compressed_lists(tmp_path: Path) -> None:
+    plain = write_list(tmp_path / "a", [answer(random_masks(i, 3)) for i in range(3)])
+    compressed = tmp_path / "b.jsonl.gz"
+    compressed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert compare(plain, compressed, "--min_miou", 1).returncode == 0
+    whole = compressed.read_bytes()
+    broken = {
+        "no gzip": plain.read_bytes(),
+        "cut short": whole[:-20],
+        "damaged": whole[:40] + b"\xff" * 40 + whole[80:],
+    }
+    for what, data in broken.items():
+        compressed.write_bytes(data)
+        result = compare(plain, compressed)
+        assert result.returncode == 2, what
+        assert f"{compressed} cannot be read (" in result.stderr
+        assert result.stderr.count("\n") == 1

@@ -62,7 +62,7 @@ def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def normalise(x, eps):
-    """LayerNorm over the last dimension of [BLOCK, CHANNELS] without gain and bias: (x - mean) / sqrt(variance + eps)."""
+    """LayerNorm of rows [BLOCK, CHANNELS] without gain and bias: (x - mean) / sqrt(variance + eps)."""
     centred = x - (tl.sum(x, 1) / CHANNELS)[:, None]
     variance = tl.sum(centred * centred, 1) / CHANNELS
     return centred * tl.rsqrt(variance + eps)[:, None]

@@ -1,0 +1,50 @@
+"""The processes that are measured say what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+from conftest import drawn_image
+from PIL import Image
+
+from bench.load import Worker
+from bench.systems import SYSTEMS
+from bench.worker import Job, describe_peer
+from sam2_amg.checkpoints import DEMO_DIR
+
+
+@pytest.mark.parametrize("mode", ["baseline", "ao"])
+def test_info_tells_the_mode(mode: str, tmp_path: Path) -> None:
+    Image.fromarray(drawn_image(30, 40)).save(tmp_path / "image.png")
+    job = Job(
+        system=mode,
+        model_type="demo",
+        weights="checkpoint",
+        directory=str(DEMO_DIR),
+        device="cpu",
+        planted=False,
+        points_per_side=2,
+        images=[str(tmp_path / "image.png")],
+        repeats=1,
+        startup_only=True,
+        result="",
+    )
+    worker = Worker(job, tmp_path)
+    info = requests.get(worker.url + "/info", timeout=60).json()
+    worker.stop_serving()
+    worker.finish()
+    assert info["mode"] == mode
+    assert info["model"] == "demo"
+    assert "peer" not in info
+
+
+def test_a_peer_is_no_mode() -> None:
+    info = describe_peer(SYSTEMS["torchao-64"], {"mode": "baseline", "device": "cuda"})
+    assert info == {"mode": None, "device": "cuda", "peer": "torchao-64: torchao 0.17.0, eager float32"}
+    assert {name for name, system in SYSTEMS.items() if system.mode is None} == {
+        "torchao-64",
+        "torchao-1024",
+        "torchao-furious",
+    }
