@@ -28,6 +28,11 @@ class SharedImage:
     children: Tensor  # high-resolution features, as the upscaling wants them
     grandchildren: Tensor
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All fields, in order."""
+        shared = self.keys, self.first_keys, self.first_values, self.first_queries
+        return *shared, self.children, self.grandchildren
+
 
 @dataclass(frozen=True)
 class TokenUpdate:

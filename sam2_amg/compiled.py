@@ -1,0 +1,64 @@
+"""The units compiled for their fixed shapes, and on a GPU captured as CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from sam2_amg.kernels.measure import measure_kernel
+from sam2_amg.kernels.rle import edges_kernel
+from sam2_amg.units import Unit, Units, UnitShapes, map_units
+
+_WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
+
+
+class CudaGraph:
+    """A unit captured once and replayed. Its answers lie in the same memory each time, until the next call."""
+
+    def __init__(self, unit: Unit, examples: Sequence[Tensor]) -> None:
+        self.inputs = [example.clone() for example in examples]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                unit(*self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = unit(*self.inputs)
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Replays the unit on `arguments`, of the shapes that it was captured with."""
+        for place, argument in zip(self.inputs, arguments, strict=True):
+            if place.shape != argument.shape:
+                raise ValueError(f"captured for {tuple(place.shape)}, not for {tuple(argument.shape)}")
+            place.copy_(argument)
+        self.graph.replay()
+        return self.outputs
+
+
+def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Units:
+    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two."""
+
+    def compile_one(name: str, unit: Unit) -> Unit:
+        compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
+        return settle(compiled, shapes.examples(name, device))
+
+    return map_units(compile_one, units)
+
+
+def settle(unit: Unit, examples: Sequence[Tensor]) -> Unit:
+    """Runs a unit once, so that nothing is left to be compiled or loaded; on CUDA the answer replays it as a graph."""
+    unit(*examples)
+    return CudaGraph(unit, examples) if examples[0].is_cuda else unit
+
+
+def count_compilations() -> int:
+    """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
+    kernels = (measure_kernel, edges_kernel)
+    variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
+    return counters["stats"]["unique_graphs"] + variants

@@ -1,0 +1,75 @@
+"""The mask decoder in units of fixed shapes: any number of points, always so many at a time, the last filled up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sam2_amg.decoder import Kept
+from sam2_amg.encoder import ImageFeatures
+from sam2_amg.image_side import SharedImage
+from sam2_amg.units import Units
+
+
+@dataclass(frozen=True)
+class FixedAttended:
+    """The transformer's answer for P points, and what upscaling needs of it."""
+
+    predicted_iou: Tensor  # [P, 3]
+    hyper: Tensor  # [P, C/8, 3]
+    keys: Tensor  # [P, N, C]
+    image: SharedImage
+
+
+class FixedDecoder:
+    """Answers as `FoldedDecoder` does, through units that take `at_once` points at a time and nothing else.
+
+    Image tokens of all points are kept until the masks are made, in `storage`, and valid until the next call.
+    """
+
+    def __init__(self, units: Units, at_once: int, storage: torch.dtype) -> None:
+        self.units = units
+        self.at_once = at_once
+        self.storage = storage
+        self._keys: Tensor | None = None
+
+    def prepare(self, features: ImageFeatures) -> SharedImage:
+        """Computes what all points of an image share."""
+        return SharedImage(*self.units.prepare(features.image_embedding, *features.high_res_features))
+
+    def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
+        """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
+        padded = F.pad(points, (0, 0, 0, -len(points) % self.at_once))
+        iou, hyper = [], []
+        for start in range(0, len(padded), self.at_once):
+            some_iou, some_hyper, keys = self.units.attend(padded[start : start + self.at_once].contiguous(), *prepared.tensors())
+            iou.append(some_iou.clone())  # a unit may answer in the same memory every time
+            hyper.append(some_hyper.clone())
+            self._store(keys, start, len(padded))
+        assert self._keys is not None
+        count = len(points)
+        return FixedAttended(torch.cat(iou)[:count], torch.cat(hyper)[:count], self._keys[:count], prepared)
+
+    def _store(self, keys: Tensor, start: int, count: int) -> None:
+        if self._keys is None or len(self._keys) < count:
+            self._keys = None  # before the new one is allocated
+            self._keys = keys.new_empty(count, *keys.shape[1:], dtype=self.storage)
+        self._keys[start : start + len(keys)] = keys
+
+    def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:
+        """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""
+        points, row = kept.point.unique(return_inverse=True)  # [U], [n]
+        side = 4 * round(attended.keys.shape[1] ** 0.5)
+        logits = attended.keys.new_empty(len(kept.point), side, side, dtype=torch.float32)
+        image = attended.image
+        for start in range(0, len(points), self.at_once):
+            some = points[start : start + self.at_once]
+            some = F.pad(some, (0, self.at_once - len(some)))
+            keys = attended.keys[some].float()
+            (masks,) = self.units.upscale(keys, attended.hyper[some], image.children, image.grandchildren)
+            here = ((row >= start) & (row < start + self.at_once)).nonzero()[:, 0]
+            logits[here] = masks[row[here] - start, kept.mask[here]].float()
+        return logits
