@@ -10,7 +10,7 @@ from torch import Tensor
 
 from demo.camera import photograph
 from demo.hierarchies import Photographs, crop_photographs
-from demo.islands import split_islands
+from demo.islands import with_islands
 from demo.randomness import Draw
 from demo.scenery import choose_prompts
 from demo.scenes import Scenes, draw_plan, paint
@@ -23,7 +23,7 @@ _TEXTURE_STEPS = 100  # steps until textures are drawn anew
 
 
 class Batch(NamedTuple):
-    """Images float [B, 3, S, S] from 0 to 1, labels int64 [B, 3, S, S], prompts int64 [B, P] (pixels counted along
+    """Images float [B, 3, S, S] from 0 to 1, labels int64 [B, 6, S, S], prompts int64 [B, P] (pixels counted along
     rows), and for each image whether its labels are the truth, float [B].
     """
 
@@ -58,7 +58,7 @@ class Batches:
         if self.photographs:
             cropped = crop_photographs(draw, self.photographs, photographs, stage.resolution)
             images, levels = torch.cat([images, cropped.images]), torch.cat([levels, cropped.levels])
-        images, levels = photograph(draw, images, stage.camera), split_islands(levels)
+        images, levels = photograph(draw, images, stage.camera), with_islands(levels)
         drawn = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
         return Batch(images, levels, choose_prompts(draw, levels, stage.prompts, stage.uniform_prompts), drawn)
 

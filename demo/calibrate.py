@@ -1,6 +1,6 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate REFINED.pt --output demo/sam2.1_hiera_demo.pt
+    python -m demo.calibrate TRAINED.pt --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
@@ -22,14 +22,18 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from demo.consistency import Experience, Signs, cross_ious, read_signs
-from demo.embeddings import Embedded, embed_pictures, gather
-from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained
+from demo.hierarchies import load_photographs
+from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
+from demo.scenery import draw_crops, draw_scenes
+from demo.scenes import Scenes
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 from sam2_amg.decoder import Kept
+from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
 
-_FIRST_PICTURE = 10_000  # beyond those that the decoder is refined with
+FIRST_SEED = 3_000_000  # of scenes: neither training nor evaluation draws these
+_FIRST_CROP = 3_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
 _BATCH = 512
 _POINTS = 8  # at a time
@@ -62,18 +66,17 @@ def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
 
 
 def _region_ious(masks: Tensor, levels: Tensor) -> Tensor:
-    """IoU of bool [1, n, h, h] with the best region or union, wherever it lies, of [1, 3, S, S]. [n]"""
+    """IoU of bool [1, n, h, h] with the best region or union, wherever it lies, of [1, 6, S, S]. [n]"""
     step = levels.shape[-1] // masks.shape[-1]
-    coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [3, h, h]
+    coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [6, h, h]
     regions = torch.cat([level == level.unique()[:, None, None] for level in coarse])
     return cross_ious(masks, regions[None])[0].amax(1)
 
 
 @torch.no_grad()
-def look(model: SAM2Base, decoder: FoldedDecoder, picture: Embedded, points: Tensor) -> Sight:
-    """Segments one picture at `points`, float [1, P, 2]."""
-    features, levels, _ = gather([picture])
-    prepared = decoder.prepare(features)
+def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tensor, drawn: bool) -> Sight:
+    """Segments one picture at `points`, float [1, P, 2]; its labels are the truth where it is drawn."""
+    prepared = decoder.prepare(encode(model, normalise(picture.images)))
     tokens: list[Tensor] = []
     head = model.sam_mask_decoder.iou_prediction_head
     hook = head.register_forward_pre_hook(lambda _, read: tokens.append(read[0]))
@@ -84,19 +87,24 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Embedded, points: Ten
     hook.remove()
     logits = torch.cat(rows)  # [P * 3, h, h]
     signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
-    real = _region_ious(logits[None] > 0, levels).view(1, -1, MASKS) if picture.drawn else None
+    real = _region_ious(logits[None] > 0, picture.levels).view(1, -1, MASKS) if drawn else None
     return Sight(torch.cat(tokens), signs, real)
 
 
-def collect(model: SAM2Base, pictures: Sequence[Embedded], points_per_side: int) -> list[Sight]:
-    """Segments pictures at a grid that is shifted anew for each."""
-    decoder = FoldedDecoder(model)
-    sights = []
-    for index, picture in enumerate(pictures):
-        points = grid_points(Draw(index, picture.levels.device), model.image_size, points_per_side)
-        sights.append(look(model, decoder, picture, points))
-        if (index + 1) % 20 == 0:
-            print(f"segmented {index + 1} of {len(pictures)} pictures", flush=True)
+def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
+    """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew."""
+    device = next(model.parameters()).device
+    sources = [(draw_scenes(range(FIRST_SEED, FIRST_SEED + scenes), device), True)]
+    if crops:
+        photographs = load_photographs(workers).to(device)
+        sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs), False))
+    decoder, sights = FoldedDecoder(model), list[Sight]()
+    for pictures, drawn in sources:
+        for picture in pictures:
+            points = grid_points(Draw(len(sights), device), model.image_size, points_per_side)
+            sights.append(look(model, decoder, picture, points, drawn))
+            if len(sights) % 20 == 0:
+                print(f"{len(sights)} of {scenes + crops} pictures", flush=True)
     return sights
 
 
@@ -166,8 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     model = load_trained(args.checkpoint, args.temperature, SHIPPED_TEMPERATURE, torch.device(args.device))
-    pictures = embed_pictures(model, args.scenes, args.crops, args.workers, skip=_FIRST_PICTURE)
-    samples, held_out = divide(collect(model, pictures, args.points_per_side))
+    sights = collect(model, args.scenes, args.crops, args.points_per_side, args.workers)
+    samples, held_out = divide(sights)
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
     before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
     print(f"{len(samples.tokens)} points; held-out error of predicted IoU: {before:.3f}, then {after:.3f}")

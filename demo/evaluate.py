@@ -66,8 +66,8 @@ def _best(of: list[Any], among: list[Any]) -> NDArray[np.float64]:
 
 def score_scene(scene: Scenes, records: Sequence[MaskRecord]) -> SceneScore:
     """Compares what the generator returned with what was drawn."""
-    levels = scene.levels[0].numpy()  # [3, S, S]
-    whole = [[levels[level] == label for label in np.unique(levels[level])] for level in range(3)]
+    levels = scene.levels[0].numpy()  # [6, S, S]: islands, which are what is to be found, then whole regions
+    whole = [[level == label for label in np.unique(level)] for level in levels]
     large = [mask for mask in whole[0] if mask.mean() > SMALLEST_SHARE]
     returned = _records_to_runs(records)
     unions = _runs(np.stack([mask for masks in whole for mask in masks]))

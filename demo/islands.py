@@ -19,6 +19,14 @@ def _least_neighbour(numbers: Tensor, labels: Tensor) -> Tensor:
     return least
 
 
+def with_islands(levels: Tensor) -> Tensor:
+    """Labels of islands, then those given: [B, L, S, S] -> [B, 2 L, S, S].
+
+    Masks are to be islands; but one of a whole thing behind another is right, too.
+    """
+    return torch.cat([split_islands(levels), levels], 1)
+
+
 @torch.no_grad()
 def split_islands(levels: Tensor) -> Tensor:
     """Labels [B, L, S, S] in which every connected piece of equal labels has a number of its own, int64.

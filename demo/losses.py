@@ -12,6 +12,8 @@ from torch import Tensor
 from demo.consistency import Experience, read_signs
 from demo.network import SHIPPED_TEMPERATURE
 
+TARGETS = 3  # levels that masks are to show; further ones make a mask right, too
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -43,12 +45,12 @@ def to_points(pixels: Tensor, side: int) -> Tensor:
 
 
 def region_targets(levels: Tensor, pixels: Tensor, side: int) -> Tensor:
-    """How much of each cell the regions under points cover: [B * P, 3, side, side], from 0 to 1.
+    """How much of each cell the regions under points cover: [B * P, L, side, side], from 0 to 1.
 
-    `levels` are [B, 3, S, S]; `pixels` [B, P] count along rows.
+    `levels` are [B, L, S, S]; `pixels` [B, P] count along rows.
     """
-    labels = levels.flatten(2).gather(2, pixels[:, None].expand(-1, levels.shape[1], -1))  # [B, 3, P]
-    same = levels[:, None] == labels.transpose(1, 2)[..., None, None]  # [B, P, 3, S, S]
+    labels = levels.flatten(2).gather(2, pixels[:, None].expand(-1, levels.shape[1], -1))  # [B, L, P]
+    same = levels[:, None] == labels.transpose(1, 2)[..., None, None]  # [B, P, L, S, S]
     return F.avg_pool2d(same.float().flatten(0, 1), levels.shape[-1] // side)
 
 
@@ -101,12 +103,12 @@ def losses(
     config: LossConfig,
     experience: Experience,
 ) -> tuple[Losses, Experience]:
-    """Every target wants one mask. Predicted IoUs are of the best target where images are `drawn`, [B].
+    """The first `TARGETS` of the levels want one mask each. Where images are `drawn`, [B], IoUs with all are the truth.
 
     In photographs they are what experience expects; `experience` comes back with the masks of drawn images added.
     """
     batch, side = len(levels), levels.shape[-1]
-    costs = mask_costs(logits, region_targets(levels, pixels, logits.shape[-1]), config)
+    costs = mask_costs(logits, region_targets(levels[:, :TARGETS], pixels, logits.shape[-1]), config)
     mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
     real = real_ious(logits, levels, pixels, min(2 * logits.shape[-1], side))  # [N, M, T]
     best = real.amax(2)
@@ -117,7 +119,7 @@ def losses(
     expected = expected.flatten(0, 1)
     off = torch.where(expected.isnan(), 0.0, (iou - expected.nan_to_num()).abs())
     iou_loss = (off + 2 * off * off).sum() / (~expected.isnan()).sum().clamp_min(1)
-    covered = real.amax(1)  # [N, T]
+    covered = real[:, :, :TARGETS].amax(1)
     result = Losses(
         mask + config.iou * iou_loss, mask.detach(), covered.mean(), off.detach().mean(), (covered > 0.8).float().mean()
     )

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from demo.consistency import Experience
 from demo.network import SHIPPED_TEMPERATURE, build, export, scale_logits
-from demo.optimisation import make_optimizer
 from demo.schedule import Stage
 from sam2_amg.checkpoints import MODEL_TYPES, load_model
 
+_DECAY = 0.05  # of weights
 _SAVED = ("step", "seconds", "stage_seconds", "cycle", "average", "experience")
 
 
@@ -48,6 +48,16 @@ class Run:
     over: bool = False  # the stage
 
 
+def make_optimizer(model: SAM2Base, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW; vectors do not decay."""
+    trained = list(model.parameters())
+    groups = [
+        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": _DECAY},
+        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+
+
 def begin_stage(config: TrainConfig, index: int, weights: dict[str, Tensor] | None, temperature: float) -> Run:
     """A run at the beginning of a stage, from scratch or from weights that were trained at `temperature`."""
     stage = config.schedule[index]
@@ -59,7 +69,7 @@ def begin_stage(config: TrainConfig, index: int, weights: dict[str, Tensor] | No
     with torch.no_grad():  # fills sam2's cache of position encodings, which would have the step compiled twice
         model.forward_image(torch.zeros(1, 3, stage.resolution, stage.resolution, device=config.device))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimizer = make_optimizer(model.parameters(), stage.learning_rate)
+    optimizer = make_optimizer(model, stage.learning_rate)
     return Run(model, average, optimizer, Experience.empty(config.device).counts, index)
 
 

@@ -1,4 +1,4 @@
-"""Pictures one at a time: drawn scenes and crops of photographs, as a camera sees them, islands apart."""
+"""Pictures one at a time: drawn scenes and crops of photographs, as a camera sees them, with labels of islands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from demo.camera import photograph
 from demo.hierarchies import Photographs, crop_photographs
-from demo.islands import split_islands
+from demo.islands import with_islands
 from demo.randomness import Draw
 from demo.scenes import SceneConfig, Scenes, draw_plan, paint
 from demo.textures import draw_textures
@@ -20,7 +20,8 @@ _TEXTURES = 28
 
 
 def _see(draw: Draw, scenes: Scenes) -> Scenes:
-    return Scenes(photograph(draw, scenes.images), split_islands(scenes.levels))
+    """As a camera sees it; levels become those of islands and those given, [B, 6, S, S]."""
+    return Scenes(photograph(draw, scenes.images), with_islands(scenes.levels))
 
 
 def draw_scenes(seeds: Iterable[int], device: torch.device | str = "cpu") -> Iterator[Scenes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from demo.losses import LossConfig
 from demo.scenes import SceneConfig
@@ -33,10 +33,6 @@ class Stage:
     textures: int = 42
     uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
 
-    def with_steps(self, steps: int) -> Stage:
-        """The same for so many steps."""
-        return replace(self, steps=steps)
-
 
 def _simple(smallest: float) -> SceneConfig:
     return SceneConfig(backgrounds=1, things=6, parts=3, smallest=smallest, structured=0.15, plain=True)
@@ -58,9 +54,6 @@ SCHEDULE = (
     # Cycles, because a rate that falls at the very end leaves nothing of use where training is cut short.
     Stage(name="scenes", steps=9000, cycles=6),
 )
-
-# The decoder alone, on a CPU (demo/refine.py).
-REFINEMENT = Stage(name="refinement", steps=1500, batch=6, prompts=4, learning_rate=1e-4, warm_up=50)
 
 
 def cycle_of(stage: Stage, progress: float) -> int:

@@ -26,7 +26,6 @@ from demo.consistency import Experience
 from demo.hierarchies import Photographs, load_photographs
 from demo.losses import Losses, losses, to_points
 from demo.network import predict
-from demo.optimisation import move_average
 from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
 from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 
@@ -44,6 +43,13 @@ def evaluate_losses(model: SAM2Base, batch: Batch, stage: Stage, experience: Ten
     return result, counts
 
 
+@torch.no_grad()
+def move_average(run: Run, decay: float) -> None:
+    """Moves the average towards those weights that the last step had gradients for."""
+    trained = [(name, value) for name, value in run.model.named_parameters() if value.grad is not None]
+    torch._foreach_lerp_([run.average[name] for name, _ in trained], [value for _, value in trained], 1 - decay)
+
+
 def take_step(
     run: Run, stage: Stage, progress: float, batch: Batch, loss_of: Callable[..., tuple[Losses, Tensor]]
 ) -> dict[str, float]:
@@ -58,7 +64,7 @@ def take_step(
     run.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     run.optimizer.step()
     # The average follows faster at first, when it is worth little.
-    move_average(run.average, run.model, min(_EMA, (1 + run.step) / (10 + run.step)))
+    move_average(run, min(_EMA, (1 + run.step) / (10 + run.step)))
     run.step += 1
     if run.step % _LOG_STEPS and run.step != stage.steps:
         return {}
