@@ -30,6 +30,7 @@ class TrainConfig:
     compile: bool
     workers: int
     start: Path | None = None
+    start_temperature: float = SHIPPED_TEMPERATURE
 
 
 @dataclass
@@ -93,7 +94,7 @@ def resume(config: TrainConfig) -> Run:
     path = config.directory / "state.pt"
     if not path.is_file() and config.start is not None:
         weights = load_model(config.start, MODEL_TYPES["demo"], torch.device("cpu")).state_dict()
-        return begin_stage(config, 1, weights, SHIPPED_TEMPERATURE)
+        return begin_stage(config, 1, weights, config.start_temperature)
     if not path.is_file():
         torch.manual_seed(0)
         return begin_stage(config, 0, None, 1.0)

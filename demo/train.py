@@ -25,7 +25,7 @@ from demo.batches import Batch, Batches
 from demo.consistency import Experience
 from demo.hierarchies import Photographs, load_photographs
 from demo.losses import Losses, losses, to_points
-from demo.network import predict
+from demo.network import SHIPPED_TEMPERATURE, predict
 from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
 from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 
@@ -130,6 +130,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument("--batch", type=int, help="images a step, instead of the schedule's")
     parser.add_argument("--prompts", type=int, help="points an image, instead of the schedule's")
     parser.add_argument("--start", type=Path, help="weights to begin the second stage with, a file that ships")
+    parser.add_argument("--start_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
@@ -152,6 +153,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         compile=not args.eager,
         workers=args.workers,
         start=args.start,
+        start_temperature=args.start_temperature,
     )
 
 
