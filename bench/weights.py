@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.checkpoints import MODEL_TYPES, build_model, find_checkpoint, load_model
+from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, find_checkpoint, load_model
 
 _SEED = 0
-_POSITION_SCALE = 0.02  # sam2 leaves these embeddings at zero, where training would not
 
 
 def seeded_model(model_type: str, device: torch.device) -> SAM2Base:
@@ -18,10 +17,7 @@ def seeded_model(model_type: str, device: torch.device) -> SAM2Base:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         model = build_model(MODEL_TYPES[model_type])
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "pos_embed" in name:
-                    parameter.normal_(0, _POSITION_SCALE)
+        fill_position_embeddings(model)
     return model.requires_grad_(False).eval().to(device)
 
 

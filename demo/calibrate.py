@@ -3,13 +3,15 @@
     python -m demo.calibrate TRAINED.pt --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
-computed once for points of a shifted grid on drawn scenes, so that fitting it takes seconds, even on a CPU.
+computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
+what experience with drawn scenes expects of masks with the same signs (demo/consistency.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +21,39 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from demo.camera import photograph
-from demo.losses import real_ious
-from demo.network import MASKS, decode, export, normalise
+from demo.consistency import Experience, Signs, cross_ious, read_signs
+from demo.hierarchies import load_photographs
+from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
-from demo.scenes import SceneConfig, draw_plan, paint
-from demo.textures import draw_textures
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
+from demo.scenery import draw_crops, draw_scenes
+from demo.scenes import Scenes
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
+from sam2_amg.folded_decoder import FoldedDecoder
 
-FIRST_SEED = 3_000_000  # of its scenes: neither training nor evaluation draws these
-_SCENES_PER_BANK = 10  # scenes that share their textures
-_TEXTURES = 28
-_HELD_OUT = 0.15  # share of scenes that tell when to stop
+FIRST_SEED = 3_000_000  # of scenes: neither training nor evaluation draws these
+_FIRST_CROP = 3_500_000
+_HELD_OUT = 7  # every seventh picture tells when to stop
 _BATCH = 512
+_POINTS = 8  # at a time
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One row a point, scene after scene: what the head reads, [n, 256], and the IoU it should predict, [n, 3]."""
+    """One row a point: what the head reads, [n, 256], and the IoU it should predict, [n, 3], NaN where unknown."""
 
     tokens: Tensor
     ious: Tensor
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A picture as the model segments it: tokens [P, 256], signs and, of a drawn scene, real IoUs, [1, P, 3]."""
+
+    tokens: Tensor
+    signs: Signs
+    real: Tensor | None
 
 
 def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
@@ -52,48 +65,90 @@ def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
     return torch.stack([x, y], 2).view(1, -1, 2).clamp(0.5, side - 0.5)
 
 
+def _region_ious(masks: Tensor, levels: Tensor) -> Tensor:
+    """IoU of bool [1, n, h, h] with the best region or union, wherever it lies, of [1, 6, S, S]. [n]"""
+    step = levels.shape[-1] // masks.shape[-1]
+    coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [6, h, h]
+    regions = torch.cat([level == level.unique()[:, None, None] for level in coarse])
+    return cross_ious(masks, regions[None])[0].amax(1)
+
+
 @torch.no_grad()
-def collect(model: SAM2Base, scenes: int, points_per_side: int, device: torch.device) -> Samples:
-    """Runs the model on drawn scenes."""
-    side, tokens, ious = model.image_size, [], []
+def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tensor, drawn: bool) -> Sight:
+    """Segments one picture at `points`, float [1, P, 2]; its labels are the truth where it is drawn."""
+    prepared = decoder.prepare(encode(model, normalise(picture.images)))
+    tokens: list[Tensor] = []
     head = model.sam_mask_decoder.iou_prediction_head
-    hook = head.register_forward_pre_hook(lambda _, read: tokens.append(read[0].clone()))
-    for seed in range(FIRST_SEED, FIRST_SEED + scenes):
-        if (seed - FIRST_SEED) % _SCENES_PER_BANK == 0:
-            textures = draw_textures(Draw(seed, device), _TEXTURES, side)
-        draw = Draw(seed, device)
-        scene = paint(draw_plan(draw, SceneConfig(), 1, side, _TEXTURES), textures)
-        features = encode(model, normalise(photograph(draw, scene.images)))
-        for points in grid_points(draw, side, points_per_side).split(32, dim=1):
-            logits, _ = decode(model, features, points)
-            pixels = points[..., 1].long() * side + points[..., 0].long()
-            ious.append(real_ious(logits, scene.levels, pixels, side // 2).amax(2))
-        if (seed - FIRST_SEED) % 10 == 9:
-            print(f"{seed - FIRST_SEED + 1} of {scenes} scenes", flush=True)
+    hook = head.register_forward_pre_hook(lambda _, read: tokens.append(read[0]))
+    rows: list[Tensor] = []
+    for some in points[0].split(_POINTS):
+        every = torch.ones(len(some), MASKS, dtype=torch.bool, device=some.device).nonzero(as_tuple=True)
+        rows.append(decoder.predict_masks(decoder.attend(prepared, some), Kept(*every)))
     hook.remove()
-    return Samples(torch.cat(tokens), torch.cat(ious))
+    logits = torch.cat(rows)  # [P * 3, h, h]
+    signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
+    real = _region_ious(logits[None] > 0, picture.levels).view(1, -1, MASKS) if drawn else None
+    return Sight(torch.cat(tokens), signs, real)
 
 
-def fit(head: nn.Module, samples: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:
+def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
+    """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew."""
+    device = next(model.parameters()).device
+    sources = [(draw_scenes(range(FIRST_SEED, FIRST_SEED + scenes), device), True)]
+    if crops:
+        photographs = load_photographs(workers).to(device)
+        sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs), False))
+    decoder, sights = FoldedDecoder(model), list[Sight]()
+    for pictures, drawn in sources:
+        for picture in pictures:
+            points = grid_points(Draw(len(sights), device), model.image_size, points_per_side)
+            sights.append(look(model, decoder, picture, points, drawn))
+            if len(sights) % 20 == 0:
+                print(f"{len(sights)} of {scenes + crops} pictures", flush=True)
+    return sights
+
+
+def _expect(sights: Sequence[Sight], experience: Experience) -> Samples:
+    ious = [experience.expect(sight.signs) if sight.real is None else sight.real for sight in sights]
+    return Samples(torch.cat([sight.tokens for sight in sights]), torch.cat(ious, 1)[0])
+
+
+def divide(sights: Sequence[Sight]) -> tuple[Samples, Samples]:
+    """What to train with and what to hold out, every seventh picture; experience is that of the others."""
+    trained = [sight for index, sight in enumerate(sights) if index % _HELD_OUT]
+    experience = Experience.empty(sights[0].tokens.device)
+    for sight in trained:
+        if sight.real is not None:
+            experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1))
+    return _expect(trained, experience), _expect(sights[::_HELD_OUT], experience)
+
+
+def _loss(head: nn.Module, samples: Samples, rows: Tensor) -> Tensor:
+    """Absolute and squared error, where the IoU is known."""
+    predicted, ious = head(samples.tokens[rows])[:, 1 : 1 + MASKS], samples.ious[rows]
+    known = ~ious.isnan()
+    return F.l1_loss(predicted[known], ious[known]) + F.mse_loss(predicted[known], ious[known])
+
+
+def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:
     """Trains the head in place, keeping the weights of the best epoch. Mean absolute error before and after.
 
-    Both errors are those of the last scenes, which it is not trained on.
+    Both errors are those of the samples held out.
     """
-    cut = round(len(samples.tokens) * (1 - _HELD_OUT))
+    count = len(samples.tokens)
     draw = Draw(0, samples.tokens.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
     def held_out_error() -> float:
         with torch.no_grad():
-            return float((head(samples.tokens[cut:])[:, 1 : 1 + MASKS] - samples.ious[cut:]).abs().mean())
+            return float((head(held_out.tokens)[:, 1 : 1 + MASKS] - held_out.ious).abs().nanmean())
 
     before = best = held_out_error()
     weights = copy.deepcopy(head.state_dict())
     for _ in range(epochs):
-        for rows in draw.uniform(cut).argsort().split(_BATCH):
-            predicted = head(samples.tokens[rows])[:, 1 : 1 + MASKS]
-            loss = F.l1_loss(predicted, samples.ious[rows]) + F.mse_loss(predicted, samples.ious[rows])
+        for rows in draw.uniform(count).argsort().split(_BATCH):
+            loss = _loss(head, samples, rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -107,21 +162,24 @@ def fit(head: nn.Module, samples: Samples, epochs: int, learning_rate: float) ->
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Fit the demo model's predicted IoU.")
-    parser.add_argument("checkpoint", type=Path, help="a file that ships, as demo.train writes it")
+    parser.add_argument("checkpoint", type=Path, help="weights in the form that ships")
+    parser.add_argument("--temperature", type=float, default=SHIPPED_TEMPERATURE, help="of the checkpoint's logits")
     parser.add_argument("--output", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
-    parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--points_per_side", type=int, default=14)
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--crops", type=int, default=50, help="of photographs")
+    parser.add_argument("--points_per_side", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--learning_rate", type=float, default=3e-4)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
-    device = torch.device(args.device)
-    model = load_model(args.checkpoint, MODEL_TYPES["demo"], device)
-    samples = collect(model, args.scenes, args.points_per_side, device)
+    model = load_trained(args.checkpoint, args.temperature, SHIPPED_TEMPERATURE, torch.device(args.device))
+    sights = collect(model, args.scenes, args.crops, args.points_per_side, args.workers)
+    samples, held_out = divide(sights)
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
-    before, after = fit(head, samples, args.epochs, args.learning_rate)
+    before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
     print(f"{len(samples.tokens)} points; held-out error of predicted IoU: {before:.3f}, then {after:.3f}")
-    export(model.state_dict(), args.output)
+    export(model.state_dict(), SHIPPED_TEMPERATURE, args.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from demo.camera import photograph
-from demo.randomness import Draw
-from demo.scenes import SceneConfig, Scenes, draw_plan, paint
-from demo.textures import draw_textures
+from demo.scenery import draw_scenes
+from demo.scenes import Scenes
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
 from sam2_amg.stages import build_generator
 
-SIDE = 512
 SMALLEST_SHARE = 0.005  # of the image, of regions that count
 PHOTOGRAPHS = ("dog", "truck", "groceries")
 REFERENCE = DEMO_DIR / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
-_SCENES_PER_BANK = 25  # scenes that share their textures
-_TEXTURES = 28
 _OVERLAY_SIDE = 900
 
 
@@ -48,16 +43,6 @@ class SceneScore:
     regions: NDArray[np.float64]  # best IoU of each visible region
     masks: NDArray[np.float64]  # best IoU of each mask
     predicted: NDArray[np.float64]
-
-
-def draw_scenes(count: int) -> Iterator[Scenes]:
-    """Full scenes with no photograph in them, one at a time, of seeds from 0, on the CPU: the same everywhere."""
-    for seed in range(count):
-        if seed % _SCENES_PER_BANK == 0:
-            textures = draw_textures(Draw(seed, "cpu"), _TEXTURES, SIDE)
-        draw = Draw(seed, "cpu")
-        scene = paint(draw_plan(draw, SceneConfig(), 1, SIDE, _TEXTURES), textures)
-        yield scene._replace(images=photograph(draw, scene.images))
 
 
 def _runs(masks: NDArray[np.bool_]) -> list[Any]:
@@ -81,8 +66,8 @@ def _best(of: list[Any], among: list[Any]) -> NDArray[np.float64]:
 
 def score_scene(scene: Scenes, records: Sequence[MaskRecord]) -> SceneScore:
     """Compares what the generator returned with what was drawn."""
-    levels = scene.levels[0].numpy()  # [3, S, S]
-    whole = [[levels[level] == label for label in np.unique(levels[level])] for level in range(3)]
+    levels = scene.levels[0].numpy()  # [6, S, S]: islands, which are what is to be found, then whole regions
+    whole = [[level == label for label in np.unique(level)] for level in levels]
     large = [mask for mask in whole[0] if mask.mean() > SMALLEST_SHARE]
     returned = _records_to_runs(records)
     unions = _runs(np.stack([mask for masks in whole for mask in masks]))
@@ -110,7 +95,7 @@ def summarise_scenes(scores: Sequence[SceneScore]) -> dict[str, float]:
 def measure_scenes(generator: Generator, count: int) -> dict[str, float]:
     """Runs the generator on `count` drawn scenes."""
     scores = []
-    for scene in draw_scenes(count):
+    for scene in draw_scenes(range(count)):
         image = (scene.images[0].permute(1, 2, 0) * 255).round().byte().numpy()  # [S, S, 3]
         scores.append(score_scene(scene, generator.generate(image)))
         if len(scores) % 20 == 0:

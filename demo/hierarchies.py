@@ -42,12 +42,18 @@ class Photographs(NamedTuple):
     levels: Tensor
     textures: Tensor
 
+    def to(self, device: torch.device) -> Photographs:
+        """The same on a device."""
+        return Photographs(*(tensor.to(device) for tensor in self))
+
 
 def _read(package: str, name: str) -> NDArray[np.uint8]:
     """A photograph of a package, squeezed into a square. uint8 [SIDE, SIDE, 3]"""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ImportError(f"{package} is not installed; training wants its photographs (--photo_share 0 does without)")
+        raise ImportError(
+            f"{package} is not installed; training wants its photographs (--photograph_share 0 does without)"
+        )
     path = Path(spec.origin).parent / _FOLDERS[package] / name
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS))

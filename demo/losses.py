@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demo.consistency import Experience, read_signs
+from demo.network import SHIPPED_TEMPERATURE
+
+TARGETS = 3  # levels that masks are to show; further ones make a mask right, too
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -21,6 +26,7 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
+    memory: float = 0.99  # share of its experience of masks that remains after a step
 
 
 class Losses(NamedTuple):
@@ -33,13 +39,18 @@ class Losses(NamedTuple):
     good: Tensor
 
 
-def region_targets(levels: Tensor, pixels: Tensor, side: int) -> Tensor:
-    """How much of each cell the regions under points cover: [B * P, 3, side, side], from 0 to 1.
+def to_points(pixels: Tensor, side: int) -> Tensor:
+    """Centres of pixels that are counted along rows: [B, P] -> float [B, P, 2], (x, y)."""
+    return torch.stack([pixels % side, pixels // side], 2).float() + 0.5
 
-    `levels` are [B, 3, S, S]; `pixels` [B, P] count along rows.
+
+def region_targets(levels: Tensor, pixels: Tensor, side: int) -> Tensor:
+    """How much of each cell the regions under points cover: [B * P, L, side, side], from 0 to 1.
+
+    `levels` are [B, L, S, S]; `pixels` [B, P] count along rows.
     """
-    labels = levels.flatten(2).gather(2, pixels[:, None].expand(-1, levels.shape[1], -1))  # [B, 3, P]
-    same = levels[:, None] == labels.transpose(1, 2)[..., None, None]  # [B, P, 3, S, S]
+    labels = levels.flatten(2).gather(2, pixels[:, None].expand(-1, levels.shape[1], -1))  # [B, L, P]
+    same = levels[:, None] == labels.transpose(1, 2)[..., None, None]  # [B, P, L, S, S]
     return F.avg_pool2d(same.float().flatten(0, 1), levels.shape[-1] // side)
 
 
@@ -83,17 +94,33 @@ def real_ious(logits: Tensor, levels: Tensor, pixels: Tensor, side: int) -> Tens
     return overlap / union.clamp_min(1)
 
 
-def losses(logits: Tensor, iou: Tensor, levels: Tensor, pixels: Tensor, trusted: Tensor, config: LossConfig) -> Losses:
-    """Every target wants one mask; predicted IoUs are of the best target. Only `trusted` images, [B], teach IoU."""
-    costs = mask_costs(logits, region_targets(levels, pixels, logits.shape[-1]), config)
+def losses(
+    logits: Tensor,
+    iou: Tensor,
+    levels: Tensor,
+    pixels: Tensor,
+    drawn: Tensor,
+    config: LossConfig,
+    experience: Experience,
+) -> tuple[Losses, Experience]:
+    """The first `TARGETS` of the levels want one mask each. Where images are `drawn`, [B], IoUs with all are the truth.
+
+    In photographs they are what experience expects; `experience` comes back with the masks of drawn images added.
+    """
+    batch, side = len(levels), levels.shape[-1]
+    costs = mask_costs(logits, region_targets(levels[:, :TARGETS], pixels, logits.shape[-1]), config)
     mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
-    side = min(2 * logits.shape[-1], levels.shape[-1])
-    real = real_ious(logits, levels, pixels, side)
-    best = real.amax(2)  # [N, M]
-    off = (iou - best).abs()
-    trust = trusted.repeat_interleave(pixels.shape[1])[:, None]
-    iou_loss = ((off + 2 * off * off) * trust).sum() / (trust.sum() * off.shape[1]).clamp_min(1)
-    covered = real.amax(1)  # [N, T]
-    return Losses(
+    real = real_ious(logits, levels, pixels, min(2 * logits.shape[-1], side))  # [N, M, T]
+    best = real.amax(2)
+    offset = config.temperature / SHIPPED_TEMPERATURE
+    signs = read_signs(logits.detach().unflatten(0, (batch, -1)), to_points(pixels, side), side, offset)
+    experience = experience.add(signs, best.unflatten(0, (batch, -1)), drawn, config.memory)
+    expected = torch.where(drawn[:, None, None] > 0, best.unflatten(0, (batch, -1)), experience.expect(signs))
+    expected = expected.flatten(0, 1)
+    off = torch.where(expected.isnan(), 0.0, (iou - expected.nan_to_num()).abs())
+    iou_loss = (off + 2 * off * off).sum() / (~expected.isnan()).sum().clamp_min(1)
+    covered = real[:, :, :TARGETS].amax(1)
+    result = Losses(
         mask + config.iou * iou_loss, mask.detach(), covered.mean(), off.detach().mean(), (covered > 0.8).float().mean()
     )
+    return result, experience

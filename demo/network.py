@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import yaml
-from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, load_model
 from sam2_amg.decoder import embed_points
 from sam2_amg.encoder import ImageFeatures, encode
 
 MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
-_FILE = MODEL_TYPES["demo"].file
+# Masks ship as the signs of logits that are this many times as steep as log odds, so that they pass the stability test.
+SHIPPED_TEMPERATURE = 16.0
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # what only video needs, mask prompts, and the mask for unambiguous prompts
 _UNUSED = (
@@ -31,12 +31,8 @@ _UNUSED = (
 
 def build(resolution: int) -> SAM2Base:
     """The demo architecture for square inputs of `resolution` pixels, freshly initialised, on the CPU."""
-    config = yaml.safe_load((DEMO_DIR / MODEL_TYPES["demo"].config).read_text())
-    overrides = [*config["overrides"], f"model.image_size={resolution}"]
-    model = build_sam2(config["base"], None, device="cpu", mode="train", hydra_overrides_extra=overrides)
-    with torch.no_grad():
-        model.image_encoder.trunk.pos_embed.normal_(0, 0.02)  # sam2 leaves them at 0, for a checkpoint to fill
-        model.image_encoder.trunk.pos_embed_window.normal_(0, 0.02)
+    model = build_model(MODEL_TYPES["demo"], [f"model.image_size={resolution}"])
+    fill_position_embeddings(model)
     return model
 
 
@@ -83,9 +79,20 @@ def predict(model: SAM2Base, images: Tensor, points: Tensor) -> tuple[Tensor, Te
     return decode(model, encode(model, normalise(images)), points)
 
 
-def export(state: dict[str, Tensor], path: Path) -> None:
-    """Writes the file that ships: every key of the model, half precision; zeros for what only video needs."""
-    shipped = {n: torch.zeros_like(v) if n.startswith(_UNUSED) else v.detach() for n, v in state.items()}
+def load_trained(path: Path, temperature: float, wanted: float, device: torch.device) -> SAM2Base:
+    """The model of a file in the form that ships, its logits brought from one temperature to another."""
+    model = load_model(path, MODEL_TYPES["demo"], device)
+    scale_logits(model.state_dict(), wanted / temperature)
+    return model
+
+
+def export(state: Mapping[str, Tensor], temperature: float, path: Path) -> None:
+    """Writes the file that ships: every key of the model, half precision; zeros for what only video needs.
+
+    Logits, trained at `temperature`, are brought to that of all files that ship.
+    """
+    shipped = {n: torch.zeros_like(v) if n.startswith(_UNUSED) else v.detach().clone() for n, v in state.items()}
+    scale_logits(shipped, SHIPPED_TEMPERATURE / temperature)
     halved = {name: value.half().cpu() if value.is_floating_point() else value.cpu() for name, value in shipped.items()}
     temporary = path.with_suffix(".part")
     torch.save({"model": halved}, temporary)

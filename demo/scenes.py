@@ -5,32 +5,16 @@ Every pixel has three labels: its region (the smallest part), the part that this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.randomness import Draw
-from demo.shapes import Shapes, contains, draw_shapes, locate
+from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan
+from demo.shapes import Local, Shapes, contains, locate
 
-CELLS = 17  # pieces that a thing can be made of: its body and a grid of up to 4 x 4
-_BODY, _SPLIT, _GRID, _RINGS = range(4)
-_MATERIAL_CHANNELS = 17
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """How rich scenes are. Sizes are in half images."""
-
-    backgrounds: int = 3  # at most, beside the one behind everything
-    things: int = 20  # at most
-    parts: int = 12  # at most, beside what things are made of
-    smallest: float = 0.06
-    largest: float = 0.7
-    structured: float = 0.4  # share of things made of pieces, windows or rings
-    plain: bool = False  # simple outlines, no seams
+__all__ = ["SceneConfig", "Scenes", "draw_plan", "paint"]
 
 
 class Scenes(NamedTuple):
@@ -38,90 +22,6 @@ class Scenes(NamedTuple):
 
     images: Tensor
     levels: Tensor
-
-
-class Plan(NamedTuple):
-    """Everything random about B scenes, before a pixel is drawn."""
-
-    halves: Tensor  # [B, backgrounds, 5]: angle, offset, bend, along, used
-    things: Shapes
-    used: Tensor  # bool [B, things, 1, 1]
-    structure: Tensor  # int64 [B, things + backgrounds + 1]
-    numbers: Tensor  # [B, things + backgrounds + 1, 8] for structures and shading
-    parts: Shapes
-    part_used: Tensor  # bool [B, parts, 1, 1]
-    anchors: Tensor  # int64 [B, parts]: the pixel that a part lies on
-    materials: Tensor  # [B, number of materials, _MATERIAL_CHANNELS]
-    texture: Tensor  # int64 [B, number of materials, 3]: which, and where it begins
-    warp: Tensor  # [B, 2, S, S]: how outlines are shaken
-    light: Tensor  # [B, 1, S, S]
-    shadow: Tensor  # [B, 1, 1]
-    seam: Tensor  # [B, 1, 1]
-
-
-def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, textures: int) -> tuple[Tensor, Tensor]:
-    """Colours, gradients and textures: of the bodies and pieces of things, then of parts."""
-    count = things * CELLS + parts + 1
-    vivid, spread = draw.uniform(batch, 1, 1, low=0.1, high=0.9), draw.uniform(batch, 1, 1, low=0.2, high=0.4)
-    mood = draw.uniform(batch, 1, 1, low=0.3, high=0.7) + 0.2 * vivid * draw.normal(batch, 1, 3)
-
-    def hues(*shape: int) -> Tensor:
-        """Mostly shades of grey, as in photographs, more or less tinted."""
-        return draw.normal(batch, *shape, 1) + vivid.view(-1, *[1] * len(shape), 1) * draw.normal(batch, *shape, 3)
-
-    def visible(colour: Tensor) -> Tensor:
-        """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
-        return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
-
-    body = mood + spread * hues(things)  # [B, things, 3]
-    piece = F.normalize(hues(things, CELLS), dim=3)
-    piece = piece * draw.uniform(batch, things, CELLS, 1, low=0.15, high=0.6)
-    piece[:, :, 0] = 0
-    piece = visible(body[:, :, None] + piece).flatten(1, 2)
-    part = visible(mood + 1.3 * spread * hues(parts + 1))
-    gradient = 0.1 * draw.normal(batch, count, 6)
-    amplitude = draw.uniform(batch, count, 1, low=-0.3, high=0.25).clamp_min(0)
-    tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)
-    zoom = draw.log_uniform(batch, count, 1, low=0.5, high=2)
-    rest = draw.uniform(batch, count, 3)
-    materials = torch.cat([torch.cat([piece, part], 1), gradient, amplitude, tint, zoom, rest], 2)
-    where = draw.integer(batch, count, 2, below=2 * size)
-    return materials, torch.cat([draw.integer(batch, count, 1, below=textures), where], 2)
-
-
-def _smooth_field(draw: Draw, batch: int, channels: int, size: int, cells: int) -> Tensor:
-    field = draw.normal(batch, channels, cells, cells)
-    return F.interpolate(field, (size, size), mode="bicubic", align_corners=False)
-
-
-def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: int) -> Plan:
-    """Decides about `batch` scenes of `size` x `size` pixels."""
-    layers = config.backgrounds + config.things + 1
-    number_of_things = draw.integer(batch, 1, 1, 1, below=max(config.things - 2, 1)) + 3
-    index = torch.arange(config.things, device=draw.device).view(1, -1, 1, 1)
-    halves = draw.uniform(batch, config.backgrounds, 5, low=-1, high=1)
-    is_thing = torch.arange(layers, device=draw.device) > config.backgrounds
-    structured = draw.chance(batch, layers, of=config.structured) & is_thing
-    materials, texture = _draw_materials(draw, batch, layers, config.parts, size, textures)
-    shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.025).clamp_min(0)
-    warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
-    uneven = draw.uniform(batch, 1, 1, 1, high=0.2)
-    return Plan(
-        halves=halves,
-        things=draw_shapes(draw, batch, config.things, config.smallest, config.largest, config.plain),
-        used=index < number_of_things,
-        structure=torch.where(structured, draw.integer(batch, layers, below=3) + 1, _BODY),
-        numbers=draw.uniform(batch, layers, 8),
-        parts=draw_shapes(draw, batch, config.parts, 0.7 * config.smallest, 0.3, config.plain),
-        part_used=draw.chance(batch, config.parts, 1, 1, of=0.5),
-        anchors=draw.integer(batch, config.parts, below=size * size),
-        materials=materials,
-        texture=texture,
-        warp=warp,
-        light=1 + uneven * _smooth_field(draw, batch, 1, size, 4),
-        shadow=draw.uniform(batch, 1, 1, low=-0.3, high=0.6).clamp_min(0),
-        seam=draw.uniform(batch, 1, 1, low=-1.0, high=0.0 if config.plain else 0.7).clamp_min(0),
-    )
 
 
 def _grid(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -151,7 +51,7 @@ def _of_pixel(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, flat).unflatten(1, labels.shape[1:]).permute(0, 3, 1, 2)
 
 
-def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Any:
+def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Local:
     """Pixels in the frame of the thing that they show; backgrounds have that of the whole image."""
     fields = torch.stack([field[:, :, 0, 0] for field in plan.things], 2)  # [B, K, fields]
     neutral = torch.zeros_like(fields[:, :1])
@@ -162,7 +62,7 @@ def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Any:
     return locate(Shapes(*(mine[:, i] for i in range(mine.shape[1]))), x[:, 0], y[:, 0])
 
 
-def _divide(plan: Plan, thing: Tensor, local: Any) -> tuple[Tensor, Tensor]:
+def _divide(plan: Plan, thing: Tensor, local: Local) -> tuple[Tensor, Tensor]:
     """The piece of its thing that each pixel lies on, 0 for the body, and that piece with what lies on it."""
     numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]
     structure = _of_pixel(plan.structure[:, :, None], thing)[:, 0]
@@ -177,12 +77,12 @@ def _divide(plan: Plan, thing: Tensor, local: Any) -> tuple[Tensor, Tensor]:
     grid = torch.where(window, 1 + across.floor().clamp(0, 3) + 4 * down.floor().clamp(0, 3), 0).long()
     rim = 0.45 + 0.45 * numbers[:, 6]
     rings = (local.rho < rim).long() + (local.rho < rim * (0.3 + 0.5 * numbers[:, 7])).long()
-    piece = torch.where(structure == _SPLIT, split, 0)
-    piece = torch.where(structure == _GRID, grid, piece)
-    return torch.where(structure == _RINGS, rings, piece), torch.where(structure == _RINGS, rings.clamp_max(1), piece)
+    piece = torch.where(structure == SPLIT, split, 0)
+    piece = torch.where(structure == GRID, grid, piece)
+    return torch.where(structure == RINGS, rings, piece), torch.where(structure == RINGS, rings.clamp_max(1), piece)
 
 
-def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
+def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Local]:
     """The labels [B, 3, S, S] of every pixel, and its place in the frame of its thing."""
     thing = _lay_things(plan, x, y)
     local = _local_frame(plan, thing, x, y)
@@ -201,14 +101,14 @@ def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Any]:
     return torch.stack([region, thing * CELLS + whole_piece, thing], 1), local
 
 
-def _surface(plan: Plan, levels: Tensor, local: Any, textures: Tensor) -> Tensor:
+def _surface(plan: Plan, levels: Tensor, local: Local, textures: Tensor) -> Tensor:
     """Colours of surfaces without light. [B, 3, S, S]"""
     size = levels.shape[2]
     alike = _of_pixel(plan.numbers, levels[:, 2])[:, 1] < 0.7  # windows of a thing are mostly of one material
     pieces = plan.structure.shape[1] * CELLS
     cell = levels[:, 0] % CELLS
     grouped = levels[:, 0] - cell + cell.clamp_max(1)
-    windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == _GRID
+    windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == GRID
     index = torch.where((levels[:, 0] < pieces) & alike & windows, grouped, levels[:, 0])
     material = _of_pixel(plan.materials, index)  # [B, C, S, S]
     texture = _of_pixel(plan.texture, index)  # [B, 3, S, S]
@@ -231,7 +131,7 @@ def _soften(values: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (side, 1), 1, divisor_override=1) / side**2
 
 
-def _illuminate(plan: Plan, colours: Tensor, levels: Tensor, local: Any) -> Tensor:
+def _illuminate(plan: Plan, colours: Tensor, levels: Tensor, local: Local) -> Tensor:
     """Round things are lit from one side, things cast soft shadows on what lies behind them, seams are dark."""
     thing = levels[:, 2]
     numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]

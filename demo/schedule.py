@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from demo.losses import LossConfig
 from demo.scenes import SceneConfig
 
-WARM_UP = 300  # steps
 _FLOOR = 0.02  # of the learning rate, at the end
 
 
@@ -23,6 +22,10 @@ class Stage:
     batch: int = 24
     prompts: int = 16
     learning_rate: float = 4e-4
+    warm_up: int = 300  # steps
+    cycles: int = 1  # of the learning rate, which falls to its floor in each
+    cycle_decay: float = 0.8  # of the highest learning rate, from cycle to cycle
+    max_norm: float = 1.0  # of the gradient
     scenes: SceneConfig = field(default_factory=SceneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     photograph_share: float = 1 / 6
@@ -48,14 +51,22 @@ SCHEDULE = (
         photograph_share=0.0,
         camera=0.3,
     ),
-    Stage(name="scenes", steps=9000),
+    # Cycles, because a rate that falls at the very end leaves nothing of use where training is cut short.
+    Stage(name="scenes", steps=9000, cycles=6),
 )
 
 
+def cycle_of(stage: Stage, progress: float) -> int:
+    """Which cycle of the learning rate it is, from 0; `progress` through the stage is from 0 to 1."""
+    return min(int(progress * stage.cycles), stage.cycles - 1)
+
+
 def learning_rate(stage: Stage, step: int, progress: float) -> float:
-    """A linear warm-up, then a cosine; `progress` through the stage is from 0 to 1."""
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return stage.learning_rate * min(1.0, (step + 1) / WARM_UP) * (_FLOOR + (1 - _FLOOR) * cosine)
+    """A linear warm-up, then cosines, each lower than the one before."""
+    cycle = cycle_of(stage, progress)
+    within = min(progress * stage.cycles - cycle, 1.0)
+    cosine = _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * within))
+    return stage.learning_rate * stage.cycle_decay**cycle * min(1.0, (step + 1) / stage.warm_up) * cosine
 
 
 def stage_progress(stage: Stage, step: int, seconds: float) -> float:

@@ -14,197 +14,57 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from demo.camera import photograph
-from demo.hierarchies import Photographs, crop_photographs, load_photographs
-from demo.losses import Losses, losses
-from demo.network import build, export, predict, scale_logits
-from demo.randomness import Draw
-from demo.scenes import Scenes, draw_plan, paint
-from demo.schedule import SCHEDULE, Stage, learning_rate, stage_progress
-from demo.textures import draw_textures
-from sam2_amg.checkpoints import MODEL_TYPES, load_model
+from demo.batches import Batch, Batches
+from demo.consistency import Experience
+from demo.hierarchies import Photographs, load_photographs
+from demo.losses import Losses, losses, to_points
+from demo.network import SHIPPED_TEMPERATURE, predict
+from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
+from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 
-FIRST_SEED = 1_000_000  # of training scenes; evaluation has those below
-_TEXTURE_SEED = 500_000_000
-_TEXTURE_STEPS = 100  # steps until textures are drawn anew
 _SAVE_STEPS = 1000
 _LOG_STEPS = 100
-_EMA = 0.999
-_DECAY = 0.05
-_MAX_NORM = 1.0
-_SAVED = ("step", "seconds", "stage_seconds", "average", "last_temperature")
+_EMA = 0.998
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What the command line decides."""
-
-    directory: Path
-    device: torch.device
-    schedule: tuple[Stage, ...]
-    minutes: float
-    compile: bool
-    workers: int
-    start: Path | None = None
-
-
-@dataclass
-class Run:
-    """Where training stands."""
-
-    model: SAM2Base
-    average: dict[str, Tensor]  # exponential moving average of the weights
-    optimizer: torch.optim.Optimizer
-    stage: int = 0
-    step: int = 0  # in the stage
-    seconds: float = 0.0  # of all calls so far
-    stage_seconds: float = 0.0
-    last_temperature: float = 1.0
-    over: bool = False  # the stage
-
-
-class Scenery:
-    """Batches for one stage."""
-
-    def __init__(self, stage: Stage, index: int, config: TrainConfig, photographs: Photographs | None) -> None:
-        self.stage, self.index, self.device = stage, index, config.device
-        self.photographs = photographs if stage.photograph_share else None
-        self._paint: Callable[..., Scenes] = torch.compile(paint, dynamic=False) if config.compile else paint
-        self._borrowed = None if photographs is None else torch.cat([photographs.textures, photographs.images])
-        self._textures = torch.empty(0)
-        self._texture_seed = -1
-
-    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, levels, prompts (pixels counted along rows, [B, P]) and which images teach IoU, [B]."""
-        stage = self.stage
-        self._renew_textures(step)
-        draw = Draw(FIRST_SEED * (self.index + 1) + step, self.device)
-        photographs = round(stage.batch * stage.photograph_share) if self.photographs else 0
-        plan = draw_plan(draw, stage.scenes, stage.batch - photographs, stage.resolution, stage.textures)
-        images, levels = self._paint(plan, self._textures)
-        if self.photographs:
-            cropped = crop_photographs(draw, self.photographs, photographs, stage.resolution)
-            images, levels = torch.cat([images, cropped.images]), torch.cat([levels, cropped.levels])
-        images = photograph(draw, images, stage.camera)
-        trusted = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
-        return images, levels, choose_prompts(draw, levels, stage.prompts, stage.uniform_prompts), trusted
-
-    def _renew_textures(self, step: int) -> None:
-        seed = _TEXTURE_SEED + 1_000_000 * self.index + step // _TEXTURE_STEPS
-        if seed != self._texture_seed:
-            borrowed = None if self._borrowed is None else self._borrowed.float() / 255
-            draw = Draw(seed, self.device)
-            self._textures = draw_textures(draw, self.stage.textures, self.stage.resolution, borrowed)
-            self._texture_seed = seed
-
-
-def choose_prompts(draw: Draw, levels: Tensor, count: int, uniform: float) -> Tensor:
-    """Pixels to point at, [B, count]: `uniform` of them anywhere, the others in small regions as often as in large."""
-    batch = len(levels)
-    candidates = draw.integer(batch, 1024, below=levels.shape[2] * levels.shape[3])
-    region = levels[:, 0].flatten(1).gather(1, candidates)
-    alike = (region[:, :, None] == region[:, None]).sum(2)  # how many of the candidates lie in the same region
-    anywhere = round(uniform * count)
-    if anywhere == count:
-        return candidates[:, :count]
-    balanced = draw.pick(1.0 / alike.clamp_min(2), count - anywhere)
-    return torch.cat([candidates[:, :anywhere], candidates.gather(1, balanced)], 1)
-
-
-def evaluate_losses(
-    model: SAM2Base, images: Tensor, levels: Tensor, pixels: Tensor, trusted: Tensor, stage: Stage
-) -> Losses:
-    """The losses of one batch; mixed precision on a GPU."""
-    side = levels.shape[-1]
-    points = torch.stack([pixels % side, pixels // side], 2).float() + 0.5  # [B, P, 2], (x, y)
+def evaluate_losses(model: SAM2Base, batch: Batch, stage: Stage, experience: Tensor) -> tuple[Losses, Tensor]:
+    """The losses of one batch, mixed precision on a GPU, and the experience with it."""
+    images, levels, pixels, drawn = batch
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.device.type == "cuda"):
-        logits, iou = predict(model, images, points)
-    return losses(logits, iou, levels, pixels, trusted, stage.losses)
-
-
-def make_optimizer(model: SAM2Base, stage: Stage) -> torch.optim.Optimizer:
-    """AdamW; vectors do not decay."""
-    trained = list(model.parameters())
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": _DECAY},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def begin_stage(config: TrainConfig, index: int, weights: dict[str, Tensor] | None, temperature: float) -> Run:
-    """A run at the beginning of a stage, from the averaged weights of the stage before, or from scratch."""
-    stage = config.schedule[index]
-    model = build(stage.resolution)
-    if weights is not None:
-        model.load_state_dict(weights)
-        scale_logits(model.state_dict(), stage.losses.temperature / temperature)
-    model.to(config.device).train()
-    with torch.no_grad():  # fills sam2's cache of position encodings, which would have the step compiled twice
-        model.forward_image(torch.zeros(1, 3, stage.resolution, stage.resolution, device=config.device))
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    return Run(model, average, make_optimizer(model, stage), index, last_temperature=stage.losses.temperature)
-
-
-def save(run: Run, config: TrainConfig) -> None:
-    """Writes the state to resume from, and the file that ships."""
-    fields = {name: getattr(run, name) for name in ("stage", *_SAVED)}
-    state = {**fields, "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}
-    temporary = config.directory / "state.part"
-    torch.save(state, temporary)
-    temporary.rename(config.directory / "state.pt")
-    export(run.average, config.directory / MODEL_TYPES["demo"].file)
-
-
-def resume(config: TrainConfig) -> Run:
-    """The run that the directory holds, or a new one."""
-    path = config.directory / "state.pt"
-    if not path.is_file() and config.start is not None:
-        kind = MODEL_TYPES["demo"]
-        weights = load_model(config.start, kind, torch.device("cpu")).state_dict()
-        return begin_stage(config, 1, weights, config.schedule[1].losses.temperature)
-    if not path.is_file():
-        torch.manual_seed(0)
-        return begin_stage(config, 0, None, config.schedule[0].losses.temperature)
-    state: dict[str, Any] = torch.load(path, map_location=config.device, weights_only=True)
-    run = begin_stage(config, state["stage"], None, 1.0)
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    for name in _SAVED:
-        setattr(run, name, state[name])
-    return run
+        logits, iou = predict(model, images, to_points(pixels, levels.shape[-1]))
+    result, (counts,) = losses(logits, iou, levels, pixels, drawn, stage.losses, Experience(experience))
+    return result, counts
 
 
 @torch.no_grad()
-def update_average(run: Run) -> None:
-    """Moves the average towards the weights; faster at first, when they are worth little."""
-    decay = min(_EMA, (1 + run.step) / (10 + run.step))
+def move_average(run: Run, decay: float) -> None:
+    """Moves the average towards those weights that the last step had gradients for."""
     trained = [(name, value) for name, value in run.model.named_parameters() if value.grad is not None]
     torch._foreach_lerp_([run.average[name] for name, _ in trained], [value for _, value in trained], 1 - decay)
 
 
 def take_step(
-    run: Run, stage: Stage, progress: float, batch: Sequence[Tensor], loss_of: Callable[..., Losses]
+    run: Run, stage: Stage, progress: float, batch: Batch, loss_of: Callable[..., tuple[Losses, Tensor]]
 ) -> dict[str, float]:
     """One step of the optimizer; none where the gradient is not finite. Returns what to log, on log steps."""
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(stage, run.step, progress)
     run.optimizer.zero_grad(set_to_none=True)
-    result = loss_of(run.model, *batch, stage)
+    result, run.experience = loss_of(run.model, batch, stage, run.experience)
     result.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), _MAX_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), stage.max_norm)
     # The fused optimizer looks at this by itself, so that the host need not wait for the device.
     run.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     run.optimizer.step()
-    update_average(run)
+    # The average follows faster at first, when it is worth little.
+    move_average(run, min(_EMA, (1 + run.step) / (10 + run.step)))
     run.step += 1
     if run.step % _LOG_STEPS and run.step != stage.steps:
         return {}
@@ -214,7 +74,7 @@ def take_step(
 def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, deadline: float) -> None:
     """Trains until the stage or the time is over."""
     stage = config.schedule[run.stage]
-    scenery = Scenery(stage, run.stage, config, photographs)
+    batches = Batches(stage, run.stage, config.device, config.compile, photographs)
     loss_of = torch.compile(evaluate_losses, dynamic=False) if config.compile else evaluate_losses
     last = time.monotonic()
     begun = last - run.stage_seconds
@@ -223,7 +83,10 @@ def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, de
         run.over = progress >= 1
         if run.over:
             break
-        figures = take_step(run, stage, progress, scenery.draw(run.step), loss_of)
+        if (cycle := cycle_of(stage, progress)) != run.cycle:
+            write_weights(run, config, f"{stage.name}-{run.cycle}.pt")
+            run.cycle = cycle
+        figures = take_step(run, stage, progress, batches.draw(run.step), loss_of)
         run.stage_seconds = time.monotonic() - begun
         if figures:
             now = time.monotonic()
@@ -244,17 +107,14 @@ def train(config: TrainConfig) -> Run:
     deadline = time.monotonic() + config.minutes * 60
     wanted = any(stage.photograph_share and stage.steps for stage in config.schedule)
     photographs = load_photographs(config.workers) if wanted else None
-    if photographs is not None:
-        photographs = Photographs(*(tensor.to(config.device) for tensor in photographs))
+    photographs = photographs.to(config.device) if photographs else None
     run = resume(config)
     while True:
         run_stage(run, config, photographs, deadline)
         if not run.over or run.stage + 1 == len(config.schedule):
             save(run, config)
             return run
-        seconds = run.seconds
-        run = begin_stage(config, run.stage + 1, run.average, run.last_temperature)
-        run.seconds = seconds
+        run = next_stage(run, config)
         save(run, config)
 
 
@@ -270,6 +130,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument("--batch", type=int, help="images a step, instead of the schedule's")
     parser.add_argument("--prompts", type=int, help="points an image, instead of the schedule's")
     parser.add_argument("--start", type=Path, help="weights to begin the second stage with, a file that ships")
+    parser.add_argument("--start_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
@@ -292,6 +153,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         compile=not args.eager,
         workers=args.workers,
         start=args.start,
+        start_temperature=args.start_temperature,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -28,6 +29,7 @@ PUBLISHED_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
+_POSITION_SCALE = 0.02
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,23 @@ def default_thresholds(kind: ModelType) -> dict[str, Any]:
     return {} if kind.download else _demo_config().get("generator", {})
 
 
-def build_model(kind: ModelType) -> SAM2Base:
-    """A model of this size with random weights, on the CPU, in float32, by sam2's own builder."""
+def build_model(kind: ModelType, overrides: Sequence[str] = ()) -> SAM2Base:
+    """A model of this size with random weights, on the CPU, in float32, by sam2's own builder.
+
+    `overrides` change its configuration further, in hydra's words (`model.image_size=256`).
+    """
     if kind.download:
-        return build_sam2(kind.config, None, device="cpu")
+        return build_sam2(kind.config, None, device="cpu", hydra_overrides_extra=list(overrides))
     config = _demo_config()
-    return build_sam2(config["base"], None, device="cpu", hydra_overrides_extra=config["overrides"])
+    return build_sam2(config["base"], None, device="cpu", hydra_overrides_extra=[*config["overrides"], *overrides])
+
+
+@torch.no_grad()
+def fill_position_embeddings(model: SAM2Base) -> None:
+    """Draws the image encoder's position embeddings, which sam2 leaves at zero for a checkpoint to fill."""
+    for name, parameter in model.named_parameters():
+        if "pos_embed" in name:
+            parameter.normal_(0, _POSITION_SCALE)
 
 
 def find_checkpoint(directory: Path, kind: ModelType) -> Path:

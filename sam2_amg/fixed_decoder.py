@@ -45,7 +45,9 @@ class FixedDecoder:
         padded = F.pad(points, (0, 0, 0, -len(points) % self.at_once))
         iou, hyper = [], []
         for start in range(0, len(padded), self.at_once):
-            some_iou, some_hyper, keys = self.units.attend(padded[start : start + self.at_once].contiguous(), *prepared.tensors())
+            some_iou, some_hyper, keys = self.units.attend(
+                padded[start : start + self.at_once].contiguous(), *prepared.tensors()
+            )
             iou.append(some_iou.clone())  # a unit may answer in the same memory every time
             hyper.append(some_hyper.clone())
             self._store(keys, start, len(padded))

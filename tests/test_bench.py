@@ -25,7 +25,7 @@ from bench.systems import SYSTEMS
 from bench.tables import STAGES, to_markdown
 from bench.timing import StageClock
 from bench.weights import seeded_model
-from demo import train
+from demo import batches
 from sam2_amg.config import GeneratorConfig, Mode
 
 
@@ -101,7 +101,7 @@ def test_drawn_scenes_are_reproducible_and_not_drawn_twice(tmp_path: Path) -> No
 
 def test_scenes_are_never_those_of_training_or_evaluation() -> None:
     assert FIRST_SEED > 10_000
-    assert FIRST_SEED + 100_000 < train.FIRST_SEED
+    assert FIRST_SEED + 100_000 < batches.FIRST_SEED
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import torch
 
 from demo import calibrate, evaluate, train
 from demo.camera import photograph
+from demo.consistency import Experience, Signs, read_signs
+from demo.islands import with_islands
 from demo.losses import LossConfig, mask_costs, real_ious, region_targets
 from demo.network import decode
 from demo.randomness import Draw
@@ -139,18 +141,75 @@ def test_predicted_iou_error_counts_the_right_pairs():
 
 def test_learning_rate_warms_up_and_falls():
     stage = SCHEDULE[1]
-    rates = [learning_rate(stage, step, step / stage.steps) for step in (0, 150, 300, stage.steps // 2, stage.steps)]
+    cycle = stage.steps // stage.cycles
+    steps = (0, 150, 300, cycle // 2, cycle - 1, cycle, stage.steps)
+    rates = [learning_rate(stage, step, step / stage.steps) for step in steps]
     assert rates[0] < rates[1] < rates[2]
     assert rates[2] > rates[3] > rates[4] > 0
+    assert rates[2] > rates[5] > rates[3]  # the next cycle begins a little lower
+    assert rates[4] > rates[6] > 0
+
+
+def test_islands_are_told_apart():
+    levels = torch.zeros(1, 2, 40, 40, dtype=torch.int64)
+    levels[0, :, 10:20] = 5
+    levels[0, 0, 12:14, 3:9] = 7
+    levels[0, 0, 30:, 20] = 7
+    levels[0, 0, 39, 20:] = 7  # one island, bent
+    islands = with_islands(levels)
+    assert islands[:, 2:].equal(levels)
+    islands = islands[:, :2]
+    assert [len(level.unique()) for level in islands[0]] == [5, 3]
+    assert islands[0, 0, 30, 20] == islands[0, 0, 39, 39] != islands[0, 0, 13, 4]
+    for fine in islands[0, 0].unique():
+        assert len(islands[0, 1][islands[0, 0] == fine].unique()) == 1
+
+
+def test_signs_of_good_and_of_scattered_masks():
+    points = torch.tensor([[[10.0, 10.0], [14.0, 14.0], [50.0, 50.0]]])
+    logits = torch.full((1, 3, 3, 16, 16), -9.0)
+    logits[0, :2, :, :8, :8] = 9  # both points inside give the same
+    logits[0, 2, :, 8:, 8:] = 0.5  # alone, and with a blurred edge
+    signs = read_signs(logits, points, 64, 1.0)
+    assert signs.agreement[0, :2].eq(1).all()
+    assert signs.agreement[0, 2].isnan().all()
+    assert signs.stability[0, :2].eq(1).all()
+    assert signs.stability[0, 2].eq(0).all()
+
+
+def test_experience_expects_what_it_saw():
+    signs = Signs(torch.tensor([[[0.99, 0.2, torch.nan]]]), torch.tensor([[[1.0, 0.5, 1.0]]]))
+    real, experience = torch.tensor([[[0.9, 0.1, 0.5]]]), Experience.empty(CPU)
+    for _ in range(10):
+        experience = experience.add(signs, real, torch.ones(1))
+    assert experience.expect(signs).isnan().all()  # too few
+    for _ in range(20):
+        experience = experience.add(signs, real, torch.ones(1))
+    experience = experience.add(signs, 0 * real, torch.zeros(1))  # of no weight
+    expected = experience.expect(signs)
+    torch.testing.assert_close(expected[0, 0, :2], real[0, 0, :2])
+    assert expected[0, 0, 2].isnan()
 
 
 def test_calibration_brings_predicted_iou_closer():
     copy = load_model(SHIPPED, MODEL_TYPES["demo"], CPU)
     head = copy.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
     tokens = torch.randn(600, 256, generator=torch.Generator().manual_seed(0))
-    samples = calibrate.Samples(tokens, torch.full((600, 3), 0.3))
-    before, after = calibrate.fit(head, samples, epochs=10, learning_rate=1e-3)
+    ious = torch.full((600, 3), 0.3)
+    ious[::5, 1] = torch.nan  # where nothing is known
+    samples = calibrate.Samples(tokens, ious)
+    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3)
     assert after < before / 2
+
+
+def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
+    calibrated = tmp_path / "calibrated.pt"
+    few = ["--scenes", "8", "--crops", "0", "--points_per_side", "4", "--epochs", "1"]
+    calibrate.main([str(SHIPPED), "--output", str(calibrated), *few])
+    before, after = (torch.load(path, weights_only=True)["model"] for path in (SHIPPED, calibrated))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("iou_prediction_head" in name for name in changed)
 
 
 def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
