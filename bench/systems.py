@@ -18,7 +18,7 @@ from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fill_in
 
-_WHAT = {Mode.AO: "this project, float32"}
+_WHAT = {Mode.AO: "this project, float32", Mode.FAST: "this project, compiled"}
 MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
+from sam2_amg.errors import StartupError
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.units import Unit, Units, UnitShapes, map_units
 
+logger = logging.getLogger(__name__)
 _WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
 
 
@@ -42,13 +48,23 @@ class CudaGraph:
 
 
 def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Units:
-    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two."""
+    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two.
+
+    Raises StartupError where it cannot be compiled, as without a C++ compiler.
+    """
 
     def compile_one(name: str, unit: Unit) -> Unit:
+        logger.info("compiling %s for %s ...", name, device.type)
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
         return settle(compiled, shapes.examples(name, device))
 
-    return map_units(compile_one, units)
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or leave --fast out")
+    try:
+        return map_units(compile_one, units)
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
+        raise StartupError(f"--fast cannot be compiled here ({reason}); leave it out") from error
 
 
 def settle(unit: Unit, examples: Sequence[Tensor]) -> Unit:

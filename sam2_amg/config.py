@@ -19,6 +19,7 @@ class Mode(Enum):
 
     BASELINE = "baseline"
     AO = "ao"
+    FAST = "fast"
 
 
 def _require(condition: bool, flag: str, need: str, value: object) -> None:

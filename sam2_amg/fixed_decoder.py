@@ -1,4 +1,4 @@
-"""The mask decoder in units of fixed shapes: any number of points, always so many at a time, the last filled up."""
+"""Encoder and mask decoder in units of fixed shapes: any number of points, always so many at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from sam2_amg.decoder import Kept
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.image_side import SharedImage
 from sam2_amg.units import Units
+
+
+class FixedEncoder:
+    """The image encoder in a unit. Its answer may lie in the same memory every time."""
+
+    def __init__(self, units: Units) -> None:
+        self.units = units
+
+    def __call__(self, pixels: Tensor) -> ImageFeatures:
+        """Encodes normalised pixels, float32 [1, 3, S, S]."""
+        embedding, s0, s1 = self.units.encode(pixels)
+        return ImageFeatures(embedding, (s0, s1))
 
 
 @dataclass(frozen=True)

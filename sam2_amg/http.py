@@ -13,6 +13,7 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from sam2_amg.compiled import count_compilations
 from sam2_amg.config import ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
@@ -98,6 +99,7 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "device": config.model.device,
         "parameters": asdict(engine.generator.config),
         "limits": asdict(config.limits),
+        "compilations": count_compilations(),
         "queue": {"taken": engine.taken, "size": config.limits.queue_size},
         "versions": {"python": platform.python_version(), **versions},
     }

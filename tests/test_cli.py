@@ -56,7 +56,6 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--baseline", "--fast"], "--baseline contradicts --fast"),
         (["--baseline", "--furious"], "--baseline contradicts --fast and --furious"),
         (["--furious"], "--furious goes with --fast"),
-        (["--fast"], "--fast is not available yet"),
         (["--fast", "--furious"], "--fast --furious is not available yet"),
         (["checkpoints"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
         (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),
