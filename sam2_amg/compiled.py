@@ -22,6 +22,25 @@ logger = logging.getLogger(__name__)
 _WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
 
 
+class FixedInputs:
+    """A unit that only ever meets inputs laid out as its examples were, so that torch.compile has no reason to begin
+    again. An image of one column, say, is resized to pixels whose first stride, of one image, is another."""
+
+    def __init__(self, unit: Unit, examples: Sequence[Tensor]) -> None:
+        self.unit = unit
+        self.layouts = [(example.shape, example.stride()) for example in examples]
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """The unit's answer. Raises ValueError for other shapes."""
+        return self.unit(*(_laid_out(x, *layout) for x, layout in zip(arguments, self.layouts, strict=True)))
+
+
+def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
+    if x.shape != shape:
+        raise ValueError(f"compiled for {tuple(shape)}, not for {tuple(x.shape)}")
+    return x if x.stride() == strides else x.contiguous().as_strided(shape, strides)
+
+
 class CudaGraph:
     """A unit captured once and replayed. Its answers lie in the same memory each time, until the next call."""
 
@@ -40,9 +59,7 @@ class CudaGraph:
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Replays the unit on `arguments`, of the shapes that it was captured with."""
         for place, argument in zip(self.inputs, arguments, strict=True):
-            if place.shape != argument.shape:
-                raise ValueError(f"captured for {tuple(place.shape)}, not for {tuple(argument.shape)}")
-            place.copy_(argument)
+            place.copy_(_laid_out(argument, place.shape, place.stride()))
         self.graph.replay()
         return self.outputs
 
@@ -70,7 +87,7 @@ def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Uni
 def settle(unit: Unit, examples: Sequence[Tensor]) -> Unit:
     """Runs a unit once, so that nothing is left to be compiled or loaded; on CUDA the answer replays it as a graph."""
     unit(*examples)
-    return CudaGraph(unit, examples) if examples[0].is_cuda else unit
+    return CudaGraph(unit, examples) if examples[0].is_cuda else FixedInputs(unit, examples)
 
 
 def count_compilations() -> int:

@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
-from sam2_amg.compiled import compile_units, count_compilations
+from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
@@ -101,6 +101,13 @@ def test_without_a_compiler_it_says_so(demo_model: SAM2Base, monkeypatch: pytest
     units = plain_units(demo_model, FoldedDecoder(demo_model))
     with pytest.raises(StartupError, match="there is no g"):
         compile_units(units, shapes_of(units, demo_model.image_size, 2), CPU)
+
+
+def test_other_shapes_are_refused() -> None:
+    unit = settle(lambda x: (x + 1,), [torch.zeros(1, 3, 4)])
+    assert torch.equal(unit(torch.ones(1, 3, 4))[0], torch.full((1, 3, 4), 2.0))
+    with pytest.raises(ValueError, match=r"compiled for \(1, 3, 4\), not for \(1, 3, 5\)"):
+        unit(torch.ones(1, 3, 5))
 
 
 @pytest.fixture(scope="module")
