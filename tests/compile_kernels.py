@@ -6,9 +6,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 
+SHARED_MEMORY = 227 * 1024  # bytes that a program may have on Hopper
 HOPPER = GPUTarget("cuda", 90, 32)
 
 
@@ -35,6 +37,19 @@ def main() -> None:
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "edges": "*i32"}
         for write in (False, True):
             compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64})
+    compile_image_side()
+
+
+def compile_image_side() -> None:
+    halves = ("keys", "queries", "told", "values", "positions", "asking", "folded")
+    halves += ("positions_2", "told_2", "folded_2", "values_2")
+    types = dict.fromkeys(halves, "*fp16") | dict.fromkeys(("context", "gain", "shift_2"), "*fp32")
+    types |= {"eps": "fp32", "eps_2": "fp32"}
+    shape = {"PIXELS": 4096, "TOKENS": 8, "PRECISION": "tf32"}
+    for kernel, launch in ((first_kernel, FIRST_LAUNCH), (second_kernel, SECOND_LAUNCH)):
+        options = {name: value for name, value in launch.items() if name != "BLOCK"}
+        binary = compile_kernel(kernel, types, {**shape, "BLOCK": launch["BLOCK"]}, aligned=True, **options)
+        assert binary.metadata.shared <= SHARED_MEMORY, f"{binary.metadata.name}: {binary.metadata.shared} bytes"
 
 
 if __name__ == "__main__":

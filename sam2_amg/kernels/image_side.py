@@ -1,135 +1,40 @@
-"""The image side of the mask decoder: image tokens recomputed tile by tile, so that no point's are ever stored.
+"""The image side of the mask decoder without image tokens in memory: each tile is recomputed where it is read.
 
-Each program takes a point and walks over tiles of BLOCK image tokens. What a layer does to an image token depends on
-that token and on the point's tokens alone (keys K, positions E, heads h, tokens t; see `folded_attention.py`):
-
-    keys1 = LayerNorm(K + sum_ht softmax_t(q_h . k_ht) v_ht)
-    keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + e_h . k_ht) v_ht)
-
-and what the tokens read is a softmax over image tokens, which runs along with the walk:
-
-    context_ht = sum_n softmax_n(keys . u_ht + e_h . q_ht) keys
-
-So `first` makes keys1 and reads it, and `second` makes keys1 again, keys2 of it, and reads that. Products take operands
-of 16 bits (or float32) and add up in float32; softmax and LayerNorm are float32. The sums over heads of 16 channels,
-q_h . k_ht, are one product with a block-diagonal matrix of the 64 token vectors.
+A program takes a point and walks over tiles of image tokens. `first` makes keys1 and lets layer 2's tokens read it;
+`second` makes keys1 again, keys2 of it, and lets the tokens read that in the end. Both are tested against
+`image_side.PlainImageSide`. No mode uses them yet.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor, nn
 
-HEADS = tl.constexpr(8)
-SLOTS = tl.constexpr(8)  # tokens a head in a tile: T of them, and padding
-WIDTH = tl.constexpr(16)  # channels a head
-CHANNELS = tl.constexpr(256)
-ROWS = tl.constexpr(64)  # HEADS * SLOTS
-HEAD_CHANNELS = tl.constexpr(128)  # HEADS * WIDTH
+from sam2_amg.folded_attention import FoldedTokens
+from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.kernels.image_tokens import (
+    CHANNELS,
+    HEADS,
+    ROWS,
+    SLOTS,
+    WIDTH,
+    load_block_diagonal,
+    load_vectors,
+    make_first_keys,
+    make_second_keys,
+    read_tile,
+    store_context,
+)
+from sam2_amg.kernels.launch import require_kernel_device
 
-
-@triton.jit
-def load_vectors(pointer, tokens: tl.constexpr):
-    """A point's folded vectors [H*T, C] -> [ROWS, CHANNELS], zeros in padding."""
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    source = (row // SLOTS) * tokens + token
-    offsets = source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    return tl.load(pointer + offsets, mask=(token < tokens)[:, None], other=0.0)
-
-
-@triton.jit
-def load_block_diagonal(pointer, tokens: tl.constexpr):
-    """A point's vectors by head [H, T, D] -> [HEAD_CHANNELS, ROWS], a column a token and head, zeros elsewhere."""
-    channel = tl.arange(0, HEAD_CHANNELS)
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    own = (channel // WIDTH)[:, None] == (row // SLOTS)[None, :]
-    offsets = ((row // SLOTS) * tokens + token)[None, :] * WIDTH + (channel % WIDTH)[:, None]
-    return tl.load(pointer + offsets, mask=own & (token < tokens)[None, :], other=0.0)
-
-
-@triton.jit
-def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK, ROWS] -> the same, each group of SLOTS columns a softmax over its first `tokens`."""
-    grouped = tl.reshape(scores, (BLOCK, HEADS, SLOTS))
-    real = (tl.arange(0, SLOTS) < tokens)[None, None, :]
-    grouped = tl.where(real, grouped, float("-inf"))
-    grouped = tl.exp(grouped - tl.max(grouped, 2)[:, :, None])
-    grouped = grouped / tl.sum(grouped, 2)[:, :, None]
-    return tl.reshape(grouped, (BLOCK, ROWS))
-
-
-@triton.jit
-def normalise(x, eps):
-    """LayerNorm of rows [BLOCK, CHANNELS] without gain and bias: (x - mean) / sqrt(variance + eps)."""
-    centred = x - (tl.sum(x, 1) / CHANNELS)[:, None]
-    variance = tl.sum(centred * centred, 1) / CHANNELS
-    return centred * tl.rsqrt(variance + eps)[:, None]
-
-
-@triton.jit
-def load_rows(pointer, n, WIDE: tl.constexpr):
-    """Rows `n` of a row-major matrix WIDE wide."""
-    return tl.load(pointer + n[:, None] * WIDE + tl.arange(0, WIDE)[None, :])
-
-
-@triton.jit
-def make_first_keys(
-    keys, queries, n, told, values, eps, tokens: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Tile of keys1 before gain and bias, float32 [BLOCK, CHANNELS]."""
-    scores = tl.dot(load_rows(queries, n, HEAD_CHANNELS), told, input_precision=PRECISION)  # [BLOCK, ROWS]
-    weights = softmax_over_tokens(scores, tokens, BLOCK).to(values.dtype)
-    before = load_rows(keys, n, CHANNELS).to(tl.float32)
-    return normalise(tl.dot(weights, values, before, input_precision=PRECISION), eps)
-
-
-@triton.jit
-def make_second_keys(
-    first,
-    gain,
-    positions,
-    n,
-    folded,
-    told,
-    values,
-    eps,
-    tokens: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Tile of keys2, float32 [BLOCK, CHANNELS], from one of keys1."""
-    scores = tl.dot(load_rows(positions, n, HEAD_CHANNELS), told, input_precision=PRECISION)
-    scores = tl.dot(first.to(folded.dtype), tl.trans(folded), scores, input_precision=PRECISION)  # [BLOCK, ROWS]
-    weights = softmax_over_tokens(scores, tokens, BLOCK).to(values.dtype)
-    return normalise(tl.dot(weights, values, first * gain[None, :], input_precision=PRECISION), eps)
-
-
-@triton.jit
-def read_tile(tile, positions, n, folded, asking, most, total, context, PRECISION: tl.constexpr):
-    """One step of the running softmax over image tokens: `tile` [BLOCK, CHANNELS] in the type of products.
-
-    `most` and `total` are [ROWS], `context` is [ROWS, CHANNELS], all float32.
-    """
-    scores = tl.dot(load_rows(positions, n, HEAD_CHANNELS), asking, input_precision=PRECISION)
-    scores = tl.dot(tile, tl.trans(folded), scores, input_precision=PRECISION)  # [BLOCK, ROWS]
-    now = tl.maximum(most, tl.max(scores, 0))
-    shrink = tl.exp(most - now)
-    weights = tl.exp(scores - now[None, :])
-    total = total * shrink + tl.sum(weights, 0)
-    context = context * shrink[:, None]
-    context = tl.dot(tl.trans(weights).to(tile.dtype), tile, context, input_precision=PRECISION)
-    return now, total, context
-
-
-@triton.jit
-def store_context(pointer, context, total, tokens: tl.constexpr):
-    """[ROWS, CHANNELS] without padding -> [H*T, C]."""
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    offsets = ((row // SLOTS) * tokens + token)[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    tl.store(pointer + offsets, context / total[:, None], mask=(token < tokens)[:, None])
+# What fits into Hopper's 227 KiB of shared memory, by the compiler's listing: 192 KiB and 224 KiB. A tile of 128 takes
+# half as many instructions an image token as one of 64, but with it `second` would need 272 KiB.
+FIRST_LAUNCH = {"BLOCK": 128, "num_warps": 8, "num_stages": 1}
+SECOND_LAUNCH = {"BLOCK": 64, "num_warps": 8, "num_stages": 1}
 
 
 @triton.jit
@@ -147,11 +52,112 @@ def first_kernel(
     most = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     read = tl.zeros((ROWS, CHANNELS), tl.float32)
-    start = 0
-    while start < PIXELS:
+    for start in range(0, PIXELS, BLOCK):
         n = start + tl.arange(0, BLOCK)
-        first = make_first_keys(keys, queries, n, told_1, values_1, eps, TOKENS, PRECISION=PRECISION, BLOCK=BLOCK)
+        first = make_first_keys(keys, queries, n, told_1, values_1, eps, TOKENS, PRECISION, BLOCK)
         tile = first.to(values_1.dtype)
-        most, total, read = read_tile(tile, positions, n, folded_2, asking_2, most, total, read, PRECISION=PRECISION)
-        start += BLOCK
+        most, total, read = read_tile(tile, positions, n, folded_2, asking_2, most, total, read, PRECISION)
     store_context(context + rows, read, total, TOKENS)
+
+
+@triton.jit
+def second_kernel(
+    keys, queries, told, values, eps, gain, positions_2, told_2, folded_2, shift_2, values_2, eps_2,
+    positions, asking, folded, context,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Both layers' updates and the last reading: context [P, H*T, C] float32, a program a point."""
+    point = tl.program_id(0).to(tl.int64)
+    heads, rows = point * HEADS * TOKENS * WIDTH, point * HEADS * TOKENS * CHANNELS
+    told_1 = load_block_diagonal(told + heads, TOKENS)
+    values_1 = load_vectors(values + rows, TOKENS)
+    told_2 = load_block_diagonal(told_2 + heads, TOKENS)
+    keys_2 = load_vectors(folded_2 + rows, TOKENS)
+    values_2 = load_vectors(values_2 + rows, TOKENS)
+    row = tl.arange(0, ROWS)
+    source = (row // SLOTS) * TOKENS + row % SLOTS
+    shift = tl.load(shift_2 + point * HEADS * TOKENS + source, mask=row % SLOTS < TOKENS, other=0.0)
+    asking_3 = load_block_diagonal(asking + heads, TOKENS)
+    folded_3 = load_vectors(folded + rows, TOKENS)
+    gain_1 = tl.load(gain + tl.arange(0, CHANNELS))
+    most = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    read = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for start in range(0, PIXELS, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        first = make_first_keys(keys, queries, n, told_1, values_1, eps, TOKENS, PRECISION, BLOCK)
+        second = make_second_keys(
+            first, gain_1, positions_2, n, keys_2, told_2, shift, values_2, eps_2, TOKENS, PRECISION, BLOCK
+        )
+        tile = second.to(values_1.dtype)
+        most, total, read = read_tile(tile, positions, n, folded_3, asking_3, most, total, read, PRECISION)
+    store_context(context + rows, read, total, TOKENS)
+
+
+@dataclass(frozen=True)
+class RecomputedReading:
+    """What tokens read of image tokens that are never stored; `dtype` is that of the products' operands."""
+
+    plain: PlainImageSide
+    dtype: torch.dtype
+
+    def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> Tensor:
+        """The context that `PlainImageSide.first` answers, float32 [P, H*T, C]."""
+        norm = self.plain.first_norm
+        context, shape = self._start(image, update)
+        first_kernel[(len(context),)](
+            *self._layer_1(image, update),
+            *self._reading(queries, norm, self.plain.second_keys),
+            context,
+            **shape,
+            **FIRST_LAUNCH,
+        )
+        return context * norm.weight + norm.bias
+
+    def second(self, image: SharedImage, first: TokenUpdate, update: TokenUpdate, queries: FoldedTokens) -> Tensor:
+        """The context that `PlainImageSide.second` answers after `first`, float32 [P, H*T, C]."""
+        norm_1, norm_2 = self.plain.first_norm, self.plain.second_norm
+        context, shape = self._start(image, update)
+        values = update.values + norm_1.bias / int(HEADS)  # the weights of a head add up to one
+        second_kernel[(len(context),)](
+            *self._layer_1(image, first),
+            norm_1.weight,
+            self._rows(self.plain.second_queries),
+            self._operand(update.keys.heads),
+            self._operand(update.keys.folded * norm_1.weight),
+            (update.keys.folded @ norm_1.bias).contiguous(),
+            self._operand(values),
+            norm_2.eps,
+            *self._reading(queries, norm_2, self.plain.final_keys),
+            context,
+            **shape,
+            **SECOND_LAUNCH,
+        )
+        return context * norm_2.weight + norm_2.bias
+
+    def _start(self, image: SharedImage, update: TokenUpdate) -> tuple[Tensor, dict[str, object]]:
+        require_kernel_device(image.keys, "the image tokens")
+        pixels, channels = image.keys.shape
+        tokens = update.values.shape[1] // int(HEADS)
+        width = update.keys.heads.shape[3]
+        if (channels, width) != (int(CHANNELS), int(WIDTH)) or pixels % FIRST_LAUNCH["BLOCK"] or tokens not in (7, 8):
+            what = f"{pixels} x {channels} image tokens and {tokens} tokens of {width} channels a head"
+            raise ValueError(f"written for SAM 2's decoder, not for {what}")
+        exact = "ieee" if self.dtype == torch.float32 else "tf32"  # which is about float32 operands alone
+        shape = {"PIXELS": pixels, "TOKENS": tokens, "PRECISION": exact}
+        return torch.empty_like(update.values, dtype=torch.float32), shape
+
+    def _layer_1(self, image: SharedImage, update: TokenUpdate) -> tuple[object, ...]:
+        keys, queries = self._operand(image.keys), self._rows(image.first_queries)
+        return keys, queries, self._operand(update.keys.heads), self._operand(update.values), self.plain.first_norm.eps
+
+    def _reading(self, queries: FoldedTokens, norm: nn.LayerNorm, positions: Tensor) -> tuple[Tensor, ...]:
+        """The norm's gain goes into the vectors; its bias adds the same to all scores of a vector, and cancels."""
+        return self._rows(positions), self._operand(queries.heads), self._operand(queries.folded * norm.weight)
+
+    def _operand(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype).contiguous()
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """[H, D, N] -> [N, H*D]"""
+        return self._operand(x.permute(2, 0, 1).flatten(1))
