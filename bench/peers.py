@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from bench.case import Case
 from bench.planted import PlantingHooks
-from bench.timing import StageClock, time_functions, time_methods
+from bench.timing import StageClock, time_sam2_like
 from sam2_amg.checkpoints import MODEL_TYPES
 from sam2_amg.config import Mode
 from sam2_amg.records import MaskRecord
@@ -56,16 +56,9 @@ def torchao_model(model_type: str) -> Any:
 
 def _time(clock: StageClock, generator: Any) -> None:
     """Clocks around what is compiled, not in it."""
-    predictor = generator.predictor
-    methods = (
-        (predictor, "set_image", "preprocess"),  # but for what is next, it is that
-        (predictor.model, "forward_image", "encode"),
-        (generator, "_process_batch", "measure"),  # likewise
-        (predictor, "_predict_masks", "decoder"),
-    )
-    time_methods(clock, methods)
-    functions = {"batched_nms": "nms", "_mask_to_rle_pytorch_2_0": "rle", "_mask_to_rle_pytorch_2_1": "rle"}
-    time_functions(clock, generator, sys.modules[type(generator).__module__], functions)
+    functions = {"_mask_to_rle_pytorch_2_0": "rle", "_mask_to_rle_pytorch_2_1": "rle"}
+    methods = ((generator.predictor, "_predict_masks", "decoder"),)
+    time_sam2_like(clock, generator, sys.modules[type(generator).__module__], methods, functions)
 
 
 def _make_furious(predictor: Any) -> None:

@@ -11,7 +11,7 @@ from sam2 import automatic_mask_generator
 from bench.case import Case
 from bench.peers import TorchaoGenerator
 from bench.planted import PlantedDecoder, PlantingHooks
-from bench.timing import StageClock, time_functions, time_methods, time_stages
+from bench.timing import StageClock, time_sam2_like, time_stages
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import Mode
 from sam2_amg.pipeline import MaskGenerator
@@ -43,17 +43,11 @@ def build_baseline(case: Case) -> Generator:
 
 
 def _time_sam2(clock: StageClock, generator: automatic_mask_generator.SAM2AutomaticMaskGenerator) -> None:
-    predictor = generator.predictor
     methods = (
-        (predictor, "set_image", "preprocess"),  # but for what is next, it is that
-        (predictor.model, "forward_image", "encode"),
-        (generator, "_process_batch", "measure"),  # likewise
-        (predictor, "_predict", "decoder"),
-        (predictor._transforms, "postprocess_masks", "measure"),  # upsampling
+        (generator.predictor, "_predict", "decoder"),
+        (generator.predictor._transforms, "postprocess_masks", "measure"),  # upsampling
     )
-    time_methods(clock, methods)
-    functions = {"batched_nms": "nms", "mask_to_rle_pytorch": "rle"}
-    time_functions(clock, generator, automatic_mask_generator, functions)
+    time_sam2_like(clock, generator, automatic_mask_generator, methods, {"mask_to_rle_pytorch": "rle"})
 
 
 def build_mode(case: Case, mode: Mode) -> Generator:

@@ -122,6 +122,24 @@ def time_methods(clock: StageClock, methods: Iterable[tuple[Any, str, str]]) -> 
         setattr(owner, method, clock.around(stage, getattr(owner, method)))
 
 
+def time_sam2_like(
+    clock: StageClock,
+    generator: Any,
+    module: ModuleType,
+    methods: Iterable[tuple[Any, str, str]],
+    functions: Mapping[str, str],
+) -> None:
+    """Counts what sam2's generator and torchao's have in common, and beside it the methods and functions given."""
+    predictor = generator.predictor
+    common = (
+        (predictor, "set_image", "preprocess"),  # but for what is next, it is that
+        (predictor.model, "forward_image", "encode"),
+        (generator, "_process_batch", "measure"),  # but for the decoder, which is among the methods given
+    )
+    time_methods(clock, (*common, *methods))
+    time_functions(clock, generator, module, {"batched_nms": "nms", **functions})
+
+
 def time_functions(clock: StageClock, generator: Any, module: ModuleType, functions: Mapping[str, str]) -> None:
     """Counts functions, {name: stage}, that `generator.generate` finds by name in its module.
 

@@ -28,11 +28,7 @@ Flags may be written with hyphens, too (--points-per-side).
 # name, type, help; the default is that of the dataclass, or the model's own
 _GENERATOR_FLAGS = (
     ("points_per_side", int, "points along a side of the grid, so N x N prompts an image"),
-    (
-        "points_per_batch",
-        int,
-        "points decoded at a time (default: baseline 64; cpu 8; cuda ao 64, fast all)",
-    ),
+    ("points_per_batch", int, "points decoded at a time (default: baseline 64; cpu 8; cuda ao 64, fast all)"),
     ("pred_iou_thresh", float, "least predicted IoU of a mask"),
     ("stability_score_thresh", float, "least stability score of a mask"),
     ("stability_score_offset", float, "by how much the stability score moves the threshold up and down"),

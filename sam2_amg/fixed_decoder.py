@@ -12,6 +12,7 @@ from sam2_amg.decoder import Kept
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.image_side import SharedImage
 from sam2_amg.units import Units
+from sam2_amg.upscaling import square_side
 
 
 class FixedEncoder:
@@ -76,7 +77,7 @@ class FixedDecoder:
     def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""
         points, row = kept.point.unique(return_inverse=True)  # [U], [n]
-        side = 4 * round(attended.keys.shape[1] ** 0.5)
+        side = 4 * square_side(attended.keys.shape[1])
         logits = attended.keys.new_empty(len(kept.point), side, side, dtype=torch.float32)
         image = attended.image
         for start in range(0, len(points), self.at_once):

@@ -50,13 +50,12 @@ class FoldedAttention:
         self.bv = attention.v_proj.bias.unflatten(0, (heads, 1, width))  # [H, 1, D]
         self.wo = attention.out_proj.weight.unflatten(1, (heads, width)).permute(1, 2, 0)  # [H, D, C]
 
-    def project_positions(self, pe: Tensor, side: str) -> Tensor:
-        """Positions E [N, C] as "keys" (for tokens to image) or as "queries", bias included (for image to tokens).
+    def position_keys(self, pe: Tensor) -> Tensor:
+        """Positions E [N, C] as tokens that ask the image meet them, [H, D, N]."""
+        return (self.wk @ pe.mT).contiguous()
 
-        [H, D, N]
-        """
-        if side == "keys":
-            return (self.wk @ pe.mT).contiguous()
+    def position_queries(self, pe: Tensor) -> Tensor:
+        """Positions E [N, C] as tokens that the image asks meet them, bias included, [H, D, N]."""
         bias = self.attention.q_proj.bias.unflatten(0, (self.heads, -1, 1))
         return (self.wq @ pe.mT + bias).contiguous()
 

@@ -67,9 +67,9 @@ class PlainImageSide:
         to_image = FoldedAttention(second.cross_attn_token_to_image)
         to_tokens = FoldedAttention(second.cross_attn_image_to_token)
         final = FoldedAttention(transformer.final_attn_token_to_image)
-        self.second_keys = to_image.project_positions(pe, "keys")  # [H, D, N]
-        self.second_queries = to_tokens.project_positions(pe, "queries")  # [H, D, N]
-        self.final_keys = final.project_positions(pe, "keys")  # [H, D, N]
+        self.second_keys = to_image.position_keys(pe)  # [H, D, N]
+        self.second_queries = to_tokens.position_queries(pe)  # [H, D, N]
+        self.final_keys = final.position_keys(pe)  # [H, D, N]
         self.upscaling = upscaling
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,6 @@ from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
-_POINTS_PER_UNIT = {"cpu": 8, "cuda": 64}  # the fixed shape of compiled units
 _CPU_MASK_MEMORY_MIB = 32
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
@@ -89,7 +88,7 @@ def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) 
     decoder = FoldedDecoder(model, _upscaling(model, device))
     if device.type == "cuda":
         split_linears(model.image_encoder)
-    points = _POINTS_PER_UNIT[device.type]
+    points = _POINTS_PER_BATCH[device.type]  # the fixed shape of the units
     units = plain_units(model, decoder)
     units = compile_units(units, shapes_of(units, model.image_size, points), device)
     preprocess = PreprocessOnDevice if device.type == "cuda" else Preprocess

@@ -19,10 +19,10 @@ from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_tokens import (
     CHANNELS,
     HEADS,
-    ROWS,
     SLOTS,
     WIDTH,
-    load_block_diagonal,
+    begin_reading,
+    load_point,
     load_vectors,
     make_first_keys,
     make_second_keys,
@@ -44,20 +44,15 @@ def first_kernel(
 ):  # fmt: skip
     """Layer 1's update and layer 2's reading: context [P, H*T, C] float32, a program a point."""
     point = tl.program_id(0).to(tl.int64)
-    heads, rows = point * HEADS * TOKENS * WIDTH, point * HEADS * TOKENS * CHANNELS
-    told_1 = load_block_diagonal(told + heads, TOKENS)
-    values_1 = load_vectors(values + rows, TOKENS)
-    asking_2 = load_block_diagonal(asking + heads, TOKENS)
-    folded_2 = load_vectors(folded + rows, TOKENS)
-    most = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    read = tl.zeros((ROWS, CHANNELS), tl.float32)
+    told_1, values_1 = load_point(told, values, point, TOKENS)
+    asking_2, folded_2 = load_point(asking, folded, point, TOKENS)
+    most, total, read = begin_reading()
     for start in range(0, PIXELS, BLOCK):
         n = start + tl.arange(0, BLOCK)
         first = make_first_keys(keys, queries, n, told_1, values_1, eps, TOKENS, PRECISION, BLOCK)
         tile = first.to(values_1.dtype)
         most, total, read = read_tile(tile, positions, n, folded_2, asking_2, most, total, read, PRECISION)
-    store_context(context + rows, read, total, TOKENS)
+    store_context(context + point * HEADS * TOKENS * CHANNELS, read, total, TOKENS)
 
 
 @triton.jit
@@ -68,21 +63,15 @@ def second_kernel(
 ):  # fmt: skip
     """Both layers' updates and the last reading: context [P, H*T, C] float32, a program a point."""
     point = tl.program_id(0).to(tl.int64)
-    heads, rows = point * HEADS * TOKENS * WIDTH, point * HEADS * TOKENS * CHANNELS
-    told_1 = load_block_diagonal(told + heads, TOKENS)
-    values_1 = load_vectors(values + rows, TOKENS)
-    told_2 = load_block_diagonal(told_2 + heads, TOKENS)
-    keys_2 = load_vectors(folded_2 + rows, TOKENS)
-    values_2 = load_vectors(values_2 + rows, TOKENS)
-    row = tl.arange(0, ROWS)
+    told_1, values_1 = load_point(told, values, point, TOKENS)
+    told_2, keys_2 = load_point(told_2, folded_2, point, TOKENS)
+    values_2 = load_vectors(values_2 + point * HEADS * TOKENS * CHANNELS, TOKENS)
+    row = tl.arange(0, HEADS * SLOTS)
     source = (row // SLOTS) * TOKENS + row % SLOTS
     shift = tl.load(shift_2 + point * HEADS * TOKENS + source, mask=row % SLOTS < TOKENS, other=0.0)
-    asking_3 = load_block_diagonal(asking + heads, TOKENS)
-    folded_3 = load_vectors(folded + rows, TOKENS)
+    asking_3, folded_3 = load_point(asking, folded, point, TOKENS)
     gain_1 = tl.load(gain + tl.arange(0, CHANNELS))
-    most = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    read = tl.zeros((ROWS, CHANNELS), tl.float32)
+    most, total, read = begin_reading()
     for start in range(0, PIXELS, BLOCK):
         n = start + tl.arange(0, BLOCK)
         first = make_first_keys(keys, queries, n, told_1, values_1, eps, TOKENS, PRECISION, BLOCK)
@@ -91,7 +80,7 @@ def second_kernel(
         )
         tile = second.to(values_1.dtype)
         most, total, read = read_tile(tile, positions, n, folded_3, asking_3, most, total, read, PRECISION)
-    store_context(context + rows, read, total, TOKENS)
+    store_context(context + point * HEADS * TOKENS * CHANNELS, read, total, TOKENS)
 
 
 @dataclass(frozen=True)

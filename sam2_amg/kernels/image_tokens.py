@@ -51,6 +51,13 @@ def load_block_diagonal(pointer, tokens: tl.constexpr):
 
 
 @triton.jit
+def load_point(heads, rows, point, tokens: tl.constexpr):
+    """A point's vectors of two tensors, by head [P, H, T, D] and folded [P, H*T, C], as the loaders above make them."""
+    first = point * HEADS * tokens
+    return load_block_diagonal(heads + first * WIDTH, tokens), load_vectors(rows + first * CHANNELS, tokens)
+
+
+@triton.jit
 def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
     """[BLOCK, ROWS] -> the same, each group of SLOTS columns a softmax over its first `tokens`."""
     grouped = tl.reshape(scores, (BLOCK, HEADS, SLOTS))
@@ -119,6 +126,13 @@ def make_second_keys(
     scores = tl.dot(first.to(folded.dtype), tl.trans(folded), scores, input_precision=PRECISION)  # [BLOCK, ROWS]
     weights = softmax_over_tokens(scores + shift[None, :], tokens, BLOCK)
     return normalise(add_values(first * gain[None, :], weights, values, PRECISION), eps)
+
+
+@triton.jit
+def begin_reading():
+    """The running softmax before the first tile, see `read_tile`: most, total, context."""
+    most = tl.full((ROWS,), float("-inf"), tl.float32)
+    return most, tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS, CHANNELS), tl.float32)
 
 
 @triton.jit

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from triton import knobs
 
-FLOATS = ("torch.float32", "torch.float16", "torch.bfloat16")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def require_kernel_device(tensor: Tensor, name: str) -> None:
@@ -18,15 +19,9 @@ def require_kernel_device(tensor: Tensor, name: str) -> None:
 
 def require_contiguous(tensor: Tensor, name: str, ndim: int) -> None:
     """Raises ValueError unless `tensor` is a contiguous float tensor of `ndim` dimensions."""
-    if tensor.ndim != ndim or str(tensor.dtype) not in FLOATS:
+    if tensor.ndim != ndim or tensor.dtype not in FLOATS:
         raise ValueError(
             f"{name} must be a float tensor of {ndim} dimensions, not {tensor.dtype} {tuple(tensor.shape)}"
         )
     if not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, and has strides {tensor.stride()}")
-
-
-def require_finite(any_not_finite: Tensor) -> None:
-    """Raises ValueError where a kernel has met NaN or infinity among the logits; waits for the kernel."""
-    if bool(any_not_finite.any()):
-        raise ValueError("the logits hold NaN or infinity, so no mask follows from them")

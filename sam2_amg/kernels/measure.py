@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2_amg.kernels.launch import require_contiguous, require_finite, require_kernel_device
+from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
-from sam2_amg.reference.masks import MaskStatistics
+from sam2_amg.reference.masks import MaskStatistics, require_finite
 
 _BLOCK = 128  # columns a program, a lane each
 _ROWS = 128  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
@@ -94,7 +94,7 @@ def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: flo
             logits, found, h, w, height, width, scale_y, scale_x,
             float(threshold + offset), float(threshold), float(threshold - offset), ROWS=_ROWS, BLOCK=_BLOCK,
         )  # fmt: skip
-    require_finite(found[:, 3])
+    require_finite(found[:, 3] == 0)
     sides = torch.tensor([width, height, 0, 0], device=logits.device)
     boxes = (found[:, 4:].long() - sides) * torch.tensor([-1, -1, 1, 1], device=logits.device)
     boxes[:, 2:] -= 1

@@ -52,13 +52,18 @@ def _count(masks: Tensor) -> Tensor:
     return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
 
 
+def require_finite(finite: Tensor) -> None:
+    """Raises ValueError unless all of `finite` (bool) are true: logits that hold NaN or infinity."""
+    if not finite.all():
+        raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
+
+
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStatistics:
     """Measures masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory` bytes.
 
     Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg. Raises ValueError for NaN.
     """
-    if not logits.isfinite().all():
-        raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
+    require_finite(logits.isfinite())
     counts = [torch.empty(3, 0, dtype=torch.int32, device=logits.device)]
     boxes = [torch.empty(0, 4, dtype=torch.int64, device=logits.device)]
     for values in upsampled_in_batches(logits, size, memory):  # [b, H, W]
