@@ -109,6 +109,7 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         repeats=args.repeats,
         startup_only=False,
         result="",
+        profile=args.profile,
     )
     plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
     result["systems"], result["missing"] = measure_all(args.modes, plan)
@@ -155,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=16, help="at each concurrency above 1, at least")
     parser.add_argument("--repeats", type=int, default=5, help="of generate(), an image (default %(default)s)")
     parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
+    parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     parser.add_argument("--again", type=Path, metavar="RESULT", help="make the tables of a result again")

@@ -19,6 +19,18 @@ def _number(value: float | None, digits: int) -> str | None:
     return None if value is None else f"{value:.{digits}f}"
 
 
+def profile_markdown(profiles: dict[str, dict[str, Any]]) -> str:
+    """A table for each system that was profiled."""
+    parts = []
+    for system, found in profiles.items():
+        rows = [
+            [f"`{row['name']}`", row["calls"], f"{row['ms']:.2f}", f"{row['ms'] / found['total_ms']:.1%}"]
+            for row in found["rows"]
+        ]
+        parts += [f"{system}, {found['image']}, {found['total_ms']:.1f} ms:", table(["", "calls", "ms", "share"], rows)]
+    return "\n\n".join(parts)
+
+
 def percentile(http: dict[str, Any], q: int) -> float | None:
     """A percentile, where there are requests enough to speak of one: ten for p90, a hundred for p99."""
     return http[f"p{q}"] if q == 50 or http["requests"] * (100 - q) >= 100 else None
@@ -114,6 +126,9 @@ def to_markdown(result: dict[str, Any]) -> str:
             "clock sees, and stages with a dash had none):",
             stages_table(systems),
         ]
+    profiles = {name: figures["profile"] for name, figures in systems.items() if "profile" in figures}
+    if profiles:
+        parts += ["## Kernels of one generate(), by torch's profiler", profile_markdown(profiles)]
     if result["missing"]:
         parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
     return "\n\n".join(parts) + "\n"

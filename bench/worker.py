@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.utils import counters
 
 from bench.case import Case
 from bench.planted import plant
+from bench.profile import profile_generate
 from bench.systems import SYSTEMS, System
 from bench.timing import StageClock
 from bench.weights import get_model
 from sam2_amg.checkpoints import MODEL_TYPES, default_thresholds
+from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.http import create_app, describe, json_line
@@ -47,6 +48,7 @@ class Job:
     repeats: int
     startup_only: bool
     result: str
+    profile: bool = False
 
 
 def build(job: Job) -> tuple[Generator, StageClock]:
@@ -134,19 +136,24 @@ def main() -> None:
     generator, clock = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)
-    graphs = counters["stats"]["unique_graphs"]
+    compilations = count_compilations()
     serve(job, generator)
     if job.startup_only:
         return
     timing = time_generate(job, generator, clock)
     cuda = job.device == "cuda"
-    result = {
+    result: dict[str, Any] = {
         "points_per_batch": generator.config.points_per_batch,
         "generate": timing,
         "peak_device_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
         "peak_rss_mib": peak_resident_mib(),
-        "recompiles": counters["stats"]["unique_graphs"] - graphs,
+        "recompiles": count_compilations() - compilations,
     }
+    if job.profile:
+        clock.on = False
+        images = {Path(path).name: decode_image(Path(path).read_bytes(), LIMITS) for path in job.images}
+        name, largest = max(images.items(), key=lambda item: item[1].size)
+        result["profile"] = profile_generate(generator, largest, name, cuda)
     Path(job.result).write_text(json.dumps(result))
 
 

@@ -115,7 +115,7 @@ def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config:
     model = deepcopy(demo_model).to(cuda)
     for name in ("dog", "truck", "groceries"):
         image: NDArray[np.uint8] = IMAGES[name]()
-        answers = [build_generator(model, mode, demo_config, cuda).generate(image) for mode in Mode]
+        answers = [build_generator(model, mode, demo_config, cuda).generate(image) for mode in (Mode.BASELINE, Mode.AO)]
         sides = [parse_masks(orjson.dumps(rles_by_name(records))) for records in answers]
         agreement = compare_images(*sides)
         assert agreement.reference_count == agreement.candidate_count >= 20
