@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,9 +42,12 @@ def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
 
 
 class CudaGraph:
-    """A unit captured once and replayed. Its answers lie in the same memory each time, until the next call."""
+    """A unit captured once and replayed. Its answers lie in the same memory each time, until the next call.
 
-    def __init__(self, unit: Unit, examples: Sequence[Tensor]) -> None:
+    Graphs that share a `pool` of memory, and run one after another, use it in turn; their answers stay apart.
+    """
+
+    def __init__(self, unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> None:
         self.inputs = [example.clone() for example in examples]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -53,7 +56,7 @@ class CudaGraph:
                 unit(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=pool):
             self.outputs = unit(*self.inputs)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -73,8 +76,9 @@ def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Uni
     def compile_one(name: str, unit: Unit) -> Unit:
         logger.info("compiling %s for %s ...", name, device.type)
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
-        return settle(compiled, shapes.examples(name, device))
+        return settle(compiled, shapes.examples(name, device), pool)
 
+    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or leave --fast out")
     try:
@@ -84,10 +88,10 @@ def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Uni
         raise StartupError(f"--fast cannot be compiled here ({reason}); leave it out") from error
 
 
-def settle(unit: Unit, examples: Sequence[Tensor]) -> Unit:
+def settle(unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> Unit:
     """Runs a unit once, so that nothing is left to be compiled or loaded; on CUDA the answer replays it as a graph."""
     unit(*examples)
-    return CudaGraph(unit, examples) if examples[0].is_cuda else FixedInputs(unit, examples)
+    return CudaGraph(unit, examples, pool) if examples[0].is_cuda else FixedInputs(unit, examples)
 
 
 def count_compilations() -> int:

@@ -38,14 +38,16 @@ class FixedAttended:
 
 
 class FixedDecoder:
-    """Answers as `FoldedDecoder` does, through units that take `at_once` points at a time and nothing else.
+    """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
 
     Image tokens of all points are kept until the masks are made, in `storage`, and valid until the next call.
     """
 
-    def __init__(self, units: Units, at_once: int, storage: torch.dtype) -> None:
+    def __init__(self, units: Units, points: int, upscaled: int, storage: torch.dtype) -> None:
+        """`points` are what `units.attend` takes, and `upscaled` what `units.upscale` takes."""
         self.units = units
-        self.at_once = at_once
+        self.points = points
+        self.upscaled = upscaled
         self.storage = storage
         self._keys: Tensor | None = None
 
@@ -55,11 +57,11 @@ class FixedDecoder:
 
     def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
         """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
-        padded = F.pad(points, (0, 0, 0, -len(points) % self.at_once))
+        padded = F.pad(points, (0, 0, 0, -len(points) % self.points))
         iou, hyper = [], []
-        for start in range(0, len(padded), self.at_once):
+        for start in range(0, len(padded), self.points):
             some_iou, some_hyper, keys = self.units.attend(
-                padded[start : start + self.at_once].contiguous(), *prepared.tensors()
+                padded[start : start + self.points].contiguous(), *prepared.tensors()
             )
             iou.append(some_iou.clone())  # a unit may answer in the same memory every time
             hyper.append(some_hyper.clone())
@@ -80,11 +82,11 @@ class FixedDecoder:
         side = 4 * square_side(attended.keys.shape[1])
         logits = attended.keys.new_empty(len(kept.point), side, side, dtype=torch.float32)
         image = attended.image
-        for start in range(0, len(points), self.at_once):
-            some = points[start : start + self.at_once]
-            some = F.pad(some, (0, self.at_once - len(some)))
+        for start in range(0, len(points), self.upscaled):
+            some = points[start : start + self.upscaled]
+            some = F.pad(some, (0, self.upscaled - len(some)))
             keys = attended.keys[some].float()
             (masks,) = self.units.upscale(keys, attended.hyper[some], image.children, image.grandchildren)
-            here = ((row >= start) & (row < start + self.at_once)).nonzero()[:, 0]
+            here = ((row >= start) & (row < start + self.upscaled)).nonzero()[:, 0]
             logits[here] = masks[row[here] - start, kept.mask[here]].float()
         return logits

@@ -5,6 +5,7 @@ This file is the prompt tokens' side; `image_side.py` is the image tokens'. Symb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,12 @@ class FoldedDecoder:
     no hypernetwork, and the image's share of layer 1 is computed once, not once a point.
     """
 
-    def __init__(self, model: SAM2Base, upscaling: Upscaling | None = None) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        upscaling: Upscaling | None = None,
+        image_side: Callable[[SAM2Base, Tensor, Upscaling], ImageSide] = PlainImageSide,
+    ) -> None:
         """`upscaling` defaults to `LinearUpscaling`. Raises ValueError for a decoder of another build than SAM 2's."""
         decoder = model.sam_mask_decoder
         if not decoder.use_high_res_features or len(decoder.transformer.layers) != 2:
@@ -57,7 +63,7 @@ class FoldedDecoder:
         self.second_to_tokens = FoldedAttention(second.cross_attn_image_to_token)
         self.final = FoldedAttention(decoder.transformer.final_attn_token_to_image)
         self.upscaling = upscaling or LinearUpscaling(decoder)
-        self.image_side: ImageSide = PlainImageSide(model, self.pe, self.upscaling)
+        self.image_side = image_side(model, self.pe, self.upscaling)
         output_tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if decoder.pred_obj_scores:
             output_tokens.insert(0, decoder.obj_score_token.weight)

@@ -18,6 +18,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
+from sam2_amg.image_side import PlainImageSide
 from sam2_amg.kernels import measure as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.pipeline import MaskGenerator, Stages
@@ -25,6 +26,7 @@ from sam2_amg.prompts import Crop
 from sam2_amg.records import Generator
 from sam2_amg.reference import masks, rle
 from sam2_amg.reference.nms import suppress
+from sam2_amg.split_image_side import SplitImageSide
 from sam2_amg.split_linear import split_linears
 from sam2_amg.units import plain_units, shapes_of
 from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
@@ -32,6 +34,9 @@ from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
+# The fixed shapes of units: points that ask the image at a time, and points whose masks are made. On a GPU many points
+# spare launches, and few upscaled ones memory.
+_UNIT_POINTS = {"cpu": (8, 8), "cuda": (128, 64)}
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
@@ -82,15 +87,16 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
 def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
     """Mode fast: the same network in compiled units of fixed shapes; on a GPU, in CUDA graphs.
 
-    There the encoder's linear layers, where nine tenths of its time go, become split products of float16; `model` is
-    changed by that. Compiles; raises StartupError where it cannot.
+    There the encoder's linear layers, where nine tenths of its time go, and the decoder's image side become split
+    products of float16; `model` is changed by that. Compiles; raises StartupError where it cannot.
     """
-    decoder = FoldedDecoder(model, _upscaling(model, device))
+    image_side = SplitImageSide if device.type == "cuda" else PlainImageSide
+    decoder = FoldedDecoder(model, _upscaling(model, device), image_side)
     if device.type == "cuda":
         split_linears(model.image_encoder)
-    points = _POINTS_PER_BATCH[device.type]  # the fixed shape of the units
+    points, upscaled = _UNIT_POINTS[device.type]
     units = plain_units(model, decoder)
-    units = compile_units(units, shapes_of(units, model.image_size, points), device)
+    units = compile_units(units, shapes_of(units, model.image_size, points, upscaled), device)
     preprocess = PreprocessOnDevice if device.type == "cuda" else Preprocess
     storage = torch.float16 if device.type == "cuda" else torch.float32
     after = mask_stages(config, device)
@@ -101,7 +107,7 @@ def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) 
     return Stages(
         preprocess=preprocess(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, points, storage),
+        decoder=FixedDecoder(units, points, upscaled, storage),
         **after,
     )
 

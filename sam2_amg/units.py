@@ -2,7 +2,7 @@
 
     encode(pixels)                       -> image embedding, high-resolution features
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
-    attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; for `points` points at a time
+    attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; so many points at a time
     upscale(tokens, vectors, features)   -> low-res logits; likewise
 
 `UnitShapes` is the one specification of what goes in; nothing that arrives later changes it.
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -96,8 +96,13 @@ class UnitShapes:
 
     @property
     def points(self) -> int:
-        """How many points `attend` and `upscale` take at a time."""
+        """How many points `attend` takes at a time."""
         return self.attend[0][0]
+
+    @property
+    def upscaled(self) -> int:
+        """How many points `upscale` takes at a time."""
+        return self.upscale[0][0]
 
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
         """Inputs of a unit, zeros."""
@@ -109,8 +114,11 @@ def plain_units(model: SAM2Base, decoder: FoldedDecoder) -> Units:
     return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder).eval(), Upscale(decoder).eval())
 
 
-def shapes_of(units: Units, image_size: int, points: int) -> UnitShapes:
-    """The shapes that plain `units` take for a model's square input and so many points at a time. Runs them once."""
+def shapes_of(units: Units, image_size: int, points: int, upscaled: int) -> UnitShapes:
+    """The shapes that plain `units` take for a model's square input and so many points at a time. Runs three of them.
+
+    `attend` takes `points`, and `upscale` `upscaled` of them.
+    """
     device = next(units.attend.parameters()).device  # type: ignore[attr-defined]
     pixels = torch.zeros(1, 3, image_size, image_size, device=device)
     features = units.encode(pixels)
@@ -119,7 +127,9 @@ def shapes_of(units: Units, image_size: int, points: int) -> UnitShapes:
     _, hyper, keys = units.attend(at, *shared)
     image = SharedImage(*shared)
     inputs = (pixels,), features, (at, *shared), (keys, hyper, image.children, image.grandchildren)
-    return UnitShapes(*(tuple(tuple(x.shape) for x in group) for group in inputs))
+    shapes = UnitShapes(*(tuple(tuple(x.shape) for x in group) for group in inputs))
+    of_keys, of_hyper, *of_features = shapes.upscale
+    return replace(shapes, upscale=((upscaled, *of_keys[1:]), (upscaled, *of_hyper[1:]), *of_features))
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:

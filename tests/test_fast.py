@@ -81,7 +81,7 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     """11 points, 4 at a time: the last batch is filled up, and kept masks are spread over all of them."""
     folded = FoldedDecoder(demo_model)
     units = plain_units(demo_model, folded)
-    fixed = FixedDecoder(units, 4, torch.float32)
+    fixed = FixedDecoder(units, 4, 3, torch.float32)
     pixels = Preprocess(demo_model.image_size, CPU)(photograph("dog"))
     features = FixedEncoder(units)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * 512
@@ -102,7 +102,7 @@ def test_without_a_compiler_it_says_so(demo_model: SAM2Base, monkeypatch: pytest
     monkeypatch.setenv("CXX", "no-such-compiler")
     units = plain_units(demo_model, FoldedDecoder(demo_model))
     with pytest.raises(StartupError, match="there is no g"):
-        compile_units(units, shapes_of(units, demo_model.image_size, 2), CPU)
+        compile_units(units, shapes_of(units, demo_model.image_size, 2, 2), CPU)
 
 
 def test_other_shapes_are_refused() -> None:
@@ -131,8 +131,11 @@ def fast(config: GeneratorConfig, device: torch.device) -> Generator:
 
 
 @pytest.mark.parametrize("name", ["dog", "groceries"])
-def test_fast_finds_what_ao_finds(fast: Generator, demo_model: SAM2Base, config: GeneratorConfig, name: str) -> None:
-    expected = build_generator(demo_model, Mode.AO, config, CPU).generate(photograph(name))
+def test_fast_finds_what_ao_finds(
+    fast: Generator, demo_model: SAM2Base, config: GeneratorConfig, device: torch.device, name: str
+) -> None:
+    model = deepcopy(demo_model).to(device)
+    expected = build_generator(model, Mode.AO, config, device).generate(photograph(name))
     found = fast.generate(photograph(name))
     assert len(found) == len(expected) >= 3
     for record, twin in zip(found, expected, strict=True):

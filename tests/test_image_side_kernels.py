@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,12 @@ from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_side import RecomputedReading
+from sam2_amg.split_image_side import SplitImageSide
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# dtype of the operands -> tolerance, relative to the largest value
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3}
+# dtype of the operands -> tolerance, relative to the largest value; those of float32 do not fit into a GPU's shared
+# memory, and are there to show the algebra
+TOLERANCE = {torch.float16: 5e-3} if torch.cuda.is_available() else {torch.float32: 1e-5, torch.float16: 5e-3}
 
 
 def random_tokens(points: int, tokens: int, random: torch.Generator) -> FoldedTokens:
@@ -61,6 +65,59 @@ def test_recomputed_equals_kept(plain: PlainImageSide, dtype: torch.dtype, point
         assert found.shape == expected.shape == (points, 8 * tokens, 256)
         assert (found - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()
         assert expected.std(dim=0 if points > 1 else 1).max() > 0.01  # contexts differ: this is about something
+
+
+@pytest.mark.parametrize(("points", "tokens"), [(1, 8), (3, 8), (2, 7)])
+@torch.inference_mode()
+def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: int, tokens: int) -> None:
+    """Both updates and both readings, against float64."""
+    random = torch.Generator().manual_seed(points)
+    image = random_image(1024, random)
+    first, second = random_update(points, tokens, random), random_update(points, tokens, random)
+    queries, last = random_tokens(points, tokens, random), random_tokens(points, tokens, random)
+    given = (image, first, queries, second, last)
+    decoder = FoldedDecoder(deepcopy(demo_model).to(DEVICE))
+    sides = [kind(decoder.model, decoder.pe, decoder.upscaling) for kind in (SplitImageSide, PlainImageSide)]
+    answers = [run_through(side, *given) for side in sides]
+    exact = PlainImageSide(decoder.model.double(), decoder.pe.double(), decoder.upscaling)
+    answers.append(run_through(exact, *map(doubled, given)))
+    for found, plain, exact in zip(*answers, strict=True):
+        assert found.shape == plain.shape
+        error, plain_error = ((x.double() - exact).norm() / exact.norm() for x in (found, plain))
+        assert error <= 3 * plain_error + 1e-6
+        assert error < 5e-6
+
+
+def run_through(
+    side: PlainImageSide,
+    image: SharedImage,
+    first: TokenUpdate,
+    queries: FoldedTokens,
+    second: TokenUpdate,
+    last: FoldedTokens,
+) -> tuple[torch.Tensor, ...]:
+    keys_1, context_1 = side.first(image, first, queries)
+    keys_2, context_2 = side.second(image, keys_1, second, last)
+    return keys_1, context_1, keys_2, context_2
+
+
+def doubled(x: Any) -> Any:
+    """The same tensors in float64, in dataclasses of whatever depth."""
+    if isinstance(x, torch.Tensor):
+        return x.double()
+    return type(x)(*(doubled(getattr(x, field.name)) for field in fields(x)))
+
+
+@torch.inference_mode()
+def test_what_kernels_are_not_written_for_is_refused(demo_model: SAM2Base) -> None:
+    random = torch.Generator().manual_seed(0)
+    side = FoldedDecoder(deepcopy(demo_model).to(DEVICE), image_side=SplitImageSide).image_side
+    image, update, queries = random_image(1000, random), random_update(1, 8, random), random_tokens(1, 8, random)
+    with pytest.raises(ValueError, match="1000 x 256 image tokens"):
+        side.first(image, update, queries)
+    image, update, queries = random_image(1024, random), random_update(1, 5, random), random_tokens(1, 5, random)
+    with pytest.raises(ValueError, match="40 vectors"):
+        side.first(image, update, queries)
 
 
 @torch.inference_mode()
