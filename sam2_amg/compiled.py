@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
+from sam2_amg.kernels.upscale import upscale_kernel
 from sam2_amg.units import Unit, Units, UnitShapes, map_units
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,6 @@ def settle(unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> Unit:
 
 def count_compilations() -> int:
     """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
-    kernels = (measure_kernel, edges_kernel)
+    kernels = (measure_kernel, edges_kernel, upscale_kernel)
     variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
     return counters["stats"]["unique_graphs"] + variants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.image_side import SharedImage
-from sam2_amg.units import Units
+from sam2_amg.units import Unit, Units
 from sam2_amg.upscaling import square_side
 
 
@@ -37,17 +38,38 @@ class FixedAttended:
     image: SharedImage
 
 
+class UnitUpscaling:
+    """Masks of kept points by a unit that takes `at_once` points at a time and nothing else."""
+
+    def __init__(self, unit: Unit, at_once: int) -> None:
+        self.unit = unit
+        self.at_once = at_once
+
+    def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
+        """Low-res logits of kept masks, float32 [n, 4h, 4w]; see `KernelUpscaling.masks`."""
+        points, row = kept.point.unique(return_inverse=True)  # [U], [n]
+        side = 4 * square_side(keys.shape[1])
+        logits = keys.new_empty(len(kept.point), side, side, dtype=torch.float32)
+        for start in range(0, len(points), self.at_once):
+            some = points[start : start + self.at_once]
+            some = F.pad(some, (0, self.at_once - len(some)))
+            (masks,) = self.unit(keys[some].float(), hyper[some], children, grandchildren)
+            here = ((row >= start) & (row < start + self.at_once)).nonzero()[:, 0]
+            logits[here] = masks[row[here] - start, kept.mask[here]].float()
+        return logits
+
+
 class FixedDecoder:
     """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
 
     Image tokens of all points are kept until the masks are made, in `storage`, and valid until the next call.
     """
 
-    def __init__(self, units: Units, points: int, upscaled: int, storage: torch.dtype) -> None:
-        """`points` are what `units.attend` takes, and `upscaled` what `units.upscale` takes."""
+    def __init__(self, units: Units, points: int, upscale: Callable[..., Tensor], storage: torch.dtype) -> None:
+        """`points` are what `units.attend` takes; `upscale` is called as `UnitUpscaling` is."""
         self.units = units
         self.points = points
-        self.upscaled = upscaled
+        self.upscale = upscale
         self.storage = storage
         self._keys: Tensor | None = None
 
@@ -78,15 +100,5 @@ class FixedDecoder:
 
     def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""
-        points, row = kept.point.unique(return_inverse=True)  # [U], [n]
-        side = 4 * square_side(attended.keys.shape[1])
-        logits = attended.keys.new_empty(len(kept.point), side, side, dtype=torch.float32)
         image = attended.image
-        for start in range(0, len(points), self.upscaled):
-            some = points[start : start + self.upscaled]
-            some = F.pad(some, (0, self.upscaled - len(some)))
-            keys = attended.keys[some].float()
-            (masks,) = self.units.upscale(keys, attended.hyper[some], image.children, image.grandchildren)
-            here = ((row >= start) & (row < start + self.upscaled)).nonzero()[:, 0]
-            logits[here] = masks[row[here] - start, kept.mask[here]].float()
-        return logits
+        return self.upscale(attended.keys, attended.hyper, image.children, image.grandchildren, kept)

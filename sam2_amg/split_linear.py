@@ -1,37 +1,46 @@
 """Linear layers in float32 accuracy at tensor-core speed: each number as the sum of two of float16.
 
-x = x_hi + x_lo and W = W_hi + W_lo with x_hi = float16(x), x_lo = float16(x - x_hi); then
+x = x_hi + x_lo and W = W_hi + W_lo, where x_hi has the leading 11 bits of x and x_lo the next; then
 
     x W^T ~ x_hi W_hi^T + x_lo W_hi^T + x_hi W_lo^T
 
-which leaves out x_lo W_lo^T, about 2^-22 of the result. The three products are one, of three times the depth, that
+which leaves out x_lo W_lo^T, about 2^-20 of the result. The three products are one, of three times the depth, that
 adds up in float32 (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision").
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
+_LEADING_BITS = -(1 << 13)  # all but the last 13 bits of a float32: what a float16 can hold of its fraction
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 -> (hi, lo), float16, whose sum is x to about 2^-22 of it, or to 2^-25 where |x| is under 2^-3."""
-    hi = x.half()
-    return hi, (x - hi.float()).half()
+    """Float32 -> (hi, lo), float16, whose sum is x to about 2^-21 of it, or to 2^-24 where |x| is under 2^-3.
+
+    Bits are cut off, not rounded by float16: a compiler that fuses `x - x.half().float()` computes it as zero.
+    """
+    hi = (x.view(torch.int32) & _LEADING_BITS).view(torch.float32)
+    return hi.half(), (x - hi).half()
 
 
 class SplitLinear(nn.Module):
-    """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN."""
+    """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN.
+
+    What comes in may be float16, too, and what comes out is of dtype `output`.
+    """
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_hi, W_lo, scaled
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, output: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.output = output
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
         hi, lo = split(weight.T * 2.0**exponent)
@@ -40,11 +49,11 @@ class SplitLinear(nn.Module):
         self.scale = 2.0**-exponent
 
     def forward(self, x: Tensor) -> Tensor:
-        """`linear(x)`, float32."""
-        hi, lo = split(x.flatten(0, -2))
+        """`linear(x)`."""
+        hi, lo = split(x.float().flatten(0, -2))
         y = _product(torch.cat([hi, lo, hi], dim=-1), self.product) * self.scale
         y = y if self.bias is None else y + self.bias
-        return y.unflatten(0, x.shape[:-1])
+        return y.to(self.output).unflatten(0, x.shape[:-1])
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -52,10 +61,10 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
-def split_linears(module: nn.Module) -> None:
-    """Puts a `SplitLinear` in the place of every `nn.Linear` inside `module`."""
+def split_linears(module: nn.Module, halves: Collection[str] = ()) -> None:
+    """Puts a `SplitLinear` in the place of every `nn.Linear` in `module`; those named in `halves` answer float16."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, SplitLinear(child))
+            setattr(module, name, SplitLinear(child, torch.float16 if name in halves else torch.float32))
         else:
-            split_linears(child)
+            split_linears(child, halves)

@@ -13,14 +13,15 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.errors import StartupError
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
-from sam2_amg.image_side import PlainImageSide
 from sam2_amg.kernels import measure as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
+from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.prompts import Crop
 from sam2_amg.records import Generator
@@ -34,9 +35,9 @@ from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
-# The fixed shapes of units: points that ask the image at a time, and points whose masks are made. On a GPU many points
-# spare launches, and few upscaled ones memory.
-_UNIT_POINTS = {"cpu": (8, 8), "cuda": (128, 64)}
+# The fixed shapes of units: on a GPU many points at a time spare launches.
+_CPU_UNIT_POINTS = 8
+_GPU_UNIT_POINTS = 128
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
@@ -85,31 +86,52 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
 
 
 def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    """Mode fast: the same network in compiled units of fixed shapes; on a GPU, in CUDA graphs.
+    """Mode fast: the same network in compiled units of fixed shapes. Compiles; raises StartupError where it cannot."""
+    return (_fast_on_gpu if device.type == "cuda" else _fast_on_cpu)(model, config, device)
 
-    There the encoder's linear layers, where nine tenths of its time go, and the decoder's image side become split
-    products of float16; `model` is changed by that. Compiles; raises StartupError where it cannot.
-    """
-    image_side = SplitImageSide if device.type == "cuda" else PlainImageSide
-    decoder = FoldedDecoder(model, _upscaling(model, device), image_side)
-    if device.type == "cuda":
-        split_linears(model.image_encoder)
-    points, upscaled = _UNIT_POINTS[device.type]
-    units = plain_units(model, decoder)
-    units = compile_units(units, shapes_of(units, model.image_size, points, upscaled), device)
-    preprocess = PreprocessOnDevice if device.type == "cuda" else Preprocess
-    storage = torch.float16 if device.type == "cuda" else torch.float32
-    after = mask_stages(config, device)
-    side = model.image_size // 4
-    some = torch.zeros(1, side, side, device=device)
-    after["measure"](some, (side, side), 0.0, 1.0)  # kernels compile when they are first called
-    after["encode_rle"](some, Crop(0, 0, side, side, layer=0), (side, side), 0.0)
+
+def _fast_on_cpu(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
+    units = plain_units(model, FoldedDecoder(model), upscale=True)
+    units = compile_units(units, shapes_of(units, model.image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS), device)
+    assert units.upscale is not None
+    upscale = UnitUpscaling(units.upscale, _CPU_UNIT_POINTS)
     return Stages(
-        preprocess=preprocess(model.image_size, device),
+        preprocess=Preprocess(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, points, upscaled, storage),
-        **after,
+        decoder=FixedDecoder(units, _CPU_UNIT_POINTS, upscale, torch.float32),
+        **mask_stages(config, device),
     )
+
+
+def _fast_on_gpu(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
+    """Units in CUDA graphs. The encoder's linear layers and the decoder's image side become split products of float16;
+    `model` is changed by that. Queries, keys and values of the encoder are float16, as are the image tokens of kept
+    points, and operands of the upscaling, which in baseline are TF32."""
+    upscaling = KernelUpscaling(model.sam_mask_decoder)
+    decoder = FoldedDecoder(model, upscaling, SplitImageSide)
+    split_linears(model.image_encoder, halves={"qkv"})
+    units = plain_units(model, decoder, upscale=False)
+    units = compile_units(units, shapes_of(units, model.image_size, _GPU_UNIT_POINTS, 0), device)
+    stages = Stages(
+        preprocess=PreprocessOnDevice(model.image_size, device),
+        encode=FixedEncoder(units),
+        decoder=FixedDecoder(units, _GPU_UNIT_POINTS, upscaling.masks, torch.float16),
+        **mask_stages(config, device),
+    )
+    _load_kernels(stages, model.image_size, device)
+    return stages
+
+
+def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None:
+    """Runs what follows the transformer once, so that its kernels, which compile when first called, are there."""
+    pixels = torch.zeros(1, 3, image_size, image_size, device=device)
+    prepared = stages.decoder.prepare(stages.encode(pixels))
+    attended = stages.decoder.attend(prepared, torch.zeros(1, 2, device=device))
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
+    logits = stages.decoder.predict_masks(attended, Kept(zero, zero))
+    size = logits.shape[1], logits.shape[2]
+    stages.measure(logits, size, 0.0, 1.0)
+    stages.encode_rle(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
 
 
 _BUILDERS: dict[Mode, Callable[[SAM2Base, GeneratorConfig, torch.device], Stages]] = {

@@ -3,7 +3,7 @@
     encode(pixels)                       -> image embedding, high-resolution features
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
     attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; so many points at a time
-    upscale(tokens, vectors, features)   -> low-res logits; likewise
+    upscale(tokens, vectors, features)   -> low-res logits; likewise, where no kernel does it
 
 `UnitShapes` is the one specification of what goes in; nothing that arrives later changes it.
 """
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -31,7 +31,7 @@ class Units:
     encode: Unit
     prepare: Unit
     attend: Unit
-    upscale: Unit
+    upscale: Unit | None  # None where a kernel takes its place, whose shapes need not be fixed
 
 
 NAMES = tuple(field.name for field in fields(Units))
@@ -92,32 +92,28 @@ class UnitShapes:
     encode: tuple[tuple[int, ...], ...]
     prepare: tuple[tuple[int, ...], ...]
     attend: tuple[tuple[int, ...], ...]
-    upscale: tuple[tuple[int, ...], ...]
+    upscale: tuple[tuple[int, ...], ...]  # () without such a unit
 
     @property
     def points(self) -> int:
         """How many points `attend` takes at a time."""
         return self.attend[0][0]
 
-    @property
-    def upscaled(self) -> int:
-        """How many points `upscale` takes at a time."""
-        return self.upscale[0][0]
-
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
         """Inputs of a unit, zeros."""
         return tuple(torch.zeros(shape, device=device) for shape in getattr(self, name))
 
 
-def plain_units(model: SAM2Base, decoder: FoldedDecoder) -> Units:
-    """The units as modules in evaluation mode."""
-    return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder).eval(), Upscale(decoder).eval())
+def plain_units(model: SAM2Base, decoder: FoldedDecoder, upscale: bool) -> Units:
+    """The units as modules in evaluation mode; the last one only if wanted."""
+    last = Upscale(decoder).eval() if upscale else None
+    return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder).eval(), last)
 
 
 def shapes_of(units: Units, image_size: int, points: int, upscaled: int) -> UnitShapes:
-    """The shapes that plain `units` take for a model's square input and so many points at a time. Runs three of them.
+    """The shapes that plain `units` take for a model's square input. Runs all but the last of them, once.
 
-    `attend` takes `points`, and `upscale` `upscaled` of them.
+    `attend` takes `points` at a time, and `upscale` `upscaled` of them.
     """
     device = next(units.attend.parameters()).device  # type: ignore[attr-defined]
     pixels = torch.zeros(1, 3, image_size, image_size, device=device)
@@ -126,12 +122,12 @@ def shapes_of(units: Units, image_size: int, points: int, upscaled: int) -> Unit
     at = torch.zeros(points, 2, device=device)
     _, hyper, keys = units.attend(at, *shared)
     image = SharedImage(*shared)
-    inputs = (pixels,), features, (at, *shared), (keys, hyper, image.children, image.grandchildren)
-    shapes = UnitShapes(*(tuple(tuple(x.shape) for x in group) for group in inputs))
-    of_keys, of_hyper, *of_features = shapes.upscale
-    return replace(shapes, upscale=((upscaled, *of_keys[1:]), (upscaled, *of_hyper[1:]), *of_features))
+    some = (keys[:1].expand(upscaled, -1, -1), hyper[:1].expand(upscaled, -1, -1), image.children, image.grandchildren)
+    inputs = (pixels,), features, (at, *shared), some if units.upscale else ()
+    return UnitShapes(*(tuple(tuple(x.shape) for x in group) for group in inputs))
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:
-    """Each unit changed, by its name."""
-    return Units(*(change(name, getattr(units, name)) for name in NAMES))
+    """Each unit that is there changed, by its name."""
+    found = ((name, getattr(units, name)) for name in NAMES)
+    return Units(*(unit and change(name, unit) for name, unit in found))

@@ -21,7 +21,7 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.errors import StartupError
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.records import Generator
@@ -80,8 +80,9 @@ def test_preprocessing_on_the_device_agrees(size: tuple[int, int]) -> None:
 def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     """11 points, 4 at a time: the last batch is filled up, and kept masks are spread over all of them."""
     folded = FoldedDecoder(demo_model)
-    units = plain_units(demo_model, folded)
-    fixed = FixedDecoder(units, 4, 3, torch.float32)
+    units = plain_units(demo_model, folded, upscale=True)
+    assert units.upscale is not None
+    fixed = FixedDecoder(units, 4, UnitUpscaling(units.upscale, 3), torch.float32)
     pixels = Preprocess(demo_model.image_size, CPU)(photograph("dog"))
     features = FixedEncoder(units)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * 512
@@ -100,7 +101,7 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
 @torch.inference_mode()
 def test_without_a_compiler_it_says_so(demo_model: SAM2Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    units = plain_units(demo_model, FoldedDecoder(demo_model))
+    units = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True)
     with pytest.raises(StartupError, match="there is no g"):
         compile_units(units, shapes_of(units, demo_model.image_size, 2, 2), CPU)
 

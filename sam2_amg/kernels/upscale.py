@@ -1,0 +1,108 @@
+"""Image tokens of kept masks -> their low-res logits, in one kernel: nothing between the two touches memory.
+
+A token becomes 2 x 2 children by the first transposed convolution, each of them 2 x 2 by the second, with LayerNorm,
+GELU and high-resolution features in between; the products of what they are with mask vectors are logits. Operands of
+the two convolutions are float16, whose fraction is as long as that of TF32, in which torch lets cuDNN run them in
+baseline; all sums, and the last product, are float32's. Twin: `LinearUpscaling` in `upscaling.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from torch import Tensor
+
+from sam2_amg.decoder import Kept
+from sam2_amg.kernels.image_attention import split, split_dot
+from sam2_amg.kernels.image_tokens import CHANNELS
+from sam2_amg.kernels.launch import require_kernel_device
+from sam2_amg.upscaling import LinearUpscaling, square_side
+
+CHILD = tl.constexpr(64)  # channels of a child
+GRANDCHILD = tl.constexpr(32)  # channels of a child's child
+FOUR = tl.constexpr(128)  # of the four children of one
+MASKS = tl.constexpr(3)
+LAUNCH = {"BLOCK": 64, "num_warps": 4, "num_stages": 1}
+
+
+@triton.jit
+def gelu(x):
+    """x times the normal distribution's function."""
+    return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
+def load_mask_vectors(pointer):
+    """A point's mask vectors [GRANDCHILD, MASKS] -> [FOUR, 16]: column 4 g + m is mask m's, in the rows of pixel g."""
+    row, column = tl.arange(0, FOUR), tl.arange(0, 16)
+    own = (row // GRANDCHILD)[:, None] == (column // 4)[None, :]
+    mask = column % 4
+    place = (row % GRANDCHILD)[:, None] * MASKS + mask[None, :]
+    return tl.load(pointer + place, mask=own & (mask < MASKS)[None, :], other=0.0)
+
+
+@triton.jit
+def upscale_kernel(
+    keys, points, rows, hyper, children, grandchildren, first, second, gain, bias, eps, logits,
+    SIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A tile of BLOCK image tokens of a point; `rows` [U, MASKS] say where each mask goes, -1 for nowhere."""
+    point = tl.load(points + tl.program_id(0))
+    n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
+    tile = tl.load(keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS + channel[None, :]).to(tl.float16)
+    vectors_high, vectors_low = split(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
+    gains, biases = tl.load(gain + small), tl.load(bias + small)
+    weights = tl.load(second + small[:, None] * FOUR + four[None, :])
+    column = tl.arange(0, 16)
+    pixel, mask = column // 4, column % 4
+    row = tl.load(rows + tl.program_id(0) * MASKS + mask, mask=mask < MASKS, other=-1).to(tl.int64)
+    for child in range(4):
+        widen = tl.load(first + channel[:, None] * (4 * CHILD) + child * CHILD + small[None, :])
+        x = tl.dot(tile, widen)  # [BLOCK, CHILD]
+        x += tl.load(children + (n * 4 + child)[:, None] * CHILD + small[None, :])
+        x -= (tl.sum(x, 1) / CHILD)[:, None]
+        x *= tl.rsqrt(tl.sum(x * x, 1) / CHILD + eps)[:, None]
+        x = gelu(x * gains[None, :] + biases[None, :])
+        x = tl.dot(x.to(tl.float16), weights)  # [BLOCK, FOUR]
+        x = gelu(x + tl.load(grandchildren + (n * 4 + child)[:, None] * FOUR + four[None, :]))
+        high, low = split(x)
+        found = split_dot(high, low, vectors_high, vectors_low, tl.zeros((BLOCK, 16), tl.float32), True)
+        y = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
+        x_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
+        place = row[None, :] * (16 * SIDE * SIDE) + y * (4 * SIDE) + x_
+        tl.store(logits + place, found, mask=(row >= 0)[None, :])
+
+
+class KernelUpscaling(LinearUpscaling):
+    """`LinearUpscaling` whose masks of kept points can be made in one kernel."""
+
+    def __init__(self, decoder: MaskDecoder) -> None:
+        super().__init__(decoder)
+        self.operands = self.first.half().contiguous(), self.second.half().contiguous()
+        if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
+            raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
+
+    def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
+        """Low-res logits of kept masks, float32 [n, 4h, 4w].
+
+        `keys` are [P, N, C], float16 or float32, `hyper` float32 [P, C/8, 3], both of all points; features as
+        `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
+        """
+        require_kernel_device(keys, "keys")
+        side = square_side(keys.shape[1])
+        if keys.shape[1] % LAUNCH["BLOCK"]:
+            raise ValueError(f"the upscaling kernel takes tiles of {LAUNCH['BLOCK']} image tokens, not {keys.shape[1]}")
+        count = len(kept.point)
+        logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
+        points, of_point = kept.point.unique(return_inverse=True)  # [U], [n]
+        rows = torch.full((len(points), int(MASKS)), -1, device=keys.device)
+        rows[of_point, kept.mask] = torch.arange(count, device=keys.device)
+        if count > 0:
+            upscale_kernel[(len(points), keys.shape[1] // LAUNCH["BLOCK"])](
+                keys, points, rows, hyper, children, grandchildren, *self.operands,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, **LAUNCH,
+            )  # fmt: skip
+        return logits

@@ -1,0 +1,59 @@
+"""Masks of kept points in one kernel against the plain sum."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from sam2_amg.decoder import Kept
+from sam2_amg.encoder import ImageFeatures
+from sam2_amg.kernels.upscale import KernelUpscaling
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:
+    random = torch.Generator().manual_seed(points)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random).to(DEVICE)
+
+    features = ImageFeatures(
+        normal(1, 256, side, side), (normal(1, 32, 4 * side, 4 * side), normal(1, 64, 2 * side, 2 * side))
+    )
+    return normal(points, side * side, 256), normal(points, 32, 3), features
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("point", "mask"), [([0, 0, 0, 2, 1], [0, 1, 2, 1, 0]), ([2], [2]), ([1, 0], [1, 1]), ([], [])], ids=str
+)
+@torch.inference_mode()
+def test_kernel_equals_the_plain_sum(
+    demo_model: SAM2Base, dtype: torch.dtype, point: list[int], mask: list[int]
+) -> None:
+    """Operands have 11 bits: within a thousandth of the largest logit, and nearer on average."""
+    upscaling = KernelUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder)
+    keys, hyper, features = random_case(3, 16)
+    kept = Kept(*(torch.tensor(index, dtype=torch.int64, device=DEVICE) for index in (point, mask)))
+    arranged = upscaling.arrange(features)
+    expected = upscaling(keys, hyper, *arranged)[kept.point, kept.mask]
+    found = upscaling.masks(keys.to(dtype), hyper, *arranged, kept)
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape == (len(point), 64, 64)
+    if point:
+        assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+        assert (found - expected).norm() < 5e-4 * expected.norm()
+
+
+@torch.inference_mode()
+def test_other_numbers_of_tokens_are_refused(demo_model: SAM2Base) -> None:
+    upscaling = KernelUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder)
+    keys, hyper, features = random_case(1, 6)
+    none = Kept(*(torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2)))
+    with pytest.raises(ValueError, match="tiles of 64 image tokens, not 36"):
+        upscaling.masks(keys, hyper, *upscaling.arrange(features), none)
