@@ -56,7 +56,7 @@ def draw_scenes(count: int, folder: Path) -> list[Path]:
 def _draw_scene(index: int, path: Path) -> None:
     torch.set_num_threads(1)  # there is a process for each core
     part = path.with_suffix(".part")
-    Image.fromarray(scene(index)).save(part, "JPEG", quality=92)
+    Image.fromarray(scene(index)).save(part, "JPEG", quality=75)
     part.replace(path)  # what has the name is whole, whenever drawing is interrupted
 
 

@@ -11,7 +11,6 @@ adds up in float32 (Markidis et al. 2018, "NVIDIA tensor core programmability, p
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +29,13 @@ def split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SplitLinear(nn.Module):
-    """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN.
-
-    What comes in may be float16, too, and what comes out is of dtype `output`.
-    """
+    """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN."""
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_hi, W_lo, scaled
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, output: torch.dtype = torch.float32) -> None:
+    def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.output = output
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
         hi, lo = split(weight.T * 2.0**exponent)
@@ -49,11 +44,11 @@ class SplitLinear(nn.Module):
         self.scale = 2.0**-exponent
 
     def forward(self, x: Tensor) -> Tensor:
-        """`linear(x)`."""
-        hi, lo = split(x.float().flatten(0, -2))
+        """`linear(x)`, float32."""
+        hi, lo = split(x.flatten(0, -2))
         y = _product(torch.cat([hi, lo, hi], dim=-1), self.product) * self.scale
         y = y if self.bias is None else y + self.bias
-        return y.to(self.output).unflatten(0, x.shape[:-1])
+        return y.unflatten(0, x.shape[:-1])
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -61,10 +56,10 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
-def split_linears(module: nn.Module, halves: Collection[str] = ()) -> None:
-    """Puts a `SplitLinear` in the place of every `nn.Linear` in `module`; those named in `halves` answer float16."""
+def split_linears(module: nn.Module) -> None:
+    """Puts a `SplitLinear` in the place of every `nn.Linear` inside `module`."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, SplitLinear(child, torch.float16 if name in halves else torch.float32))
+            setattr(module, name, SplitLinear(child))
         else:
-            split_linears(child, halves)
+            split_linears(child)

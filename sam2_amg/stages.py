@@ -27,8 +27,8 @@ from sam2_amg.prompts import Crop
 from sam2_amg.records import Generator
 from sam2_amg.reference import masks, rle
 from sam2_amg.reference.nms import suppress
+from sam2_amg.split_encoder import split_encoder
 from sam2_amg.split_image_side import SplitImageSide
-from sam2_amg.split_linear import split_linears
 from sam2_amg.units import plain_units, shapes_of
 from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
@@ -104,12 +104,12 @@ def _fast_on_cpu(model: SAM2Base, config: GeneratorConfig, device: torch.device)
 
 
 def _fast_on_gpu(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    """Units in CUDA graphs. The encoder's linear layers and the decoder's image side become split products of float16;
-    `model` is changed by that. Queries, keys and values of the encoder are float16, as are the image tokens of kept
-    points, and operands of the upscaling, which in baseline are TF32."""
+    """Units in CUDA graphs. The encoder's linear layers and attention and the decoder's image side become products of
+    split float16; `model` is changed by that. Operands of the upscaling, which in baseline are TF32, are float16, and
+    so are the image tokens that are kept for it."""
     upscaling = KernelUpscaling(model.sam_mask_decoder)
     decoder = FoldedDecoder(model, upscaling, SplitImageSide)
-    split_linears(model.image_encoder, halves={"qkv"})
+    split_encoder(model.image_encoder)
     units = plain_units(model, decoder, upscale=False)
     units = compile_units(units, shapes_of(units, model.image_size, _GPU_UNIT_POINTS, 0), device)
     stages = Stages(

@@ -15,11 +15,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.library import triton_op, wrap_triton
-from triton import knobs
+from torch.library import triton_op
 
 from sam2_amg.kernels.image_tokens import CHANNELS, HEADS, ROWS, SLOTS, load_vectors, normalise, softmax_over_tokens
-from sam2_amg.kernels.launch import require_kernel_device
+from sam2_amg.kernels.launch import launcher, require_kernel_device
 
 UPDATE_LAUNCH = {"BLOCK": 64, "PARTS": 8, "num_warps": 8, "num_stages": 1}
 READ_LAUNCH = {"BLOCK": 32, "PARTS": 4, "num_warps": 4, "num_stages": 1}
@@ -129,11 +128,6 @@ def _check(keys: Tensor, scores: Tensor, folded: Tensor) -> None:
     assert scores.shape == (int(HEADS), len(folded) * rows // int(HEADS), pixels)
 
 
-def _launcher(kernel: triton.JITFunction) -> triton.JITFunction:
-    """The kernel as a graph can hold it; the interpreter has no graphs."""
-    return kernel if knobs.runtime.interpret else wrap_triton(kernel)
-
-
 @triton_op("sam2_amg::update_keys", mutates_args={})
 def update_keys(
     keys: Tensor,
@@ -155,7 +149,7 @@ def update_keys(
     points, rows, _ = values.shape
     pixels, channels = keys.shape[-2:]
     updated = keys.new_empty(points, pixels, channels)
-    _launcher(update_kernel)[(points, UPDATE_LAUNCH["PARTS"])](
+    launcher(update_kernel)[(points, UPDATE_LAUNCH["PARTS"])](
         keys, scores, folded, values, gain, bias, eps, updated, pixels * channels if keys.ndim == 3 else 0, points,
         PIXELS=pixels, TOKENS=rows // int(HEADS), ASK=ask, SPLIT=split, **UPDATE_LAUNCH,
     )  # fmt: skip
@@ -170,7 +164,7 @@ def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tup
     parts = READ_LAUNCH["PARTS"]
     context = keys.new_empty(points, parts, rows, channels)
     most, total = keys.new_empty(points, parts, rows), keys.new_empty(points, parts, rows)
-    _launcher(read_kernel)[(points, parts)](
+    launcher(read_kernel)[(points, parts)](
         keys, scores, folded, context, most, total, points,
         PIXELS=keys.shape[1], TOKENS=rows // int(HEADS), SPLIT=split, **READ_LAUNCH,
     )  # fmt: skip

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import triton
 from torch import Tensor
+from torch.library import wrap_triton
 from triton import knobs
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -25,3 +29,8 @@ def require_contiguous(tensor: Tensor, name: str, ndim: int) -> None:
         )
     if not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, and has strides {tensor.stride()}")
+
+
+def launcher(kernel: triton.JITFunction) -> Any:
+    """The kernel as a compiled graph can hold it, to be called inside a `triton_op`; the interpreter has no graphs."""
+    return kernel if knobs.runtime.interpret else wrap_triton(kernel)

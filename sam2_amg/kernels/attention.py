@@ -1,0 +1,81 @@
+"""Attention in float32 accuracy at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention"), its
+products split as in `split_linear.py`. Twin: `F.scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op
+
+from sam2_amg.kernels.image_attention import split, split_dot
+from sam2_amg.kernels.launch import launcher, require_kernel_device
+
+_BLOCK = 64  # queries, and keys, of a program at a time
+_FEW = 16  # the same where there are no more keys than that
+_WIDEST = 128  # channels a head
+
+
+@triton.jit
+def load_tile(pointer, row, length, stride, channel, width):
+    """Rows of a head [L, D], zeros beyond: [BLOCK, WIDE]"""
+    real = (row < length)[:, None] & (channel < width)[None, :]
+    return tl.load(pointer + row[:, None] * stride + channel[None, :], mask=real, other=0.0)
+
+
+@triton.jit
+def attention_kernel(
+    q, k, v, out, heads, queries, width, scale,
+    q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
+    KEYS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A program answers BLOCK queries of one head of one image (or window)."""
+    image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    channel = tl.arange(0, WIDE)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    asked = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
+    asked_high, asked_low = split(asked * scale)
+    k += image * k_image + head * k_head
+    v += image * v_image + head * v_head
+    most = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    sum = tl.zeros((BLOCK, WIDE), tl.float32)
+    for start in range(0, KEYS, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        high, low = split(load_tile(k, n, KEYS, k_row, channel, width))
+        score = tl.zeros((BLOCK, BLOCK), tl.float32)
+        score = split_dot(asked_high, asked_low, tl.trans(high), tl.trans(low), score, True)
+        score = tl.where((n < KEYS)[None, :], score, float("-inf"))
+        now = tl.maximum(most, tl.max(score, 1))
+        shrink = tl.exp(most - now)
+        weights = tl.exp(score - now[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        weights_high, weights_low = split(weights)
+        high, low = split(load_tile(v, n, KEYS, v_row, channel, width))
+        sum = split_dot(weights_high, weights_low, high, low, sum * shrink[:, None], True)
+        most = now
+    place = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
+    tl.store(out + place, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
+
+
+@triton_op("sam2_amg::split_attention", mutates_args={})
+def split_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], float32, channels side by side: [B, L, H, D].
+
+    Raises ValueError for other devices and for heads of more than 128 channels.
+    """
+    require_kernel_device(q, "queries")
+    images, queries, heads, width = q.shape
+    if width > _WIDEST or any(x.dtype != torch.float32 or x.stride(3) != 1 for x in (q, k, v)):
+        raise ValueError(f"written for float32 heads of at most {_WIDEST} contiguous channels, not {width}")
+    out = q.new_empty(images, queries, heads, width)
+    few = k.shape[1] <= _FEW
+    block = _FEW if few else _BLOCK
+    launcher(attention_kernel)[(triton.cdiv(queries, block), images * heads)](
+        q, k, v, out, heads, queries, width, width**-0.5,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), BLOCK=block, num_warps=1 if few else 4, num_stages=1,
+    )  # fmt: skip
+    return out
