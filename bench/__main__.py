@@ -4,6 +4,8 @@ python -m bench                                          the demo model on 20 dr
 python -m bench checkpoints large --images paths.txt     a checkpoint on your own photographs
 python -m bench --model_type large --weights seeded --planted --images demo/photographs
                                                          a size without its checkpoint, with planted masks
+python -m bench --accuracy --scenes 500 --modes baseline fast --shards 4
+                                                         agreement over many images, nothing timed
 python -m bench --numerics                               signal-to-noise ratios, without masks
 python -m bench --again results/modes-demo-....json      the tables again, from the lists that are kept
 python -m bench --draw_only                              the scenes alone, to be carried to another machine
@@ -22,6 +24,7 @@ from typing import Any
 
 import torch
 
+from bench.accuracy import accuracy_markdown, collect_answers
 from bench.images import draw_scenes, find_images
 from bench.lists import find_list
 from bench.numerics import measure_numerics, numerics_markdown
@@ -69,6 +72,11 @@ def add_accuracy(result: dict[str, Any], lists: Path) -> None:
             figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
 
 
+def page_of(result: dict[str, Any]) -> str:
+    """The Markdown of a result."""
+    return {"numerics": numerics_markdown, "accuracy": accuracy_markdown}.get(result["what"], to_markdown)(result)
+
+
 def write(result: dict[str, Any], folder: Path) -> None:
     """Writes JSON, Markdown and, where something was measured, plots. Nothing measured never replaces a result."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +85,9 @@ def write(result: dict[str, Any], folder: Path) -> None:
         print(f"Nothing was measured ({result['missing']}); {stem}.json stays as it is.", file=sys.stderr)
         return
     Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-    page = numerics_markdown(result) if result["what"] == "numerics" else to_markdown(result)
+    page = page_of(result)
     Path(f"{stem}.md").write_text(page)
-    if result.get("systems"):
+    if result.get("systems") and result["what"] != "accuracy":
         draw(result, Path(f"{stem}.png"))
     print(page)
     print(f"Written: {stem}.json and .md", file=sys.stderr)
@@ -88,8 +96,11 @@ def write(result: dict[str, Any], folder: Path) -> None:
 def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Runs the systems that the command line names."""
     images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.scenes_folder)
+    if args.accuracy and not args.images:
+        images += find_images(DEMO_DIR / "photographs")
+    what = "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded"
     result: dict[str, Any] = {
-        "what": "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded",
+        "what": "accuracy" if args.accuracy else what,
         "model": args.model_type,
         "command": command,
         "machine": machine(args.device),
@@ -111,9 +122,13 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         result="",
         profile=args.profile,
     )
-    plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
-    result["systems"], result["missing"] = measure_all(args.modes, plan)
-    result["summary"] = summary(result, args)
+    if args.accuracy:
+        result["systems"], result["missing"] = collect_answers(args.modes, job, args.shards, lists)
+        result["summary"] = accuracy_summary(result, args)
+    else:
+        plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
+        result["systems"], result["missing"] = measure_all(args.modes, plan)
+        result["summary"] = summary(result, args)
     add_accuracy(result, lists)
     return result
 
@@ -130,6 +145,17 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
         f"with empty compile caches, a second start, one image to warm up, every image once over HTTP from one client, "
         f"at least {args.requests} requests at each higher concurrency, and then generate() {args.repeats} times an "
         f"image without HTTP. Times over HTTP are of /upload_rle."
+    )
+
+
+def accuracy_summary(result: dict[str, Any], args: argparse.Namespace) -> str:
+    """What was compared, in words."""
+    host = result["machine"]
+    drawn = f"{args.scenes} drawn scenes, 480 x 360 to 1920 x 1080, and the demo's photographs"
+    return (
+        f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Weights: "
+        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. Every image once over "
+        f"HTTP; modes run at the same time, each in {args.shards} processes, so nothing is timed."
     )
 
 
@@ -158,6 +184,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
     parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
+    parser.add_argument("--accuracy", action="store_true", help="agreement alone: every mode at once, nothing is timed")
+    parser.add_argument("--shards", type=int, default=1, help="with --accuracy: processes a mode (default %(default)s)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     parser.add_argument("--again", type=Path, metavar="RESULT", help="make the tables of a result again")
     return parser
@@ -173,8 +201,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--device cuda: torch finds no CUDA device here")
     if args.again and not args.again.is_file():
         parser.error(f"--again {args.again}: there is no such file")
-    if min(args.scenes, args.repeats, args.points_per_side, *args.concurrency) < 1:
-        parser.error("--scenes, --repeats, --points_per_side and --concurrency must be at least 1")
+    if min(args.scenes, args.repeats, args.points_per_side, args.shards, *args.concurrency) < 1:
+        parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
 
 
 def main(arguments: list[str]) -> int:

@@ -51,8 +51,8 @@ class Job:
     profile: bool = False
 
 
-def build(job: Job) -> tuple[Generator, StageClock]:
-    """The system's generator, and the clock that is in it."""
+def build(job: Job) -> tuple[Generator, StageClock, int]:
+    """The system's generator, the clock that is in it, and how many bytes of planted outputs lie on the device."""
     device = torch.device(job.device)
     model = get_model(job.weights, Path(job.directory), job.model_type, device)
     thresholds = {} if job.planted else default_thresholds(MODEL_TYPES[job.model_type])
@@ -60,7 +60,7 @@ def build(job: Job) -> tuple[Generator, StageClock]:
     planted = plant(job.points_per_side, model.image_size // 4, device) if job.planted else None
     clock = StageClock(device)
     case = Case(model, job.model_type, config, device, clock, planted)
-    return SYSTEMS[job.system].build(case), clock
+    return SYSTEMS[job.system].build(case), clock, planted.nbytes if planted else 0
 
 
 def describe_peer(system: System, info: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def peak_resident_mib() -> int:
 def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
-    generator, clock = build(job)
+    generator, clock, ballast = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)
     compilations = count_compilations()
@@ -145,7 +145,8 @@ def main() -> None:
     result: dict[str, Any] = {
         "points_per_batch": generator.config.points_per_batch,
         "generate": timing,
-        "peak_device_mib": round(torch.cuda.max_memory_allocated() / 2**20) if cuda else None,
+        "peak_device_mib": round((torch.cuda.max_memory_allocated() - ballast) / 2**20) if cuda else None,
+        "held_device_mib": round((torch.cuda.max_memory_reserved() - ballast) / 2**20) if cuda else None,
         "peak_rss_mib": peak_resident_mib(),
         "recompiles": count_compilations() - compilations,
     }

@@ -8,7 +8,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2_amg.kernels.attention import attention_kernel
+from sam2_amg.kernels import attention
 from sam2_amg.kernels.image_attention import READ_LAUNCH, UPDATE_LAUNCH, read_kernel, update_kernel
 from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import measure_kernel
@@ -79,9 +79,8 @@ def compile_split_products() -> None:
     for ask in (False, True):
         check(compile_kernel(update_kernel, types, **parts_of({**shape, "ASK": ask, **UPDATE_LAUNCH})))
     check(compile_kernel(read_kernel, types, **parts_of({**shape, **READ_LAUNCH})))
-    for keys, block, warps in ((16, 16, 1), (4096, 64, 4)):
-        options = {"KEYS": keys, "WIDE": 128, "BLOCK": block, "num_warps": warps, "num_stages": 1}
-        check(compile_kernel(attention_kernel, types, **parts_of(options)))
+    for keys, launch in ((16, attention.SMALL_LAUNCH), (4096, attention.LAUNCH)):
+        check(compile_kernel(attention.attention_kernel, types, **parts_of({"KEYS": keys, "WIDE": 128, **launch})))
     types |= {"keys": "*fp16", "first": "*fp16", "second": "*fp16", "points": "*i64", "rows": "*i64"}
     check(compile_kernel(upscale_kernel, types, **parts_of({"SIDE": 64, **LAUNCH})))
 

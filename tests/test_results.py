@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bench.__main__ import add_accuracy
+from bench.__main__ import add_accuracy, page_of
 from bench.lists import find_list, keep_list
-from bench.numerics import numerics_markdown
-from bench.tables import to_markdown
 
 RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
 LISTS = ROOT / "results" / "lists"
@@ -21,8 +19,7 @@ LISTS = ROOT / "results" / "lists"
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_pages_are_made_of_figures(path: Path) -> None:
     result = json.loads(path.read_text())
-    page = numerics_markdown(result) if result["what"] == "numerics" else to_markdown(result)
-    assert path.with_suffix(".md").read_text() == page
+    assert path.with_suffix(".md").read_text() == page_of(result)
 
 
 @pytest.mark.parametrize(

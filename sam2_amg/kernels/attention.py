@@ -13,8 +13,9 @@ from torch.library import triton_op
 from sam2_amg.kernels.image_attention import split, split_dot
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 
-_BLOCK = 64  # queries, and keys, of a program at a time
-_FEW = 16  # the same where there are no more keys than that
+# Queries, and keys, of a program at a time: of images and large windows, and of windows of 16 tokens.
+LAUNCH = {"BLOCK": 64, "num_warps": 8, "num_stages": 1}
+SMALL_LAUNCH = {"BLOCK": 16, "num_warps": 1, "num_stages": 1}
 _WIDEST = 128  # channels a head
 
 
@@ -71,11 +72,10 @@ def split_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if width > _WIDEST or any(x.dtype != torch.float32 or x.stride(3) != 1 for x in (q, k, v)):
         raise ValueError(f"written for float32 heads of at most {_WIDEST} contiguous channels, not {width}")
     out = q.new_empty(images, queries, heads, width)
-    few = k.shape[1] <= _FEW
-    block = _FEW if few else _BLOCK
-    launcher(attention_kernel)[(triton.cdiv(queries, block), images * heads)](
+    launch = SMALL_LAUNCH if k.shape[1] <= SMALL_LAUNCH["BLOCK"] else LAUNCH
+    launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]), images * heads)](
         q, k, v, out, heads, queries, width, width**-0.5,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), BLOCK=block, num_warps=1 if few else 4, num_stages=1,
+        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), **launch,
     )  # fmt: skip
     return out
