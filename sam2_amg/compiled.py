@@ -49,6 +49,7 @@ class CudaGraph:
     """
 
     def __init__(self, unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> None:
+        self.unit = unit  # a graph knows where weights lie, and does not keep them there
         self.inputs = [example.clone() for example in examples]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -62,15 +62,14 @@ class UnitUpscaling:
 class FixedDecoder:
     """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
 
-    Image tokens of all points are kept until the masks are made, in `storage`, and valid until the next call.
+    Image tokens of all points are kept until the masks are made, and valid until the next call.
     """
 
-    def __init__(self, units: Units, points: int, upscale: Callable[..., Tensor], storage: torch.dtype) -> None:
+    def __init__(self, units: Units, points: int, upscale: Callable[..., Tensor]) -> None:
         """`points` are what `units.attend` takes; `upscale` is called as `UnitUpscaling` is."""
         self.units = units
         self.points = points
         self.upscale = upscale
-        self.storage = storage
         self._keys: Tensor | None = None
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
@@ -95,7 +94,7 @@ class FixedDecoder:
     def _store(self, keys: Tensor, start: int, count: int) -> None:
         if self._keys is None or len(self._keys) < count:
             self._keys = None  # before the new one is allocated
-            self._keys = keys.new_empty(count, *keys.shape[1:], dtype=self.storage)
+            self._keys = keys.new_empty(count, *keys.shape[1:])
         self._keys[start : start + len(keys)] = keys
 
     def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:

@@ -1,10 +1,10 @@
 """Linear layers in float32 accuracy at tensor-core speed: each number as the sum of two of float16.
 
-x = x_hi + x_lo and W = W_hi + W_lo, where x_hi has the leading 11 bits of x and x_lo the next; then
+x = x_hi + x_lo and W = W_hi + W_lo with x_hi = float16(x), x_lo = float16(x - x_hi); then
 
     x W^T ~ x_hi W_hi^T + x_lo W_hi^T + x_hi W_lo^T
 
-which leaves out x_lo W_lo^T, about 2^-20 of the result. The three products are one, of three times the depth, that
+which leaves out x_lo W_lo^T, about 2^-22 of the result. The three products are one, of three times the depth, that
 adds up in float32 (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision").
 """
 
@@ -15,17 +15,18 @@ import math
 import torch
 from torch import Tensor, nn
 
-_LEADING_BITS = -(1 << 13)  # all but the last 13 bits of a float32: what a float16 can hold of its fraction
+from sam2_amg.kernels.split_rows import split_rows
+
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 -> (hi, lo), float16, whose sum is x to about 2^-21 of it, or to 2^-24 where |x| is under 2^-3.
+    """Float32 -> (hi, lo), float16, whose sum is x to about 2^-22 of it, or to 2^-25 where |x| is under 2^-3.
 
-    Bits are cut off, not rounded by float16: a compiler that fuses `x - x.half().float()` computes it as zero.
+    Not to be compiled: a compiler that fuses the casts computes `x - hi.float()` as zero. `split_rows` is for that.
     """
-    hi = (x.view(torch.int32) & _LEADING_BITS).view(torch.float32)
-    return hi.half(), (x - hi).half()
+    hi = x.half()
+    return hi, (x - hi.float()).half()
 
 
 class SplitLinear(nn.Module):
@@ -45,15 +46,17 @@ class SplitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`linear(x)`, float32."""
-        hi, lo = split(x.flatten(0, -2))
-        y = _product(torch.cat([hi, lo, hi], dim=-1), self.product) * self.scale
+        y = _product(x.flatten(0, -2), self.product) * self.scale
         y = y if self.bias is None else y + self.bias
         return y.unflatten(0, x.shape[:-1])
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Float16 matrices -> float32. CPUs have no such product; there, float32 ones of the same numbers are exact."""
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
+def _product(x: Tensor, product: Tensor) -> Tensor:
+    """Rows [N, K] times [3 K, M], float32. CPUs have no such product; there float32 ones, of the same halves, are exact."""
+    if x.is_cuda:
+        return torch.mm(split_rows(x), product, out_dtype=torch.float32)
+    hi, lo = split(x)
+    return torch.cat([hi, lo, hi], dim=-1).float() @ product.float()
 
 
 def split_linears(module: nn.Module) -> None:

@@ -98,7 +98,7 @@ def _fast_on_cpu(model: SAM2Base, config: GeneratorConfig, device: torch.device)
     return Stages(
         preprocess=Preprocess(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, _CPU_UNIT_POINTS, upscale, torch.float32),
+        decoder=FixedDecoder(units, _CPU_UNIT_POINTS, upscale),
         **mask_stages(config, device),
     )
 
@@ -110,12 +110,12 @@ def _fast_on_gpu(model: SAM2Base, config: GeneratorConfig, device: torch.device)
     upscaling = KernelUpscaling(model.sam_mask_decoder)
     decoder = FoldedDecoder(model, upscaling, SplitImageSide)
     split_encoder(model.image_encoder)
-    units = plain_units(model, decoder, upscale=False)
+    units = plain_units(model, decoder, upscale=False, storage=torch.float16)
     units = compile_units(units, shapes_of(units, model.image_size, _GPU_UNIT_POINTS, 0), device)
     stages = Stages(
         preprocess=PreprocessOnDevice(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, _GPU_UNIT_POINTS, upscaling.masks, torch.float16),
+        decoder=FixedDecoder(units, _GPU_UNIT_POINTS, upscaling.masks),
         **mask_stages(config, device),
     )
     _load_kernels(stages, model.image_size, device)

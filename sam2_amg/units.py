@@ -69,12 +69,16 @@ class Prepare(_OfDecoder):
 
 
 class Attend(_OfDecoder):
-    """Points, float32 [P, 2], and the fields of `SharedImage` -> [P, 3], [P, C/8, 3], [P, N, C]."""
+    """Points, float32 [P, 2], and the fields of `SharedImage` -> [P, 3], [P, C/8, 3], [P, N, C] of dtype `storage`."""
+
+    def __init__(self, decoder: FoldedDecoder, storage: torch.dtype) -> None:
+        super().__init__(decoder)
+        self.storage = storage
 
     def forward(self, points: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
         """The transformer's answer for these points."""
         attended = self.decoder.attend(SharedImage(*shared), points)
-        return attended.predicted_iou, attended.hyper.contiguous(), attended.state
+        return attended.predicted_iou, attended.hyper.contiguous(), attended.state.to(self.storage)
 
 
 class Upscale(_OfDecoder):
@@ -104,10 +108,10 @@ class UnitShapes:
         return tuple(torch.zeros(shape, device=device) for shape in getattr(self, name))
 
 
-def plain_units(model: SAM2Base, decoder: FoldedDecoder, upscale: bool) -> Units:
-    """The units as modules in evaluation mode; the last one only if wanted."""
+def plain_units(model: SAM2Base, decoder: FoldedDecoder, upscale: bool, storage: torch.dtype = torch.float32) -> Units:
+    """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`."""
     last = Upscale(decoder).eval() if upscale else None
-    return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder).eval(), last)
+    return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder, storage).eval(), last)
 
 
 def shapes_of(units: Units, image_size: int, points: int, upscaled: int) -> UnitShapes:

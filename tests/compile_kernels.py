@@ -8,7 +8,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2_amg.kernels import attention
+from sam2_amg.kernels import attention, split_rows
 from sam2_amg.kernels.image_attention import READ_LAUNCH, UPDATE_LAUNCH, read_kernel, update_kernel
 from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import measure_kernel
@@ -81,6 +81,8 @@ def compile_split_products() -> None:
     check(compile_kernel(read_kernel, types, **parts_of({**shape, **READ_LAUNCH})))
     for keys, launch in ((16, attention.SMALL_LAUNCH), (4096, attention.LAUNCH)):
         check(compile_kernel(attention.attention_kernel, types, **parts_of({"KEYS": keys, "WIDE": 128, **launch})))
+    rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
+    check(compile_kernel(split_rows.split_rows_kernel, rows, **parts_of(split_rows.LAUNCH)))
     types |= {"keys": "*fp16", "first": "*fp16", "second": "*fp16", "points": "*i64", "rows": "*i64"}
     check(compile_kernel(upscale_kernel, types, **parts_of({"SIDE": 64, **LAUNCH})))
 

@@ -24,8 +24,9 @@ from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
+from sam2_amg.kernels.split_rows import split_rows
 from sam2_amg.records import Generator
-from sam2_amg.split_linear import SplitLinear, split_linears
+from sam2_amg.split_linear import SplitLinear, split, split_linears
 from sam2_amg.stages import build_generator
 from sam2_amg.units import plain_units, shapes_of
 
@@ -36,8 +37,9 @@ from sam2_amg.units import plain_units, shapes_of
 def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: float) -> None:
     torch.manual_seed(0)
     *rows, inputs, outputs = shape
-    linear = nn.Linear(inputs, outputs, bias=scale != 1.0)
-    x = torch.randn(*rows, inputs) * scale
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    linear = nn.Linear(inputs, outputs, bias=scale != 1.0).to(device)
+    x = torch.randn(*rows, inputs, device=device) * scale
     expected = deepcopy(linear).double()(x.double())
     found = SplitLinear(linear)(x)
     assert found.dtype == torch.float32
@@ -47,6 +49,14 @@ def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: f
     halves = (x.half() @ linear.weight.half().T).double() + (0 if linear.bias is None else linear.bias)
     if x.numel() > 1000 and scale == 1.0:  # what it is for: products of float16 alone are far off
         assert (halves - expected).norm() > 50 * (found - expected).norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
+def test_rows_split_in_a_kernel_are_those_split_by_torch(shape: tuple[int, int]) -> None:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 100
+    hi, lo = split(x)
+    found = split_rows(x.to("cuda" if torch.cuda.is_available() else "cpu"))
+    assert torch.equal(found.cpu(), torch.cat([hi, lo, hi], dim=1))
 
 
 def test_split_product_of_zeros() -> None:
@@ -82,7 +92,7 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     folded = FoldedDecoder(demo_model)
     units = plain_units(demo_model, folded, upscale=True)
     assert units.upscale is not None
-    fixed = FixedDecoder(units, 4, UnitUpscaling(units.upscale, 3), torch.float32)
+    fixed = FixedDecoder(units, 4, UnitUpscaling(units.upscale, 3))
     pixels = Preprocess(demo_model.image_size, CPU)(photograph("dog"))
     features = FixedEncoder(units)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * 512

@@ -14,8 +14,8 @@ from sam2_amg.kernels.image_attention import split, split_dot
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 
 # Queries, and keys, of a program at a time: of images and large windows, and of windows of 16 tokens.
-LAUNCH = {"BLOCK": 64, "num_warps": 8, "num_stages": 1}
-SMALL_LAUNCH = {"BLOCK": 16, "num_warps": 1, "num_stages": 1}
+LAUNCH = {"BLOCK": 64, "num_warps": 4, "num_stages": 1}
+SMALL_LAUNCH = {"BLOCK": 16, "num_warps": 2, "num_stages": 1}
 _WIDEST = 128  # channels a head
 
 

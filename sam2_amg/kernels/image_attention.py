@@ -20,8 +20,8 @@ from torch.library import triton_op
 from sam2_amg.kernels.image_tokens import CHANNELS, HEADS, ROWS, SLOTS, load_vectors, normalise, softmax_over_tokens
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 
-UPDATE_LAUNCH = {"BLOCK": 64, "PARTS": 8, "num_warps": 8, "num_stages": 1}
-READ_LAUNCH = {"BLOCK": 32, "PARTS": 4, "num_warps": 4, "num_stages": 1}
+UPDATE_LAUNCH = {"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1}
+READ_LAUNCH = {"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1}
 
 
 @triton.jit
