@@ -52,7 +52,7 @@ class SplitLinear(nn.Module):
 
 
 def _product(x: Tensor, product: Tensor) -> Tensor:
-    """Rows [N, K] times [3 K, M], float32. CPUs have no such product; there float32 ones, of the same halves, are exact."""
+    """Rows [N, K] times [3 K, M], float32. On CPUs, by float32 products of the same halves, which are exact."""
     if x.is_cuda:
         return torch.mm(split_rows(x), product, out_dtype=torch.float32)
     hi, lo = split(x)
