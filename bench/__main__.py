@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from bench.accuracy import accuracy_markdown, collect_answers
+from bench.accuracy import Collector, accuracy_markdown
 from bench.images import draw_scenes, find_images
 from bench.lists import find_list
 from bench.numerics import measure_numerics, numerics_markdown
@@ -123,7 +123,11 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         profile=args.profile,
     )
     if args.accuracy:
-        result["systems"], result["missing"] = collect_answers(args.modes, job, args.shards, lists)
+        collector = Collector(args.modes, job, args.shards)
+        collector.run()
+        result["systems"], answered = collector.keep(lists)
+        result["missing"] = collector.missing
+        result["images"] = [result["images"][index] for index in answered]
         result["summary"] = accuracy_summary(result, args)
     else:
         plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
@@ -152,10 +156,11 @@ def accuracy_summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     """What was compared, in words."""
     host = result["machine"]
     drawn = f"{args.scenes} drawn scenes, 480 x 360 to 1920 x 1080, and the demo's photographs"
+    count = len(result["images"])
     return (
         f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Weights: "
-        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. Every image once over "
-        f"HTTP; modes run at the same time, each in {args.shards} processes, so nothing is timed."
+        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. {count} images were answered "
+        f"by all, each once over HTTP; modes run at the same time, each in {args.shards} processes, so nothing is timed."
     )
 
 

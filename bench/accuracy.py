@@ -3,57 +3,72 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from bench.lists import keep_list
-from bench.load import Worker, WorkerFailed, run_load
+from bench.load import Worker, WorkerFailed, post
 from bench.systems import SYSTEMS
 from bench.tables import accuracy_table, table
 from bench.worker import Job
 
 
-def answer_all(name: str, job: Job, shards: int) -> list[bytes]:
-    """The answers of a system to every image, in order, from `shards` processes. Raises WorkerFailed."""
-    with tempfile.TemporaryDirectory() as caches, ThreadPoolExecutor(shards) as pool:
-        parts = [job.images[shard::shards] for shard in range(shards)]
-        found = pool.map(lambda images: _answer(replace(job, system=name, images=images), Path(caches)), parts)
-        answers: list[bytes] = [b""] * len(job.images)
-        for shard, part in enumerate(found):
-            answers[shard::shards] = part
-    return answers
+class Collector:
+    """Answers of systems as they come in; what is there can be used whenever it ends."""
 
+    def __init__(self, names: Sequence[str], job: Job, shards: int) -> None:
+        self.job = replace(job, startup_only=True)  # nothing to time once it has served
+        self.shards = min(shards, len(job.images))
+        self.answers: dict[str, dict[int, bytes]] = {name: {} for name in names}
+        self.missing: dict[str, str] = {}
+        self.stopped = threading.Event()
 
-def _answer(job: Job, caches: Path) -> list[bytes]:
-    worker = Worker(job, caches)
-    try:
-        _, answers = run_load(worker.url, [Path(path).read_bytes() for path in job.images], 1, job.system)
-        worker.stop_serving()
-        worker.finish()
-    except BaseException:
-        worker.kill()
-        raise
-    return answers
+    def run(self) -> None:
+        """Asks every system for every image; on Ctrl-C, what is under way is finished and no more is asked for."""
+        pairs = [(name, shard) for name in self.answers for shard in range(self.shards)]
+        total = len(self.answers) * len(self.job.images)
+        with (
+            tempfile.TemporaryDirectory() as caches,
+            tqdm(total=total, unit="answer", desc="answers", mininterval=5) as progress,
+            ThreadPoolExecutor(len(pairs)) as pool,
+        ):
+            running = [pool.submit(self._ask, name, shard, Path(caches) / name, progress) for name, shard in pairs]
+            try:
+                wait(running)
+            except KeyboardInterrupt:
+                self.stopped.set()
 
-
-def collect_answers(
-    names: Sequence[str], job: Job, shards: int, lists: Path
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Keeps the answers of every system; says what they are, and why the others are not among them."""
-    job = replace(job, startup_only=True)  # nothing to time once it has served
-    with ThreadPoolExecutor(len(names)) as pool:
-        running = {name: pool.submit(answer_all, name, job, min(shards, len(job.images))) for name in names}
-    systems, missing = {}, {}
-    for name, answers in running.items():
+    def _ask(self, name: str, shard: int, caches: Path, progress: tqdm) -> None:
         try:
-            keep_list(lists, name, answers.result())
-            systems[name] = {"what": SYSTEMS[name].what}
+            worker = Worker(replace(self.job, system=name), caches)
         except (WorkerFailed, OSError, ValueError) as error:
-            missing[name] = f"failed: {error}"
-    return systems, missing
+            self.missing[name] = f"failed: {error}"
+            return
+        try:
+            for index in range(shard, len(self.job.images), self.shards):
+                if self.stopped.is_set():
+                    break
+                _, self.answers[name][index] = post(worker.url, Path(self.job.images[index]).read_bytes())
+                progress.update()
+        except (WorkerFailed, OSError) as error:
+            self.missing[name] = f"failed: {error}"
+        finally:
+            worker.stop_serving()
+            worker.process.wait()
+
+    def keep(self, lists: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
+        """Keeps the answers to the images that no system lacks; says what these systems and images are."""
+        names = [name for name in self.answers if name not in self.missing]
+        images = sorted(set.intersection(*(set(self.answers[name]) for name in names))) if names else []
+        for name in names if images else ():
+            keep_list(lists, name, [self.answers[name][index] for index in images])
+        return {name: {"what": SYSTEMS[name].what} for name in names if images}, images
 
 
 def accuracy_markdown(result: dict[str, Any]) -> str:

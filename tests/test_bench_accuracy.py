@@ -1,0 +1,57 @@
+"""Answers of several processes at once are in the order of the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import drawn_image
+from PIL import Image
+
+from bench.accuracy import Collector
+from bench.lists import find_list
+from bench.worker import Job
+from compare_rle_lists import compare
+from sam2_amg.checkpoints import DEMO_DIR
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    paths = []
+    for index in range(3):
+        path = tmp_path / f"{index}.png"
+        Image.fromarray(drawn_image(60 + 20 * index, 90, seed=index)).save(path)
+        paths.append(str(path))
+    return Job(
+        system="",
+        model_type="demo",
+        weights="checkpoint",
+        directory=str(DEMO_DIR),
+        device="cpu",
+        planted=False,
+        points_per_side=3,
+        images=paths,
+        repeats=1,
+        startup_only=False,
+        result="",
+    )
+
+
+def test_answers_come_in_order_and_agree(job: Job, tmp_path: Path) -> None:
+    collector = Collector(["baseline", "ao"], job, shards=2)
+    collector.run()
+    systems, images = collector.keep(tmp_path)
+    assert (set(systems), images, collector.missing) == ({"baseline", "ao"}, [0, 1, 2], {})
+    agreement = compare(find_list(tmp_path, "baseline"), find_list(tmp_path, "ao"))
+    assert agreement["images"] == 3
+    assert agreement["matched_miou"] > 0.999
+
+
+def test_what_one_lacks_is_left_out_for_all(job: Job, tmp_path: Path) -> None:
+    collector = Collector(["baseline", "ao", "torchao-64"], job, shards=1)
+    collector.answers["baseline"] = {0: b"{}\n", 2: b"{}\n"}
+    collector.answers["ao"] = {0: b"{}\n", 1: b"{}\n", 2: b"{}\n"}
+    collector.missing["torchao-64"] = "failed: no CUDA"
+    systems, images = collector.keep(tmp_path)
+    assert (set(systems), images) == ({"baseline", "ao"}, [0, 2])
+    assert compare(find_list(tmp_path, "baseline"), find_list(tmp_path, "ao"))["images"] == 2
