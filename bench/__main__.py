@@ -159,8 +159,9 @@ def accuracy_summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     count = len(result["images"])
     return (
         f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Weights: "
-        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. {count} images were answered "
-        f"by all, each once over HTTP; modes run at the same time, each in {args.shards} processes, so nothing is timed."
+        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. {count} images were "
+        f"answered by all, each once over HTTP; modes run at the same time, each in {args.shards} processes, so "
+        "nothing is timed."
     )
 
 

@@ -56,11 +56,11 @@ class Collector:
                     break
                 _, self.answers[name][index] = post(worker.url, Path(self.job.images[index]).read_bytes())
                 progress.update()
+            worker.stop_serving()
+            worker.finish()
         except (WorkerFailed, OSError) as error:
             self.missing[name] = f"failed: {error}"
-        finally:
-            worker.stop_serving()
-            worker.process.wait()
+            worker.kill()
 
     def keep(self, lists: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
         """Keeps the answers to the images that no system lacks; says what these systems and images are."""

@@ -74,6 +74,9 @@ class Worker:
         """Ends it at once."""
         self.process.kill()
         self.process.wait()
+        self.log.close()
+        if self.process.stdout:
+            self.process.stdout.close()
 
 
 def post(url: str, data: bytes) -> tuple[float, bytes]:
