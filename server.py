@@ -6,28 +6,58 @@ import logging
 import os
 import shlex
 import sys
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from sam2_amg.checkpoints import find_checkpoint, find_model_type, load_model
+from sam2_amg.checkpoints import find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import fail, parse
+from sam2_amg.compiled import compile_units
 from sam2_amg.config import ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
+from sam2_amg.exported import load_packages, package_names
 from sam2_amg.http import create_app
+from sam2_amg.image import decode_image
+from sam2_amg.manifest import Build, check_packages
+from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
-from sam2_amg.stages import build_generator
+from sam2_amg.stages import build_generator, fast_shapes
+from sam2_amg.warm_up import warm_up
 
 EXAMPLE = Path(__file__).resolve().parent / "demo" / "photographs" / "dog.jpg"
 
 
-def build_engine(config: ServerConfig) -> Engine:
-    """Loads the model and starts the worker that owns it. Raises StartupError."""
+def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
+    """Loads the model, compiles where the mode does, and runs a first image. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
-    model = load_model(find_checkpoint(config.model.checkpoint_dir, kind), kind, device)
-    return Engine(build_generator(model, config.model.mode, config.generator, device), config.limits)
+    path = find_checkpoint(config.model.checkpoint_dir, kind)
+    settle_units = partial(compile_units, report=report)
+    if (folder := config.model.load_exported) is not None:
+        report(f"checking the packages in {folder}")
+        shapes = fast_shapes(image_size_of(kind), device)
+        check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
+        settle_units = partial(load_packages, folder, report=report)
+    report(f"loading {path.name}")
+    model = load_model(path, kind, device)
+    generator = build_generator(model, config.model.mode, config.generator, device, settle_units)
+    report("running a first image")
+    warm_up(generator, decode_image(EXAMPLE.read_bytes(), config.limits), device)
+    return generator
+
+
+def keep_compiled(folder: Path) -> None:
+    """Has torch's and Triton's compilers keep what they make in `folder`, for the next start. Raises StartupError."""
+    try:
+        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            os.environ[variable] = str((folder / name).resolve())
+    except OSError as error:
+        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
 
 
 def greeting(config: ServerConfig, port: int) -> str:
@@ -44,19 +74,27 @@ def greeting(config: ServerConfig, port: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Starts the server that the command line asks for, and runs it until a signal drains it."""
+    """Starts the server that the command line asks for, and runs it until a signal drains it.
+
+    It listens while the model loads and compiles, so that /readyz can say what is going on.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_on_signals()
     try:
         config = parse(arguments)
-        sock = bind(config.host, config.port)  # before the model, which takes longer to load
-        engine = build_engine(config)
+        if config.compile_cache is not None:
+            keep_compiled(config.compile_cache)
+        sock = bind(config.host, config.port)
+        engine = Engine(None, config.limits)
         server = Server(create_app(config, engine), sock, config.limits)
+        serving = threading.Thread(target=server.run, name="server", daemon=True)
+        serving.start()
+        engine.open(build(config, engine.report))
     except StartupError as error:
         fail(error)
     drain_on_signals(server)
     print(greeting(config, sock.getsockname()[1]), flush=True)
-    server.run()
+    serving.join()
     engine.close()
 
 

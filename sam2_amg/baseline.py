@@ -35,6 +35,7 @@ class BaselineGenerator:
 
     def __init__(self, model: SAM2Base, config: GeneratorConfig) -> None:
         """`config` has every default filled in."""
+        self.model = model
         self.config = config
         options = asdict(config)
         del options["mask_memory_mib"]

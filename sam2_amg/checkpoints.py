@@ -85,6 +85,14 @@ def build_model(kind: ModelType, overrides: Sequence[str] = ()) -> SAM2Base:
     return build_sam2(config["base"], None, device="cpu", hydra_overrides_extra=[*config["overrides"], *overrides])
 
 
+def image_size_of(kind: ModelType) -> int:
+    """The side of the model's square input, in pixels."""
+    if kind.download:
+        return 1024
+    (size,) = (line.split("=")[1] for line in _demo_config()["overrides"] if line.startswith("model.image_size="))
+    return int(size)
+
+
 @torch.no_grad()
 def fill_position_embeddings(model: SAM2Base) -> None:
     """Draws the image encoder's position embeddings, which sam2 leaves at zero for a checkpoint to fill."""

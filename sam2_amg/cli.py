@@ -47,14 +47,17 @@ _LIMIT_FLAGS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Errors of the command line are StartupErrors like any other."""
+
     def error(self, message: str) -> NoReturn:
+        """What argparse calls with what is wrong."""
         raise StartupError(f"{message}; see --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of server.py."""
-    parser = _Parser(
+    parser = Parser(
         prog="server.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -67,6 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
     modes.add_argument("--fast", action="store_true", help="ao, compiled; starts a minute or two later")
     modes.add_argument("--furious", action="store_true", help="with --fast: not available yet")
+    starts = parser.add_argument_group("quick starts, with --fast")
+    starts.add_argument(
+        "--load_exported", type=Path, metavar="DIR", help="packages of compile_export.py, run instead of compiling"
+    )
+    starts.add_argument(
+        "--compile_cache", type=Path, metavar="DIR", help="where what was compiled is kept for the next start"
+    )
     place = parser.add_argument_group("where")
     place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
     place.add_argument("--port", type=int, default=ServerConfig.port, help="default %(default)s; 0 takes a free one")
@@ -84,7 +94,7 @@ def _add_flags(group: argparse._ArgumentGroup, flags: Sequence[tuple], defaults:
         group.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)
 
 
-def _underscored(argument: str) -> str:
+def underscored(argument: str) -> str:
     """--points-per-side=8 -> --points_per_side=8"""
     name, equals, value = argument.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
@@ -92,21 +102,26 @@ def _underscored(argument: str) -> str:
 
 def parse(arguments: Sequence[str]) -> ServerConfig:
     """The configuration that a command line asks for. Raises StartupError; exits where --help is asked for."""
-    args = build_parser().parse_args([_underscored(argument) for argument in arguments])
+    args = build_parser().parse_args([underscored(argument) for argument in arguments])
     mode = _mode_of(args)
     if (args.checkpoint_dir is None) != (args.model_type is None):
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
     if mode is Mode.BASELINE and args.mask_memory_mib is not None:
         raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
+    if mode is not Mode.FAST:
+        for name in ("load_exported", "compile_cache"):
+            if getattr(args, name) is not None:
+                raise StartupError(f"--{name} goes with --fast: mode {mode.value} compiles nothing")
     kind = find_model_type(args.model_type or "demo")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))
     return ServerConfig(
-        model=ModelConfig(args.checkpoint_dir or DEMO_DIR, kind.name, mode, _device_of(args.device)),
+        model=ModelConfig(args.checkpoint_dir or DEMO_DIR, kind.name, mode, device_of(args.device), args.load_exported),
         generator=replace(generator, **_only(GeneratorConfig, given)),
         limits=Limits(**_only(Limits, given)),
         host=args.host,
         port=args.port,
+        compile_cache=args.compile_cache,
     )
 
 
@@ -127,7 +142,8 @@ def _mode_of(args: argparse.Namespace) -> Mode:
     return Mode.BASELINE if args.baseline else Mode.AO
 
 
-def _device_of(name: str) -> str:
+def device_of(name: str) -> str:
+    """A device's name, with `auto` resolved. Raises StartupError for one that is not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
     if name == "auto":
@@ -135,7 +151,7 @@ def _device_of(name: str) -> str:
     return name
 
 
-def fail(error: StartupError) -> NoReturn:
-    """Says in one line why the server does not start, and exits with 2."""
-    print(f"server.py: error: {error}", file=sys.stderr)
+def fail(error: StartupError, program: str = "server.py") -> NoReturn:
+    """Says in one line why a program does not start, and exits with 2."""
+    print(f"{program}: error: {error}", file=sys.stderr)
     raise SystemExit(2)

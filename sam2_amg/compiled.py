@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -69,14 +69,17 @@ class CudaGraph:
         return self.outputs
 
 
-def compile_units(units: Units, shapes: UnitShapes, device: torch.device) -> Units:
-    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two.
+def compile_units(
+    units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Units:
+    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two; `report` hears
+    what is being done.
 
     Raises StartupError where it cannot be compiled, as without a C++ compiler.
     """
 
     def compile_one(name: str, unit: Unit) -> Unit:
-        logger.info("compiling %s for %s ...", name, device.type)
+        report(f"compiling {name} for {device.type}")
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
         return settle(compiled, shapes.examples(name, device), pool)
 

@@ -71,12 +71,13 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model runs, and how."""
+    """Which model runs, and how. `load_exported` is a folder of packages, which are run instead of compiling."""
 
     checkpoint_dir: Path
     model_type: str
     mode: Mode = Mode.AO
     device: str = "cpu"
+    load_exported: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     host: str = "127.0.0.1"
     port: int = 5000
+    compile_cache: Path | None = None  # where compilers keep what they made; theirs to choose where None
 
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)

@@ -38,11 +38,14 @@ class Engine:
 
     A place is held from before decoding until the answer is made, so `queue_size` bounds the images in
     memory (and one more, where a request ran out of time while its image was being worked on).
+
+    Without a generator it refuses, and says what `report` last said is being done, until `open` brings one.
     """
 
-    def __init__(self, generator: Generator, limits: Limits) -> None:
-        self.generator = generator
+    def __init__(self, generator: Generator | None, limits: Limits) -> None:
         self.limits = limits
+        self.phase = "starting"
+        self._generator: Generator | None = None
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # a job came, or the engine is closing
@@ -50,12 +53,33 @@ class Engine:
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
         self._worker = threading.Thread(target=self._work, name="generator", daemon=True)
+        if generator is not None:
+            self.open(generator)
+
+    def report(self, phase: str) -> None:
+        """Says what is being done before there is a generator."""
+        logger.info("%s ...", phase)
+        self.phase = phase
+
+    def open(self, generator: Generator) -> None:
+        """Begins to answer."""
+        self._generator = generator
         self._worker.start()
 
     @property
-    def is_alive(self) -> bool:
+    def generator(self) -> Generator | None:
+        """What makes the masks; None until `open`."""
+        return self._generator
+
+    @property
+    def is_ready(self) -> bool:
         """Whether requests are being answered: the worker runs, and the engine is not closing."""
         return self._worker.is_alive() and not self._closing
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are being answered, or will be: nothing has gone wrong."""
+        return self.is_ready or (self._generator is None and not self._closing)
 
     @property
     def taken(self) -> int:
@@ -68,6 +92,8 @@ class Engine:
         with self._lock:
             if self._closing:
                 raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
+            if self._generator is None:
+                raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
             if self._taken >= self.limits.queue_size:
                 wait = max(1, math.ceil(self._taken * self._seconds_per_image))
                 message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
@@ -102,7 +128,8 @@ class Engine:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._worker.join()
+        if self._generator is not None:
+            self._worker.join()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -117,7 +144,8 @@ class Engine:
     def _answer(self, job: _Job) -> None:
         started = time.monotonic()
         try:
-            records = self.generator.generate(job.image)
+            assert self._generator is not None
+            records = self._generator.generate(job.image)
         except BaseException as error:  # whatever it is, it belongs to this request, and the next one gets its turn
             logger.exception("generating masks failed")
             job.answer.set_exception(error)

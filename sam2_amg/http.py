@@ -82,6 +82,13 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
             raise RequestError(503, "not_serving", "The server does not take requests.", retry_after=5)
         return json_line({"status": "ok"})
 
+    @app.get("/readyz")
+    def readyz() -> Response:
+        if not engine.is_ready:
+            doing = engine.phase if engine.generator is None else "shutting down"
+            raise RequestError(503, "not_ready", f"Not ready yet: {doing}.", retry_after=5)
+        return json_line({"status": "ready"})
+
     @app.get("/info")
     def info() -> Response:
         return json_line(describe(config, engine))
@@ -97,7 +104,8 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "model": config.model.model_type,
         "mode": config.model.mode.value,
         "device": config.model.device,
-        "parameters": asdict(engine.generator.config),
+        "ready": engine.is_ready,
+        "parameters": asdict(engine.generator.config if engine.generator else config.generator),
         "limits": asdict(config.limits),
         "compilations": count_compilations(),
         "queue": {"taken": engine.taken, "size": config.limits.queue_size},
@@ -134,7 +142,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
 def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[str, str]:
     match error.code:
         case 404:
-            paths = "POST /upload, POST /upload_rle, GET /healthz, GET /info"
+            paths = "POST /upload, POST /upload_rle, GET /healthz, GET /readyz, GET /info"
             return "not_found", f"There is no {request.path} here. There are: {paths}."
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

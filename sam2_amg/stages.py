@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
 
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.compiled import compile_units
@@ -29,8 +30,10 @@ from sam2_amg.reference import masks, rle
 from sam2_amg.reference.nms import suppress
 from sam2_amg.split_encoder import split_encoder
 from sam2_amg.split_image_side import SplitImageSide
-from sam2_amg.units import plain_units, shapes_of
+from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
 from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
+
+SettleUnits = Callable[[Units, UnitShapes, torch.device], Units]
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
@@ -85,40 +88,49 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
     )
 
 
-def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    """Mode fast: the same network in compiled units of fixed shapes. Compiles; raises StartupError where it cannot."""
-    return (_fast_on_gpu if device.type == "cuda" else _fast_on_cpu)(model, config, device)
+def fast_shapes(image_size: int, device: torch.device) -> UnitShapes:
+    """The shapes that mode fast fixes on a device."""
+    if device.type == "cuda":
+        return unit_shapes(image_size, _GPU_UNIT_POINTS, None)
+    return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS)
 
 
-def _fast_on_cpu(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    units = plain_units(model, FoldedDecoder(model), upscale=True)
-    units = compile_units(units, shapes_of(units, model.image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS), device)
-    assert units.upscale is not None
-    upscale = UnitUpscaling(units.upscale, _CPU_UNIT_POINTS)
-    return Stages(
-        preprocess=Preprocess(model.image_size, device),
-        encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, _CPU_UNIT_POINTS, upscale),
-        **mask_stages(config, device),
-    )
+def fast_units(model: SAM2Base, device: torch.device) -> Units:
+    """The plain units of mode fast: what is compiled, or exported.
 
-
-def _fast_on_gpu(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    """Units in CUDA graphs. The encoder's linear layers and attention and the decoder's image side become products of
-    split float16; `model` is changed by that. Operands of the upscaling, which in baseline are TF32, are float16, and
-    so are the image tokens that are kept for it."""
-    upscaling = KernelUpscaling(model.sam_mask_decoder)
-    decoder = FoldedDecoder(model, upscaling, SplitImageSide)
+    On a GPU the encoder's linear layers and attention and the decoder's image side become products of split float16;
+    `model` is changed by that. Operands of the upscaling, which in baseline are TF32, are float16, and so are the image
+    tokens that are kept for it.
+    """
+    if device.type == "cpu":
+        return plain_units(model, FoldedDecoder(model), upscale=True)
     split_encoder(model.image_encoder)
-    units = plain_units(model, decoder, upscale=False, storage=torch.float16)
-    units = compile_units(units, shapes_of(units, model.image_size, _GPU_UNIT_POINTS, 0), device)
+    decoder = FoldedDecoder(model, KernelUpscaling(model.sam_mask_decoder), SplitImageSide)
+    return plain_units(model, decoder, upscale=False, storage=torch.float16)
+
+
+def fast_stages(
+    model: SAM2Base, config: GeneratorConfig, device: torch.device, settle_units: SettleUnits = compile_units
+) -> Stages:
+    """Mode fast: the same network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs.
+
+    Raises StartupError where they cannot be compiled.
+    """
+    shapes = fast_shapes(model.image_size, device)
+    units = settle_units(fast_units(model, device), shapes, device)
+    on_gpu = device.type == "cuda"
+    if units.upscale is None:
+        upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
+    else:
+        upscale = UnitUpscaling(units.upscale, shapes.upscale[0][0])
     stages = Stages(
-        preprocess=PreprocessOnDevice(model.image_size, device),
+        preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, _GPU_UNIT_POINTS, upscaling.masks),
+        decoder=FixedDecoder(units, shapes.attend[0][0], upscale),
         **mask_stages(config, device),
     )
-    _load_kernels(stages, model.image_size, device)
+    if on_gpu:
+        _load_kernels(stages, model.image_size, device)
     return stages
 
 
@@ -134,21 +146,28 @@ def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None
     stages.encode_rle(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
 
 
-_BUILDERS: dict[Mode, Callable[[SAM2Base, GeneratorConfig, torch.device], Stages]] = {
-    Mode.AO: ao_stages,
-    Mode.FAST: fast_stages,
-}
-
-
-def build_stages(model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device) -> Stages:
+def build_stages(
+    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, settle_units: SettleUnits
+) -> Stages:
     """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
     with torch.inference_mode():
-        return _BUILDERS[mode](model, config, device)
+        if mode is Mode.AO:
+            return ao_stages(model, config, device)
+        return fast_stages(model, config, device, settle_units)
 
 
-def build_generator(model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device) -> Generator:
-    """The generator of a mode, around a model that is already on `device`."""
+def build_generator(
+    model: SAM2Base,
+    mode: Mode,
+    config: GeneratorConfig,
+    device: torch.device,
+    settle_units: SettleUnits = compile_units,
+) -> Generator:
+    """The generator of a mode, around a model that is already on `device`.
+
+    `settle_units` makes of plain units those that run, where a mode has them: it compiles, or loads packages.
+    """
     config = fill_in(config, mode, device)
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
-    return MaskGenerator(build_stages(model, mode, config, device), config, model.image_size, device)
+    return MaskGenerator(build_stages(model, mode, config, device, settle_units), config, model.image_size, device)

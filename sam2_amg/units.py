@@ -91,44 +91,36 @@ class Upscale(_OfDecoder):
 
 @dataclass(frozen=True)
 class UnitShapes:
-    """Shapes of everything that goes into the units, all float32."""
+    """Shapes of everything that goes into the units, all float32: for compiling, exporting, and checking packages."""
 
     encode: tuple[tuple[int, ...], ...]
     prepare: tuple[tuple[int, ...], ...]
     attend: tuple[tuple[int, ...], ...]
     upscale: tuple[tuple[int, ...], ...]  # () without such a unit
 
-    @property
-    def points(self) -> int:
-        """How many points `attend` takes at a time."""
-        return self.attend[0][0]
-
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
         """Inputs of a unit, zeros."""
         return tuple(torch.zeros(shape, device=device) for shape in getattr(self, name))
+
+
+def unit_shapes(image_size: int, points: int, upscaled: int | None) -> UnitShapes:
+    """The shapes for a model with square input of `image_size` pixels; SAM 2.1 has the same channels in all sizes.
+
+    `attend` takes `points` at a time, and `upscale`, where there is one, `upscaled` of them.
+    """
+    side = image_size // 16
+    tokens = side * side
+    features = (1, 256, side, side), (1, 32, 4 * side, 4 * side), (1, 64, 2 * side, 2 * side)
+    heads, of_upscaling = (8, 16, tokens), ((tokens, 4, 64), (tokens, 4, 128))
+    shared = (tokens, 256), heads, (8, tokens, 16), heads, *of_upscaling
+    upscale = () if upscaled is None else ((upscaled, tokens, 256), (upscaled, 32, 3), *of_upscaling)
+    return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale)
 
 
 def plain_units(model: SAM2Base, decoder: FoldedDecoder, upscale: bool, storage: torch.dtype = torch.float32) -> Units:
     """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`."""
     last = Upscale(decoder).eval() if upscale else None
     return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder, storage).eval(), last)
-
-
-def shapes_of(units: Units, image_size: int, points: int, upscaled: int) -> UnitShapes:
-    """The shapes that plain `units` take for a model's square input. Runs all but the last of them, once.
-
-    `attend` takes `points` at a time, and `upscale` `upscaled` of them.
-    """
-    device = next(units.attend.parameters()).device  # type: ignore[attr-defined]
-    pixels = torch.zeros(1, 3, image_size, image_size, device=device)
-    features = units.encode(pixels)
-    shared = units.prepare(*features)
-    at = torch.zeros(points, 2, device=device)
-    _, hyper, keys = units.attend(at, *shared)
-    image = SharedImage(*shared)
-    some = (keys[:1].expand(upscaled, -1, -1), hyper[:1].expand(upscaled, -1, -1), image.children, image.grandchildren)
-    inputs = (pixels,), features, (at, *shared), some if units.upscale else ()
-    return UnitShapes(*(tuple(tuple(x.shape) for x in group) for group in inputs))
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:

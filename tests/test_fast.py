@@ -28,7 +28,7 @@ from sam2_amg.kernels.split_rows import split_rows
 from sam2_amg.records import Generator
 from sam2_amg.split_linear import SplitLinear, split, split_linears
 from sam2_amg.stages import build_generator
-from sam2_amg.units import plain_units, shapes_of
+from sam2_amg.units import plain_units, unit_shapes
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)
@@ -109,11 +109,26 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
 
 
 @torch.inference_mode()
+def test_shapes_are_those_of_the_plain_units(demo_model: SAM2Base) -> None:
+    units = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True)
+    shapes = unit_shapes(demo_model.image_size, 3, 2)
+    features = units.encode(*shapes.examples("encode", CPU))
+    shared = units.prepare(*features)
+    _, hyper, keys = units.attend(torch.zeros(3, 2), *shared)
+    found = features, shared, (keys[:2], hyper[:2], *shared[4:])
+    expected = shapes.prepare, shapes.attend[1:], shapes.upscale
+    for tensors, shape in zip(found, expected, strict=True):
+        assert tuple(tuple(x.shape) for x in tensors) == shape
+    assert unit_shapes(1024, 128, None).attend[:2] == ((128, 2), (4096, 256))
+    assert unit_shapes(1024, 128, None).upscale == ()
+
+
+@torch.inference_mode()
 def test_without_a_compiler_it_says_so(demo_model: SAM2Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     units = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True)
     with pytest.raises(StartupError, match="there is no g"):
-        compile_units(units, shapes_of(units, demo_model.image_size, 2, 2), CPU)
+        compile_units(units, unit_shapes(demo_model.image_size, 2, 2), CPU)
 
 
 def test_other_shapes_are_refused() -> None:

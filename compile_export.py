@@ -1,0 +1,152 @@
+"""Write ahead-of-time packages of --fast, from which a server starts in seconds: `python compile_export.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sam2_amg.checkpoints import (
+    DEMO_DIR,
+    MODEL_TYPES,
+    default_thresholds,
+    find_checkpoint,
+    find_model_type,
+    image_size_of,
+    load_model,
+)
+from sam2_amg.cli import Parser, device_of, fail, underscored
+from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.errors import StartupError
+from sam2_amg.exported import export_units, load_packages, package_names
+from sam2_amg.image import decode_image
+from sam2_amg.manifest import Build, check_packages, write_manifest
+from sam2_amg.stages import build_generator, fast_shapes, fast_units
+
+logger = logging.getLogger("compile_export")
+EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
+
+_DESCRIPTION = """\
+Compile the network of --fast ahead of time, for this machine's device, and write it as packages.
+
+  python compile_export.py checkpoints large --fast --output packages
+  python server.py checkpoints large --fast --load_exported packages
+
+Packages are native code: load only those that you made yourself. They hold the weights, and fit one checkpoint, one
+kind of GPU or processor, and one version of torch; a server refuses others. They take any image and number of points.
+"""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What the command line decides."""
+
+    checkpoint_dir: Path
+    model_type: str
+    device: str
+    output: Path
+    points_per_side: int
+
+
+def parse(arguments: Sequence[str]) -> ExportConfig:
+    """The configuration that a command line asks for. Raises StartupError; exits where --help is asked for."""
+    parser = Parser(
+        prog="compile_export.py",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
+    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+    parser.add_argument("--fast", action="store_true", help="the mode to compile; the only one so far")
+    parser.add_argument("--furious", action="store_true", help="with --fast: not available yet")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at a time: only 1 so far")
+    text = "points along a side of the grid with which the packages are tried (default %(default)s)"
+    parser.add_argument("--points_per_side", type=int, default=8, metavar="N", help=text)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the packages")
+    args = parser.parse_args([underscored(argument) for argument in arguments])
+    if (args.checkpoint_dir is None) != (args.model_type is None):
+        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    if args.furious:
+        raise StartupError("--fast --furious is not available yet; give --fast alone")
+    if not args.fast:
+        raise StartupError("give --fast: no other mode compiles anything")
+    if args.batch_size != 1:
+        raise StartupError(f"--batch_size {args.batch_size} is not available yet; leave it out")
+    kind = find_model_type(args.model_type or "demo")
+    GeneratorConfig(points_per_side=args.points_per_side)  # refuses what is out of range
+    return ExportConfig(
+        args.checkpoint_dir or DEMO_DIR, kind.name, device_of(args.device), args.output, args.points_per_side
+    )
+
+
+def export(config: ExportConfig) -> None:
+    """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
+    output = config.output
+    if output.exists():
+        raise StartupError(f"--output {output} is there already; remove it, or give another folder")
+    kind, device = find_model_type(config.model_type), torch.device(config.device)
+    checkpoint = find_checkpoint(config.checkpoint_dir, kind)
+    build = Build(checkpoint, kind.name, Mode.FAST, device, fast_shapes(image_size_of(kind), device))
+    report = partial(logger.info, "%s ...")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    except OSError as error:
+        raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        units = fast_units(load_model(checkpoint, kind, device), device)
+        write_manifest(part, build, export_units(units, build.shapes, device, part, report))
+        report("trying the packages")
+        masks = try_packages(config, build, part)
+        part.chmod(0o755)  # a temporary folder is its owner's alone
+        part.rename(output)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
+    print(f"Wrote {output} ({size:.0f} MiB); {masks} masks in {EXAMPLE.name}, the same as without packages.")
+
+
+def try_packages(config: ExportConfig, build: Build, folder: Path) -> int:
+    """How many masks the packages find in a photograph. Raises StartupError where mode ao finds another number."""
+    kind = find_model_type(config.model_type)
+    check_packages(folder, build, package_names(build.shapes))
+    generator_config = GeneratorConfig(**{**default_thresholds(kind), "points_per_side": config.points_per_side})
+    image = decode_image(EXAMPLE.read_bytes(), Limits())
+    counts = [
+        len(
+            build_generator(
+                load_model(build.checkpoint, kind, build.device),
+                mode,
+                generator_config,
+                build.device,
+                partial(load_packages, folder),
+            ).generate(image)
+        )
+        for mode in (Mode.AO, Mode.FAST)
+    ]
+    if counts[0] != counts[1]:
+        raise StartupError(f"the packages find {counts[1]} masks in {EXAMPLE.name}, and mode ao {counts[0]}; not kept")
+    return counts[1]
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        export(parse(arguments))
+    except StartupError as error:
+        fail(error, "compile_export.py")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

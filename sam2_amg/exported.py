@@ -1,0 +1,78 @@
+"""Units as ahead-of-time packages: written once, loaded by any number of servers, which compile nothing.
+
+A package is native code. `load_packages` is to be called for folders that `manifest.check_packages` has passed, and for
+folders of one's own alone: a hash says that a file is the one that the manifest names, not who made the two.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from torch._inductor import aoti_compile_and_package
+from torch._inductor.package import AOTICompiledModel
+
+from sam2_amg.compiled import settle
+from sam2_amg.units import NAMES, Unit, Units, UnitShapes, map_units
+
+logger = logging.getLogger(__name__)
+
+
+def package_name(unit: str) -> str:
+    """The file that a unit is packaged in."""
+    return f"{unit}.pt2"
+
+
+def package_names(shapes: UnitShapes) -> list[str]:
+    """The files of all units that there are."""
+    return [package_name(name) for name in NAMES if getattr(shapes, name)]
+
+
+def export_units(
+    units: Units, shapes: UnitShapes, device: torch.device, folder: Path, report: Callable[[str], None] = logger.info
+) -> list[Path]:
+    """Compiles plain `units` for their shapes into packages in `folder`; `report` hears what is being done."""
+    paths: list[Path] = []
+
+    def export(name: str, unit: Unit) -> Unit:
+        report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
+        examples = shapes.examples(name, device)
+        path = folder / package_name(name)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
+            unit(*examples)  # fills sam2's cache of position encodings, which export would take for a side effect
+            program = torch.export.export(cast(nn.Module, unit), examples, strict=False)
+            aoti_compile_and_package(program, package_path=str(path))
+        paths.append(path)
+        return unit
+
+    map_units(export, units)
+    return paths
+
+
+def load_packages(
+    folder: Path, _units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Units:
+    """The units of packages in the place of plain ones, ready to run; on CUDA captured in graphs."""
+    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def load(name: str) -> Unit:
+        report(f"loading {package_name(name)}")
+        package = _open(folder / package_name(name), device)
+        return settle(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device), pool)
+
+    encode, prepare, attend = (load(name) for name in NAMES[:3])
+    return Units(encode, prepare, attend, load("upscale") if shapes.upscale else None)
+
+
+def _open(path: Path, device: torch.device) -> AOTICompiledModel:
+    """torch's loader of packages, without `aoti_load_package` around it: that one first finds out what processor this
+    is by compiling programs for ten seconds, and warns of another; the manifest has said already that it is the same.
+    """
+    alone = device.type == "cuda"  # its locks have no place in a graph
+    return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, -1))

@@ -1,0 +1,125 @@
+"""What a package was made for, and whether that is what this server needs.
+
+One description, `describe_build`, is written by `compile_export.py` and compared by `server.py --load_exported`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+from sam2_amg.config import Mode
+from sam2_amg.errors import StartupError
+from sam2_amg.units import UnitShapes
+
+NAME = "manifest.json"
+_FORMAT = 1
+_CHUNK = 1 << 22  # bytes
+
+
+@dataclass(frozen=True)
+class Build:
+    """What packages are made from. Two that are equal run the same code on the same weights."""
+
+    checkpoint: Path
+    model_type: str
+    mode: Mode
+    device: torch.device
+    shapes: UnitShapes
+
+    @property
+    def command(self) -> str:
+        """The command that makes the packages, but for its --output."""
+        directory = shlex.quote(str(self.checkpoint.parent))
+        return f"python compile_export.py {directory} {self.model_type} --{self.mode.value} --device {self.device.type}"
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def architecture(device: torch.device) -> str:
+    """What compiled code runs on: a GPU's compute capability, or a processor's instruction set."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"sm_{major}{minor}"
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def describe_build(build: Build) -> dict[str, Any]:
+    """Everything that must be the same where packages are made and where they run, by the names people see."""
+    return {
+        "format": _FORMAT,
+        "model type": build.model_type,
+        "checkpoint (SHA-256)": hash_file(build.checkpoint),
+        "mode": build.mode.value,
+        "device": build.device.type,
+        "architecture": architecture(build.device),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "CUDA": torch.version.cuda if build.device.type == "cuda" else None,
+        "dtype of inputs": "float32",
+        "shapes": json.loads(json.dumps(asdict(build.shapes))),
+    }
+
+
+def write_manifest(folder: Path, build: Build, files: list[Path]) -> None:
+    """Writes the manifest of packages that lie in `folder`."""
+    hashes = {path.name: hash_file(path) for path in files}
+    (folder / NAME).write_text(json.dumps({**describe_build(build), "files (SHA-256)": hashes}, indent=1) + "\n")
+
+
+def check_packages(folder: Path, build: Build, names: list[str]) -> None:
+    """Compares the packages of `folder`, files called `names`, with what is needed, before any of them is opened.
+
+    Raises StartupError that names the first thing that is another, and the command that makes the right packages.
+    """
+    again = f"make packages that fit: {build.command} --output {shlex.quote(str(folder))} (after removing that folder)"
+
+    def refuse(reason: str) -> StartupError:
+        return StartupError(f"--load_exported {folder}: {reason}; {again}")
+
+    found = _read(folder, refuse)
+    for name, needed in describe_build(build).items():
+        if found.get(name) != needed:
+            raise refuse(f"made for {name} {_short(found.get(name))}, and this server has {_short(needed)}")
+    hashes = found.get("files (SHA-256)")
+    if not isinstance(hashes, dict) or sorted(hashes) != sorted(names):
+        raise refuse(f"{NAME} does not list {', '.join(names)}")
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise refuse(f"{name} is missing")
+        if hash_file(path) != hashes[name]:
+            raise refuse(f"{name} is damaged or was changed: its SHA-256 is not that of {NAME}")
+
+
+def _read(folder: Path, refuse: Any) -> dict[str, Any]:
+    path = folder / NAME
+    if not path.is_file():
+        raise refuse(f"there is no {NAME}")
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise refuse(f"{NAME} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise refuse(f"{NAME} is no manifest")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= 64 else text[:61] + "..."

@@ -1,0 +1,41 @@
+"""A first image through every stage, before the server says that it is ready."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sam2_amg.baseline import BaselineGenerator
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.records import Generator
+
+
+def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:
+    """Runs uint8 RGB [H, W, 3] through the stages: in full on a GPU, with few points on a CPU, where it takes long."""
+    if device.type == "cpu":
+        generator = _with_few_points(generator)
+    generator.generate(image)
+
+
+def _with_few_points(generator: Generator) -> Generator:
+    """The same stages with four points and thresholds that all masks pass, so that there are some to encode."""
+    few = _few(generator.config)
+    if isinstance(generator, MaskGenerator):
+        return MaskGenerator(generator.stages, few, generator.image_size, generator.device)
+    assert isinstance(generator, BaselineGenerator)
+    return BaselineGenerator(generator.model, few)
+
+
+def _few(config: GeneratorConfig) -> GeneratorConfig:
+    return replace(
+        config,
+        points_per_side=2,
+        crop_n_layers=0,
+        crop_n_points_downscale_factor=1,
+        pred_iou_thresh=0.0,
+        stability_score_thresh=0.0,
+    )
