@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shlex
 import sys
 from pathlib import Path
@@ -27,9 +25,11 @@ import torch
 from bench.accuracy import Collector, accuracy_markdown
 from bench.images import draw_scenes, find_images
 from bench.lists import find_list
+from bench.machine import machine, stem_of
 from bench.numerics import measure_numerics, numerics_markdown
 from bench.plots import draw
 from bench.run import Plan, measure_all
+from bench.startup import startup_markdown
 from bench.systems import SYSTEMS
 from bench.tables import to_markdown
 from bench.worker import Job
@@ -37,32 +37,7 @@ from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
-
-
-def processor() -> str:
-    """The processor's name, as Linux gives it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What a run ran on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {processor()}"
-    return {
-        "device": name,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if device == "cuda" else None,
-    }
-
-
-def stem_of(result: dict[str, Any]) -> str:
-    """<what>-<model>-<device>-torch<version>"""
-    host = result["machine"]
-    device = "cpu" if host["device"].startswith("CPU") else host["device"].removeprefix("NVIDIA ").lower()
-    return f"{result['what']}-{result['model']}-{device.replace(' ', '-')}-torch{host['torch'].split('+')[0]}"
+_PAGES = {"numerics": numerics_markdown, "accuracy": accuracy_markdown, "startup": startup_markdown}
 
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
@@ -74,7 +49,7 @@ def add_accuracy(result: dict[str, Any], lists: Path) -> None:
 
 def page_of(result: dict[str, Any]) -> str:
     """The Markdown of a result."""
-    return {"numerics": numerics_markdown, "accuracy": accuracy_markdown}.get(result["what"], to_markdown)(result)
+    return _PAGES.get(result["what"], to_markdown)(result)
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

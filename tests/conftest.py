@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
-from sam2_amg.config import GeneratorConfig
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.records import Generator
+from sam2_amg.stages import build_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = DEMO_DIR / "photographs"
@@ -48,6 +51,22 @@ def demo_model() -> SAM2Base:
 @pytest.fixture(scope="session")
 def demo_config() -> GeneratorConfig:
     return GeneratorConfig(**default_thresholds(MODEL_TYPES["demo"]))
+
+
+@pytest.fixture(scope="session")
+def few_points(demo_config: GeneratorConfig) -> GeneratorConfig:
+    """6 x 6 points."""
+    return replace(demo_config, points_per_side=6)
+
+
+@pytest.fixture(scope="session")
+def fast(few_points: GeneratorConfig) -> Generator:
+    """Mode fast, compiled, on whatever is there. Takes a minute; nobody else holds its model."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("no C++ compiler here")
+    kind = MODEL_TYPES["demo"]
+    return build_generator(load_model(DEMO_DIR / kind.file, kind, device), Mode.FAST, few_points, device)
 
 
 def photograph(name: str) -> NDArray[np.uint8]:
@@ -76,6 +95,9 @@ class RunningServer:
 
     def post(self, path: str, data: bytes, timeout: float = 120) -> requests.Response:
         return requests.post(self.url + path, files={"image": ("image", data)}, timeout=timeout)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=60)
 
     def stop(self) -> int:
         if self.process.poll() is None:

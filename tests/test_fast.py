@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept
@@ -143,25 +139,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.fixture(scope="module")
-def config(demo_config: GeneratorConfig) -> GeneratorConfig:
-    return replace(demo_config, points_per_side=6)
-
-
-@pytest.fixture(scope="module")
-def fast(config: GeneratorConfig, device: torch.device) -> Generator:
-    kind = MODEL_TYPES["demo"]
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("no C++ compiler here")
-    return build_generator(load_model(DEMO_DIR / kind.file, kind, device), Mode.FAST, config, device)
-
-
 @pytest.mark.parametrize("name", ["dog", "groceries"])
 def test_fast_finds_what_ao_finds(
-    fast: Generator, demo_model: SAM2Base, config: GeneratorConfig, device: torch.device, name: str
+    fast: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, device: torch.device, name: str
 ) -> None:
     model = deepcopy(demo_model).to(device)
-    expected = build_generator(model, Mode.AO, config, device).generate(photograph(name))
+    expected = build_generator(model, Mode.AO, few_points, device).generate(photograph(name))
     found = fast.generate(photograph(name))
     assert len(found) == len(expected) >= 3
     for record, twin in zip(found, expected, strict=True):

@@ -1,0 +1,176 @@
+"""How long `server.py` takes from its start to ready, and whether requests after that are even.
+
+    python -m bench.startup                                            the demo model, on what is there
+    python -m bench.startup checkpoints large
+
+Packages are made first. Then the server starts in mode ao, in fast with empty compile caches, again with what those
+hold by then, and from the packages; each time images of many sizes are posted as soon as /readyz says 200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from bench.load import post
+from bench.machine import machine, stem_of
+from bench.tables import table
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SIZES = 60
+_PATIENCE = 1800.0  # seconds until ready
+
+
+def images_of_sizes(count: int) -> list[bytes]:
+    """JPEG files of the dog's photograph, squeezed to `count` sizes from 64 to 1600 pixels a side."""
+    random = np.random.default_rng(0)
+    files = []
+    with Image.open(DEMO_DIR / "photographs" / "dog.jpg") as photograph:
+        for width, height in random.integers(64, 1601, (count, 2)).tolist():
+            file = io.BytesIO()
+            photograph.resize((width, height)).save(file, "JPEG")
+            files.append(file.getvalue())
+    return files
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def measure_start(arguments: list[str], images: list[bytes], label: str) -> dict[str, Any]:
+    """Starts `server.py` with `arguments`: seconds to ready, and milliseconds of the requests after that."""
+    port = free_port()
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "server.py", *arguments, "--port", str(port)],
+        cwd=_ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while not _is_ready(url):
+            if process.poll() is not None or time.monotonic() - started > _PATIENCE:
+                raise SystemExit(f"the server did not get ready: python server.py {shlex.join(arguments)}")
+            time.sleep(0.05)
+        ready = time.monotonic() - started
+        times = [post(url, image)[0] for image in tqdm(images, desc=label, unit="request", disable=None)]
+        compilations = requests.get(url + "/info", timeout=60).json()["compilations"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    figures = {"first": times[0], "median": statistics.median(times), "slowest": max(times)}
+    rounded = {name: round(value, 1) for name, value in figures.items()}
+    return {"ready_s": round(ready, 2), "requests": len(times), "ms": rounded, "compilations": compilations}
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return requests.get(url + "/readyz", timeout=60).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Every way to start, by its name."""
+    sizes = images_of_sizes(min(_SIZES, args.requests))
+    images = [sizes[index % len(sizes)] for index in range(args.requests)]
+    model = [str(args.checkpoint_dir.resolve()), args.model_type]
+    common = [*model, "--device", args.device, "--points_per_side", str(args.points_per_side)]
+    with tempfile.TemporaryDirectory() as folder:
+        packages, caches = f"{folder}/packages", ["--compile_cache", f"{folder}/caches"]
+        started = time.monotonic()
+        export = ["compile_export.py", *model, "--device", args.device, "--fast", "--output", packages]
+        subprocess.run([sys.executable, *export], cwd=_ROOT, check=True)
+        exported = round(time.monotonic() - started, 1)
+        starts = {
+            "ao": [],
+            "fast, nothing cached": ["--fast", *caches],
+            "fast, compile cache": ["--fast", *caches],
+            "fast, packages": ["--fast", "--load_exported", packages],
+        }
+        rows = {name: measure_start([*common, *flags], images, name) for name, flags in starts.items()}
+    rows["fast, packages"]["export_s"] = exported
+    return rows
+
+
+def startup_markdown(result: dict[str, Any]) -> str:
+    """The result as a page."""
+    header = [
+        "start",
+        "ready after, s",
+        "first request, ms",
+        "median, ms",
+        "slowest, ms",
+        "slowest / median",
+        "compiled",
+    ]
+    rows = []
+    for name, row in result["rows"].items():
+        ms = row["ms"]
+        ratio = f"{ms['slowest'] / ms['median']:.2f}"
+        rows.append(
+            [name, f"{row['ready_s']:.1f}", ms["first"], ms["median"], ms["slowest"], ratio, row["compilations"]]
+        )
+    host = result["machine"]
+    packages = result["rows"]["fast, packages"]
+    return (
+        f"# Starts: {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}. From the start of the process to 200 from /readyz, the checkpoint in the page cache; then "
+        f"{packages['requests']} requests to /upload_rle, one after the other, of images of {_SIZES} sizes from 64 to "
+        f"1600 pixels a side, {result['points_per_side']}^2 points. Making the packages took "
+        f"{packages['export_s']} s.\n\n"
+        f"{table([*header, 'compiled'], rows)}\n"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.startup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
+    parser.add_argument("model_type", nargs="?", choices=MODEL_TYPES, default="demo", metavar="MODEL_TYPE")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--points_per_side", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=200, help="after each start (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    args = parser.parse_args(arguments)
+    result = {
+        "what": "startup",
+        "model": args.model_type,
+        "command": shlex.join(["python", "-m", "bench.startup", *arguments]),
+        "machine": machine(args.device),
+        "points_per_side": args.points_per_side,
+        "rows": measure(args),
+    }
+    stem = args.out / stem_of(result)
+    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    Path(f"{stem}.md").write_text(startup_markdown(result))
+    print(startup_markdown(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,195 @@
+"""Packages: written, loaded in a fresh process, the same masks as compiling gives, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CPU, PHOTOGRAPHS, ROOT, photograph, start_server
+from pycocotools import mask as coco_mask
+
+from compile_export import export, parse
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, image_size_of, load_model
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.errors import StartupError
+from sam2_amg.exported import load_packages, package_names
+from sam2_amg.manifest import NAME, Build, check_packages
+from sam2_amg.records import Generator
+from sam2_amg.stages import build_generator, fast_shapes
+
+KIND = MODEL_TYPES["demo"]
+BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, fast_shapes(image_size_of(KIND), CPU))
+NAMES = package_names(BUILD.shapes)
+
+
+def run_export(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "compile_export.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written by the program, for the CPU. Takes a minute."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("no C++ compiler here")
+    folder = tmp_path_factory.mktemp("export") / "packages"
+    answer = run_export("--fast", "--device", "cpu", "--points_per_side", "3", "--output", str(folder))
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert "the same as without packages" in answer.stdout
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, NAME])
+    assert not list(folder.parent.glob(".packages*"))  # nothing half-made is left
+    return folder
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled one is on the GPU")
+def test_packages_find_what_compiling_finds(packages: Path, fast: Generator, few_points: GeneratorConfig) -> None:
+    model = load_model(DEMO_DIR / KIND.file, KIND, CPU)
+    loaded = build_generator(model, Mode.FAST, few_points, CPU, partial(load_packages, packages))
+    found, expected = (generator.generate(photograph("dog")) for generator in (loaded, fast))
+    assert len(found) == len(expected) >= 3
+    for record, twin in zip(found, expected, strict=True):
+        assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=1e-5)
+        runs = [coco_mask.frPyObjects(dict(one["segmentation"]), 534, 800) for one in (record, twin)]
+        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= 0.9999
+
+
+def test_a_fresh_server_compiles_nothing(packages: Path) -> None:
+    arguments = ("--fast", "--device", "cpu", "--points_per_side", "4", "--load_exported", str(packages))
+    server = start_server(*arguments)
+    try:
+        answer = server.post("/upload_rle", (PHOTOGRAPHS / "dog.jpg").read_bytes())
+        assert answer.status_code == 200
+        assert len(answer.json()) >= 2
+        info = server.get("/info").json()
+        assert (info["mode"], info["compilations"], info["ready"]) == ("fast", 0, True)
+    finally:
+        assert server.stop() == 0
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+CHANGED = {
+    "format": 0,
+    "model type": "large",
+    "checkpoint (SHA-256)": "0" * 64,
+    "mode": "furious",
+    "device": "cuda",
+    "architecture": "sm_80",
+    "torch": "2.10.0",
+    "triton": "3.5.0",
+    "CUDA": "12.8",
+    "dtype of inputs": "float16",
+    "shapes": {"encode": [[1, 3, 1024, 1024]]},
+}
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """A manifest as it should be, with files that are not packages: none of them is ever opened."""
+    from sam2_amg.manifest import write_manifest
+
+    for name in NAMES:
+        (tmp_path / name).write_bytes(name.encode())
+    write_manifest(tmp_path, BUILD, [tmp_path / name for name in NAMES])
+    check_packages(tmp_path, BUILD, NAMES)
+    return tmp_path
+
+
+def refusal(folder: Path, build: Build = BUILD) -> str:
+    with pytest.raises(StartupError) as caught:
+        check_packages(folder, build, NAMES)
+    message = str(caught.value)
+    assert str(folder) in message
+    assert "python compile_export.py" in message
+    assert "demo --fast --device cpu --output" in message
+    return message
+
+
+def test_every_entry_is_compared(copied: Path) -> None:
+    written = json.loads((copied / NAME).read_text())
+    assert written.keys() - {"files (SHA-256)"} == CHANGED.keys()
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_packages_made_for_something_else_are_refused(copied: Path, name: str) -> None:
+    written = json.loads((copied / NAME).read_text())
+    (copied / NAME).write_text(json.dumps({**written, name: CHANGED[name]}))
+    assert f"made for {name} " in refusal(copied)
+    del written[name]
+    (copied / NAME).write_text(json.dumps(written))
+    if name != "CUDA":  # None on a CPU, as what is not there
+        assert f"made for {name} None" in refusal(copied)
+
+
+def test_damaged_and_missing_files_are_refused(copied: Path) -> None:
+    package = copied / "attend.pt2"
+    package.write_bytes(package.read_bytes()[:-1])
+    assert "attend.pt2 is damaged or was changed" in refusal(copied)
+    package.unlink()
+    assert "attend.pt2 is missing" in refusal(copied)
+    manifest = json.loads((copied / NAME).read_text())
+    del manifest["files (SHA-256)"]["attend.pt2"]
+    (copied / NAME).write_text(json.dumps(manifest))
+    assert "does not list" in refusal(copied)
+    (copied / NAME).write_text("[]")
+    assert "is no manifest" in refusal(copied)
+    (copied / NAME).write_text("{")
+    assert "cannot be read" in refusal(copied)
+    (copied / NAME).unlink()
+    assert "there is no manifest.json" in refusal(copied)
+
+
+def test_another_checkpoint_is_refused(copied: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"other weights")
+    assert "made for checkpoint (SHA-256)" in refusal(copied, replace(BUILD, checkpoint=other))
+
+
+def test_the_server_refuses_before_it_loads(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "server.py",
+        "--fast",
+        "--device",
+        "cpu",
+        "--port",
+        "0",
+        "--load_exported",
+        str(tmp_path),
+    ]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.returncode == 2
+    assert "there is no manifest.json; make packages that fit: python compile_export.py" in answer.stderr
+    assert "loading sam2.1" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "x"], "give --fast"),
+        (["--fast", "--furious", "--output", "x"], "not available yet"),
+        (["--fast", "--batch_size", "4", "--output", "x"], "--batch_size 4 is not available yet"),
+        (["--fast", "--points-per-side", "0", "--output", "x"], "--points_per_side must be from 1 to 256"),
+        (["--fast", "--output", "tests"], "--output tests is there already"),
+        (["demo", "--fast", "--output", "x"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
+        (["--fast"], "the following arguments are required: --output"),
+    ],
+)
+def test_bad_command_lines(arguments: list[str], message: str) -> None:
+    with pytest.raises(StartupError, match=re.escape(message)):
+        export(parse(arguments))
+
+
+def test_an_error_is_one_line() -> None:
+    answer = run_export("--output", "x")
+    assert answer.returncode == 2
+    assert answer.stderr.strip() == "compile_export.py: error: give --fast: no other mode compiles anything"
