@@ -20,6 +20,7 @@ from demo.textures import draw_textures
 FIRST_SEED = 1_000_000  # of training scenes; evaluation has those below
 _TEXTURE_SEED = 500_000_000
 _TEXTURE_STEPS = 100  # steps until textures are drawn anew
+_PROMPT_SEED = 700_000_000
 
 
 class Batch(NamedTuple):
@@ -46,21 +47,36 @@ class Batches:
         self._borrowed = None if photographs is None else torch.cat([photographs.textures, photographs.images])
         self._textures = torch.empty(0)
         self._texture_seed = -1
+        self._scenes_of = -1
+        self._scenes = torch.empty(0), torch.empty(0)
 
     def draw(self, step: int) -> Batch:
-        """The batch of a step, always the same."""
+        """The batch of a step, always the same. Scenes are shown in `reuse` steps in a row, with other prompts."""
+        stage = self.stage
+        if step // stage.reuse != self._scenes_of:
+            self._scenes_of = step // stage.reuse
+            self._scenes = self._draw_scenes(self._scenes_of * stage.reuse)
+        images, levels = self._scenes
+        photographs = self._count_photographs()
+        drawn = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
+        prompts = Draw(_PROMPT_SEED + FIRST_SEED * self.index + step, self.device)
+        return Batch(images, levels, choose_prompts(prompts, levels, stage.prompts, stage.uniform_prompts), drawn)
+
+    def _count_photographs(self) -> int:
+        return round(self.stage.batch * self.stage.photograph_share) if self.photographs else 0
+
+    def _draw_scenes(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has."""
         stage = self.stage
         self._renew_textures(step)
         draw = Draw(FIRST_SEED * (self.index + 1) + step, self.device)
-        photographs = round(stage.batch * stage.photograph_share) if self.photographs else 0
+        photographs = self._count_photographs()
         plan = draw_plan(draw, stage.scenes, stage.batch - photographs, stage.resolution, stage.textures)
         images, levels = self._paint(plan, self._textures)
         if self.photographs:
             cropped = crop_photographs(draw, self.photographs, photographs, stage.resolution)
             images, levels = torch.cat([images, cropped.images]), torch.cat([levels, cropped.levels])
-        images, levels = photograph(draw, images, stage.camera), with_islands(levels)
-        drawn = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
-        return Batch(images, levels, choose_prompts(draw, levels, stage.prompts, stage.uniform_prompts), drawn)
+        return photograph(draw, images, stage.camera), with_islands(levels)
 
     def _renew_textures(self, step: int) -> None:
         seed = _TEXTURE_SEED + 1_000_000 * self.index + step // _TEXTURE_STEPS

@@ -21,6 +21,7 @@ class Stage:
     resolution: int = 512
     batch: int = 24
     prompts: int = 16
+    reuse: int = 2  # steps in a row that see the same scenes: drawing takes as long as a step
     learning_rate: float = 4e-4
     warm_up: int = 300  # steps
     cycles: int = 1  # of the learning rate, which falls to its floor in each

@@ -18,6 +18,7 @@ from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
 from sam2_amg.compiled import settle
+from sam2_amg.errors import StartupError
 from sam2_amg.units import NAMES, Unit, Units, UnitShapes, map_units
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,10 @@ def export_units(
 def load_packages(
     folder: Path, _units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Units:
-    """The units of packages in the place of plain ones, ready to run; on CUDA captured in graphs."""
+    """The units of packages in the place of plain ones, ready to run; on CUDA captured in graphs.
+
+    Raises StartupError where the system lacks what a package needs.
+    """
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
     def load(name: str) -> Unit:
@@ -75,4 +79,8 @@ def _open(path: Path, device: torch.device) -> AOTICompiledModel:
     is by compiling programs for ten seconds, and warns of another; the manifest has said already that it is the same.
     """
     alone = device.type == "cuda"  # its locks have no place in a graph
-    return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, -1))
+    try:
+        return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, -1))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise StartupError(f"{path} cannot be loaded ({reason}); on Debian or Ubuntu: apt install libgomp1") from error

@@ -67,12 +67,11 @@ class MaskGenerator:
         points = self.point_grids(crop)  # [P, 2]
         size = image.shape[0], image.shape[1]
         batches = points.split(self.points_per_batch)
-        candidates = Candidates.concatenate(
-            [self._segment(prepared, batch, crop, crop_index, size) for batch in batches]
-        )
-        return candidates.select(
-            self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
-        )
+        found = (self._segment(prepared, batch, crop, crop_index, size) for batch in batches)
+        # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
+        candidates = Candidates.concatenate([part.compact() if len(batches) > 1 else part for part in found])
+        survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
+        return candidates.select(survivors).compact()
 
     def _segment(self, prepared: Any, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
         """The masks of a batch of points that pass predicted IoU, stability and the crop's edge."""
@@ -83,6 +82,7 @@ class MaskGenerator:
         measured = self.stages.measure(logits, crop.size, config.mask_threshold, config.stability_score_offset)
         candidates = Candidates(
             logits=logits,
+            row=torch.arange(len(logits), device=logits.device),
             predicted_iou=attended.predicted_iou[kept.point, kept.mask],
             points=uncrop_points(points[kept.point], crop.box),
             stability=measured.stability,
@@ -104,7 +104,8 @@ class MaskGenerator:
         rles: dict[int, UncompressedRle] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
-            encoded = self.stages.encode_rle(candidates.logits[rows], crop, size, self.config.mask_threshold)
+            logits = candidates.logits[candidates.row[rows]]
+            encoded = self.stages.encode_rle(logits, crop, size, self.config.mask_threshold)
             rles.update(zip(rows.tolist(), encoded, strict=True))
         return [rles[row] for row in range(len(candidates))]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, Self, TypedDict
 
 import numpy as np
@@ -39,9 +39,13 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Candidates:
-    """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph."""
+    """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph.
 
-    logits: Tensor  # float32 or float16 [n, h, w], low-res
+    Logits are by far the largest of it, so choosing among masks does not copy them: `row` says where they lie.
+    """
+
+    logits: Tensor  # float32 or float16 [m, h, w], low-res, of these masks and others
+    row: Tensor  # int64 [n], of each mask in `logits`
     predicted_iou: Tensor  # float32 [n]
     points: Tensor  # float32 [n, 2], (x, y)
     stability: Tensor  # float32 [n]
@@ -49,16 +53,29 @@ class Candidates:
     crop: Tensor  # int64 [n], which crop of the image
 
     def __len__(self) -> int:
-        return len(self.logits)
+        return len(self.row)
 
     def select(self, rows: Tensor) -> Self:
-        """The rows that an index or a bool mask names, in its order."""
-        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+        """The masks that an index or a bool mask names, in its order."""
+        return type(self)(self.logits, *(getattr(self, name)[rows] for name in self._names()))
+
+    def compact(self) -> Self:
+        """The same masks with a copy of their own logits, which lets go of the others'."""
+        return replace(self, logits=self.logits[self.row], row=torch.arange(len(self), device=self.row.device))
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
-        """All rows of one part or more, in order."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        """All masks of one part or more, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = np.cumsum([0, *(len(part.logits) for part in parts[:-1])]).tolist()
+        parts = [replace(part, row=part.row + start) for part, start in zip(parts, starts, strict=True)]
+        names = ("logits", *cls._names())
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in fields(cls) if field.name != "logits"]
 
     def to_records(self, rles: list[UncompressedRle], crop_boxes: Tensor) -> list[MaskRecord]:
         """One record a row, with its RLE. `crop_boxes` are the XYXY boxes of all crops."""

@@ -1,12 +1,14 @@
 """The bundled model: that it ships as promised, segments scenes that it never saw, and can be trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from demo import calibrate, evaluate, train
+from demo.batches import Batches
 from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
 from demo.islands import with_islands
@@ -221,3 +223,16 @@ def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
     assert [entry["stage"] for entry in log] == ["start", "scenes"]
     assert all(np.isfinite(entry["total"]) for entry in log)
     load_model(tmp_path / SHIPPED.name, MODEL_TYPES["demo"], CPU)
+
+
+def test_scenes_are_shown_twice_with_other_prompts():
+    stage = replace(SCHEDULE[0], batch=2, prompts=8, resolution=64, textures=14, reuse=2)
+    batches = Batches(stage, 0, torch.device("cpu"), compiled=False, photographs=None)
+    first, second, third = (batches.draw(step) for step in (0, 1, 2))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.levels, second.levels)
+    assert not torch.equal(first.pixels, second.pixels)
+    assert not torch.equal(first.images, third.images)
+    again = Batches(stage, 0, torch.device("cpu"), compiled=False, photographs=None).draw(1)  # as after a resume
+    assert torch.equal(again.images, second.images)
+    assert torch.equal(again.pixels, second.pixels)

@@ -15,12 +15,13 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.comparison import compare_images, parse_masks
+from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import PlainDecoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
-from sam2_amg.records import Generator, MaskRecord
+from sam2_amg.records import Candidates, Generator, MaskRecord
 from sam2_amg.stages import build_generator, build_stages, fill_in
 
 LEAST_IOU = 0.9999
@@ -39,7 +40,7 @@ POINTS_PER_SIDE = {0: 8, 1: 4}
 def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:
     """ao, but with sam2's own decoder, in batches as large as baseline's."""
     config = fill_in(replace(config, points_per_batch=64), Mode.AO, CPU)
-    stages = replace(build_stages(model, Mode.AO, config, CPU), decoder=PlainDecoder(model))
+    stages = replace(build_stages(model, Mode.AO, config, CPU, compile_units), decoder=PlainDecoder(model))
     return MaskGenerator(stages, config, model.image_size, CPU)
 
 
@@ -121,3 +122,20 @@ def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config:
         assert agreement.reference_count == agreement.candidate_count >= 20
         assert agreement.score >= 0.999
         assert agreement.matched.min() >= 0.9
+
+
+def test_candidates_are_chosen_without_copying_logits() -> None:
+    logits = torch.arange(5.0)[:, None, None].expand(5, 2, 3).contiguous()
+    numbers = torch.arange(5)
+    every = Candidates(logits, numbers, *(numbers.float() for _ in range(3)), numbers, numbers)
+    some = every.select(torch.tensor([4, 0, 3])).select(torch.tensor([True, False, True]))
+    assert some.logits is logits
+    assert (len(some), some.row.tolist(), some.boxes.tolist()) == (2, [4, 3], [4, 3])
+    own = some.compact()
+    assert own.logits[:, 0, 0].tolist() == [4, 3]
+    assert own.row.tolist() == [0, 1]
+    assert Candidates.concatenate([some]) is some
+    for parts in ([some, own], [own, some], [every, own, some]):
+        joined = Candidates.concatenate(parts)
+        assert joined.logits[joined.row][:, 0, 0].tolist() == joined.boxes.tolist()
+        assert len(joined) == sum(map(len, parts))

@@ -1,0 +1,42 @@
+# An image with the packages of --fast inside, so that a container answers a few seconds after it starts:
+#
+#   docker build -t sam2-amg .
+#   docker run --rm -p 127.0.0.1:5000:5000 sam2-amg
+#
+# Packages fit the processor that they were made on; on another kind the server refuses them and says so. For a GPU make
+# them where it is, with compile_export.py, put them and the checkpoint beside this file, COPY both instead of the
+# builder's, and change the command's CHECKPOINT_DIR, MODEL_TYPE and --device.
+
+FROM python:3.12-slim AS base
+WORKDIR /app
+# packages run in threads of GNU's OpenMP
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements.txt .
+# sam2 and two of its dependencies come as source; building them here, without isolation, spares a second torch
+RUN pip install --no-cache-dir setuptools==80.9.0 wheel==0.45.1 \
+    && SAM2_BUILD_CUDA=0 pip install --no-cache-dir --no-build-isolation -r requirements.txt
+COPY server.py compile_export.py ./
+COPY sam2_amg sam2_amg
+COPY demo/sam2.1_hiera_demo.pt demo/sam2.1_hiera_demo.yaml demo/
+COPY demo/photographs demo/photographs
+
+FROM base AS builder
+# the compiler is needed here, and not where the packages run
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+RUN python compile_export.py demo demo --fast --device cpu --output /packages
+
+FROM base
+COPY --from=builder /packages /packages
+RUN useradd --create-home --uid 10001 server
+USER 10001
+EXPOSE 5000
+HEALTHCHECK --start-period=60s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5000/readyz')"]
+CMD ["python", "server.py", "demo", "demo", "--fast", "--device", "cpu", \
+     "--load_exported", "/packages", "--host", "0.0.0.0"]
