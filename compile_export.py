@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import orjson
 import torch
 
 from sam2_amg.checkpoints import (
@@ -24,15 +25,19 @@ from sam2_amg.checkpoints import (
     load_model,
 )
 from sam2_amg.cli import Parser, device_of, fail, underscored
+from sam2_amg.comparison import ImageAgreement, compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import export_units, load_packages, package_names
+from sam2_amg.exported import export_units, from_packages, package_names
+from sam2_amg.http import rles_by_name
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
+from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fast_shapes, fast_units
 
 logger = logging.getLogger("compile_export")
 EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
+_LEAST_AGREEMENT = 0.99  # of packages with mode ao, in that photograph
 
 _DESCRIPTION = """\
 Compile the network of --fast ahead of time, for this machine's device, and write it as packages.
@@ -107,41 +112,40 @@ def export(config: ExportConfig) -> None:
         units = fast_units(load_model(checkpoint, kind, device), device)
         write_manifest(part, build, export_units(units, build.shapes, device, part, report))
         report("trying the packages")
-        masks = try_packages(config, build, part)
+        agreement = try_packages(config, build, part)
         part.chmod(0o755)  # a temporary folder is its owner's alone
         part.rename(output)
+    except OSError as error:
+        raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
-    print(f"Wrote {output} ({size:.0f} MiB); {masks} masks in {EXAMPLE.name}, the same as without packages.")
+    count, score = agreement.candidate_count, agreement.score
+    print(f"Wrote {output} ({size:.0f} MiB); {count} masks in {EXAMPLE.name}, matched mIoU with mode ao {score:.6f}.")
 
 
-def try_packages(config: ExportConfig, build: Build, folder: Path) -> int:
-    """How many masks the packages find in a photograph. Raises StartupError where mode ao finds another number."""
+def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgreement:
+    """How far the packages agree with mode ao on a photograph. Raises StartupError where they do not."""
     kind = find_model_type(config.model_type)
     check_packages(folder, build, package_names(build.shapes))
     generator_config = GeneratorConfig(**{**default_thresholds(kind), "points_per_side": config.points_per_side})
     image = decode_image(EXAMPLE.read_bytes(), Limits())
-    counts = [
-        len(
-            build_generator(
-                load_model(build.checkpoint, kind, build.device),
-                mode,
-                generator_config,
-                build.device,
-                partial(load_packages, folder),
-            ).generate(image)
-        )
-        for mode in (Mode.AO, Mode.FAST)
-    ]
-    if counts[0] != counts[1]:
-        raise StartupError(f"the packages find {counts[1]} masks in {EXAMPLE.name}, and mode ao {counts[0]}; not kept")
-    return counts[1]
+    answers = []
+    for mode in (Mode.AO, Mode.FAST):
+        model = load_model(build.checkpoint, kind, build.device)
+        generator = build_generator(model, mode, generator_config, build.device, from_packages(folder))
+        answers.append(parse_masks(orjson.dumps(rles_by_name(generator.generate(image)))))
+    agreement = compare_images(*answers)
+    if agreement.candidate_count == 0 or agreement.score < _LEAST_AGREEMENT:
+        found = f"{agreement.candidate_count} masks, matched mIoU with mode ao {agreement.score:.4f}"
+        raise StartupError(f"the packages find something else in {EXAMPLE.name} ({found}); they are not kept")
+    return agreement
 
 
 def main(arguments: list[str]) -> None:
     """The command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    exit_on_signals()  # what is half-made is cleared away
     try:
         export(parse(arguments))
     except StartupError as error:

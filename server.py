@@ -15,17 +15,16 @@ import torch
 
 from sam2_amg.checkpoints import find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import fail, parse
-from sam2_amg.compiled import compile_units
-from sam2_amg.config import ServerConfig
+from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import load_packages, package_names
+from sam2_amg.exported import from_packages, package_names
 from sam2_amg.http import create_app
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
-from sam2_amg.stages import build_generator, fast_shapes
+from sam2_amg.stages import MakeUnits, build_generator, compile_fast, fast_shapes
 from sam2_amg.warm_up import warm_up
 
 EXAMPLE = Path(__file__).resolve().parent / "demo" / "photographs" / "dog.jpg"
@@ -36,17 +35,21 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
-    settle_units = partial(compile_units, report=report)
+    make_units: MakeUnits = partial(compile_fast, report=report)
     if (folder := config.model.load_exported) is not None:
         report(f"checking the packages in {folder}")
         shapes = fast_shapes(image_size_of(kind), device)
         check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
-        settle_units = partial(load_packages, folder, report=report)
+        make_units = from_packages(folder, report)
     report(f"loading {path.name}")
     model = load_model(path, kind, device)
-    generator = build_generator(model, config.model.mode, config.generator, device, settle_units)
-    report("running a first image")
-    warm_up(generator, decode_image(EXAMPLE.read_bytes(), config.limits), device)
+    try:
+        generator = build_generator(model, config.model.mode, config.generator, device, make_units)
+        report("running a first image")
+        warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), device)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(".")[0]
+        raise StartupError(f"{reason}; lower --points_per_batch, or give a smaller MODEL_TYPE") from error
     return generator
 
 
@@ -89,12 +92,15 @@ def main(arguments: list[str]) -> None:
         server = Server(create_app(config, engine), sock, config.limits)
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
-        engine.open(build(config, engine.report))
+        generator = build(config, engine.report)
     except StartupError as error:
         fail(error)
     drain_on_signals(server)
+    engine.open(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
+    if not server.draining:  # the thread's traceback is in the log
+        raise SystemExit("server.py: error: the HTTP server stopped by itself; start it again")
     engine.close()
 
 

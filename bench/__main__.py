@@ -42,7 +42,7 @@ _PAGES = {"numerics": numerics_markdown, "accuracy": accuracy_markdown, "startup
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
     """Compares every list that is kept with baseline's."""
-    if "baseline" in result["systems"]:
+    if "baseline" in result.get("systems", {}):
         for name, figures in result["systems"].items():
             figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
 

@@ -43,10 +43,20 @@ class Worker:
         }
         command = [sys.executable, "-m", "bench.worker", json.dumps(asdict(job))]
         self.process = subprocess.Popen(
-            command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+            command,
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=environment,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        try:
+            line = self.process.stdout.readline()
+        except BaseException:  # in a session of its own, it does not hear Ctrl-C
+            self.kill()
+            raise
         self.seconds_to_ready = time.monotonic() - self.started
         if not line.startswith("READY"):
             if line:

@@ -142,7 +142,7 @@ def startup_markdown(result: dict[str, Any]) -> str:
         f"{packages['requests']} requests to /upload_rle, one after the other, of images of {_SIZES} sizes from 64 to "
         f"1600 pixels a side, {result['points_per_side']}^2 points. Making the packages took "
         f"{packages['export_s']} s.\n\n"
-        f"{table([*header, 'compiled'], rows)}\n"
+        f"{table(header, rows)}\n"
     )
 
 

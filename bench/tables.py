@@ -11,6 +11,7 @@ STAGES = ("decode", "preprocess", "encode", "decoder", "measure", "nms", "rle", 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; None becomes a dash."""
+    assert all(len(row) == len(header) for row in rows), "a row has another number of cells than the header"
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join("-" if cell is None else str(cell) for cell in line) + " |" for line in lines)
 

@@ -70,9 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
     modes.add_argument("--fast", action="store_true", help="ao, compiled; starts a minute or two later")
     modes.add_argument("--furious", action="store_true", help="with --fast: not available yet")
-    starts = parser.add_argument_group("quick starts, with --fast")
+    starts = parser.add_argument_group("quick starts")
     starts.add_argument(
-        "--load_exported", type=Path, metavar="DIR", help="packages of compile_export.py, run instead of compiling"
+        "--load_exported",
+        type=Path,
+        metavar="DIR",
+        help="with --fast: packages of compile_export.py, run instead of compiling",
     )
     starts.add_argument(
         "--compile_cache", type=Path, metavar="DIR", help="where what was compiled is kept for the next start"
@@ -108,10 +111,8 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
     if mode is Mode.BASELINE and args.mask_memory_mib is not None:
         raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
-    if mode is not Mode.FAST:
-        for name in ("load_exported", "compile_cache"):
-            if getattr(args, name) is not None:
-                raise StartupError(f"--{name} goes with --fast: mode {mode.value} compiles nothing")
+    if mode is not Mode.FAST and args.load_exported is not None:
+        raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
     kind = find_model_type(args.model_type or "demo")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))

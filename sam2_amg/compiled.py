@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import TorchDynamoException, UserError
 from torch._dynamo.utils import counters
+from torch._inductor.exc import CppCompileError
 
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.measure import measure_kernel
@@ -84,11 +86,23 @@ def compile_units(
         return settle(compiled, shapes.examples(name, device), pool)
 
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    require_compiler(device)
+    with compiler_errors():
+        return map_units(compile_one, units)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raises StartupError where compiling for the CPU needs a compiler that is not there."""
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or leave --fast out")
+
+
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turns what torch's compilers raise into StartupError."""
     try:
-        return map_units(compile_one, units)
-    except TorchDynamoException as error:
+        yield
+    except (TorchDynamoException, CppCompileError, UserError) as error:
         reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
         raise StartupError(f"--fast cannot be compiled here ({reason}); leave it out") from error
 

@@ -63,8 +63,9 @@ class Engine:
 
     def open(self, generator: Generator) -> None:
         """Begins to answer."""
-        self._generator = generator
-        self._worker.start()
+        self._worker.start()  # first: whoever sees a generator finds a worker
+        with self._lock:
+            self._generator = generator
 
     @property
     def generator(self) -> Generator | None:
@@ -74,7 +75,12 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether requests are being answered: the worker runs, and the engine is not closing."""
-        return self._worker.is_alive() and not self._closing
+        return self._generator is not None and self._worker.is_alive() and not self._closing
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it accepts nothing more."""
+        return self._closing
 
     @property
     def is_alive(self) -> bool:

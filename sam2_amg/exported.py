@@ -10,18 +10,19 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
-from torch import nn
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
-from sam2_amg.compiled import settle
+from sam2_amg.compiled import compiler_errors, require_compiler, settle
 from sam2_amg.errors import StartupError
-from sam2_amg.units import NAMES, Unit, Units, UnitShapes, map_units
+from sam2_amg.units import NAMES, Unit, Units, UnitShapes
 
 logger = logging.getLogger(__name__)
+_UNPACKING = "it is unpacked into TMPDIR, which needs room and must allow execution; or make the packages again"
 
 
 def package_name(unit: str) -> str:
@@ -37,29 +38,34 @@ def package_names(shapes: UnitShapes) -> list[str]:
 def export_units(
     units: Units, shapes: UnitShapes, device: torch.device, folder: Path, report: Callable[[str], None] = logger.info
 ) -> list[Path]:
-    """Compiles plain `units` for their shapes into packages in `folder`; `report` hears what is being done."""
+    """Compiles plain `units` for their shapes into packages in `folder`; `report` hears what is being done.
+
+    Raises StartupError where they cannot be compiled, as without a C++ compiler.
+    """
+    require_compiler(device)
     paths: list[Path] = []
-
-    def export(name: str, unit: Unit) -> Unit:
+    for name in NAMES:
+        if (unit := getattr(units, name)) is None:
+            continue
         report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
-        examples = shapes.examples(name, device)
-        path = folder / package_name(name)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
-            unit(*examples)  # fills sam2's cache of position encodings, which export would take for a side effect
-            program = torch.export.export(cast(nn.Module, unit), examples, strict=False)
-            aoti_compile_and_package(program, package_path=str(path))
-        paths.append(path)
-        return unit
-
-    map_units(export, units)
+        paths.append(folder / package_name(name))
+        with compiler_errors():
+            _export(unit, shapes.examples(name, device), paths[-1])
     return paths
 
 
+def _export(unit: nn.Module, examples: tuple[Tensor, ...], path: Path) -> None:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
+        unit(*examples)  # fills sam2's cache of position encodings, which export would take for a side effect
+        program = torch.export.export(unit, examples, strict=False)
+        aoti_compile_and_package(program, package_path=str(path))
+
+
 def load_packages(
-    folder: Path, _units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+    folder: Path, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Units:
-    """The units of packages in the place of plain ones, ready to run; on CUDA captured in graphs.
+    """The units of packages, ready to run; on CUDA captured in graphs.
 
     Raises StartupError where the system lacks what a package needs.
     """
@@ -74,6 +80,13 @@ def load_packages(
     return Units(encode, prepare, attend, load("upscale") if shapes.upscale else None)
 
 
+def from_packages(
+    folder: Path, report: Callable[[str], None] = logger.info
+) -> Callable[[SAM2Base, UnitShapes, torch.device], Units]:
+    """What `stages.build_generator` makes units with, where packages take the place of compiling."""
+    return lambda _model, shapes, device: load_packages(folder, shapes, device, report)
+
+
 def _open(path: Path, device: torch.device) -> AOTICompiledModel:
     """torch's loader of packages, without `aoti_load_package` around it: that one first finds out what processor this
     is by compiling programs for ten seconds, and warns of another; the manifest has said already that it is the same.
@@ -83,4 +96,5 @@ def _open(path: Path, device: torch.device) -> AOTICompiledModel:
         return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, -1))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise StartupError(f"{path} cannot be loaded ({reason}); on Debian or Ubuntu: apt install libgomp1") from error
+        help_ = "on Debian or Ubuntu: apt install libgomp1" if "libgomp" in reason else _UNPACKING
+        raise StartupError(f"{path} cannot be loaded ({reason}); {help_}") from error

@@ -85,7 +85,7 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
     @app.get("/readyz")
     def readyz() -> Response:
         if not engine.is_ready:
-            doing = engine.phase if engine.generator is None else "shutting down"
+            doing = "shutting down" if engine.is_closing else engine.phase
             raise RequestError(503, "not_ready", f"Not ready yet: {doing}.", retry_after=5)
         return json_line({"status": "ready"})
 

@@ -10,6 +10,7 @@ import json
 import platform
 import shlex
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,26 @@ def hash_file(path: Path) -> str:
 
 
 def architecture(device: torch.device) -> str:
-    """What compiled code runs on: a GPU's compute capability, or a processor's instruction set."""
+    """What compiled code runs on: a GPU's compute capability, or a processor's instructions (a hash tells sets apart).
+
+    Code for a CPU is compiled for the very processor, and would end the process on one that lacks an instruction.
+    """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return f"sm_{major}{minor}"
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    known = next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "")
+    instructions = hashlib.sha256(" ".join(sorted(known.split())).encode()).hexdigest()[:12]
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {instructions}"
+
+
+def hash_code() -> str:
+    """SHA-256 of this package's own source: what units are, and what they expect, is written there."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def describe_build(build: Build) -> dict[str, Any]:
@@ -70,6 +86,8 @@ def describe_build(build: Build) -> dict[str, Any]:
         "architecture": architecture(build.device),
         "torch": torch.__version__,
         "triton": triton.__version__,
+        "sam2": version("sam2"),
+        "code (SHA-256)": hash_code(),
         "CUDA": torch.version.cuda if build.device.type == "cuda" else None,
         "dtype of inputs": "float32",
         "shapes": json.loads(json.dumps(asdict(build.shapes))),
@@ -100,10 +118,13 @@ def check_packages(folder: Path, build: Build, names: list[str]) -> None:
     if not isinstance(hashes, dict) or sorted(hashes) != sorted(names):
         raise refuse(f"{NAME} does not list {', '.join(names)}")
     for name in names:
-        path = folder / name
-        if not path.is_file():
-            raise refuse(f"{name} is missing")
-        if hash_file(path) != hashes[name]:
+        try:
+            found_hash = hash_file(folder / name)
+        except FileNotFoundError as error:
+            raise refuse(f"{name} is missing") from error
+        except OSError as error:
+            raise refuse(f"{name} cannot be read ({error.strerror})") from error
+        if found_hash != hashes[name]:
             raise refuse(f"{name} is damaged or was changed: its SHA-256 is not that of {NAME}")
 
 

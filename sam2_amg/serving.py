@@ -96,7 +96,7 @@ class Server(TcpWSGIServer):
             super().__init__(
                 app, channels, True, sock, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
             )
-        except OSError as error:  # another server began to listen while this one loaded its model
+        except OSError as error:  # another server began to listen between bind and here
             dispatcher.shutdown()
             close_all(channels)
             raise cannot_use(sockinfo[3][0], sockinfo[3][1], error) from error
@@ -156,7 +156,7 @@ def drain_on_signals(server: Server) -> None:
 
 
 def exit_on_signals() -> None:
-    """Until there is a server to drain, SIGTERM and Ctrl-C end the process, unfinished downloads cleared away."""
+    """Until the server is ready, SIGTERM and Ctrl-C end the process, unfinished downloads cleared away."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,7 +34,9 @@ from sam2_amg.split_image_side import SplitImageSide
 from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
 from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
-SettleUnits = Callable[[Units, UnitShapes, torch.device], Units]
+logger = logging.getLogger(__name__)
+
+MakeUnits = Callable[[SAM2Base, UnitShapes, torch.device], Units]
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
@@ -109,15 +112,17 @@ def fast_units(model: SAM2Base, device: torch.device) -> Units:
     return plain_units(model, decoder, upscale=False, storage=torch.float16)
 
 
-def fast_stages(
-    model: SAM2Base, config: GeneratorConfig, device: torch.device, settle_units: SettleUnits = compile_units
-) -> Stages:
-    """Mode fast: the same network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs.
+def compile_fast(
+    model: SAM2Base, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Units:
+    """The units of mode fast, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
+    return compile_units(fast_units(model, device), shapes, device, report)
 
-    Raises StartupError where they cannot be compiled.
-    """
+
+def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device, make_units: MakeUnits) -> Stages:
+    """Mode fast: the same network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
     shapes = fast_shapes(model.image_size, device)
-    units = settle_units(fast_units(model, device), shapes, device)
+    units = make_units(model, shapes, device)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
         upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
@@ -147,13 +152,13 @@ def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None
 
 
 def build_stages(
-    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, settle_units: SettleUnits
+    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, make_units: MakeUnits
 ) -> Stages:
     """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
     with torch.inference_mode():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-        return fast_stages(model, config, device, settle_units)
+        return fast_stages(model, config, device, make_units)
 
 
 def build_generator(
@@ -161,13 +166,13 @@ def build_generator(
     mode: Mode,
     config: GeneratorConfig,
     device: torch.device,
-    settle_units: SettleUnits = compile_units,
+    make_units: MakeUnits = compile_fast,
 ) -> Generator:
     """The generator of a mode, around a model that is already on `device`.
 
-    `settle_units` makes of plain units those that run, where a mode has them: it compiles, or loads packages.
+    `make_units` makes the units that run, where a mode has them: it compiles, or loads packages.
     """
     config = fill_in(config, mode, device)
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
-    return MaskGenerator(build_stages(model, mode, config, device, settle_units), config, model.image_size, device)
+    return MaskGenerator(build_stages(model, mode, config, device, make_units), config, model.image_size, device)

@@ -1,6 +1,7 @@
 """From image tokens to low-res logits: two transposed convolutions, high-resolution features, hypernetworks.
 
-Both forms do the same sum. Symbols: U points, N = h * w image tokens, C channels of the transformer (256).
+Both forms, and the kernel in `kernels/upscale.py`, do the same sum. Symbols: U points, N = h * w image tokens, C
+channels of the transformer (256).
 """
 
 from __future__ import annotations

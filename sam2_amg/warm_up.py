@@ -15,10 +15,10 @@ from sam2_amg.records import Generator
 
 
 def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:
-    """Runs uint8 RGB [H, W, 3] through the stages: in full on a GPU, with few points on a CPU, where it takes long."""
-    if device.type == "cpu":
-        generator = _with_few_points(generator)
-    generator.generate(image)
+    """Runs uint8 RGB [H, W, 3] through every stage with few points, and on a GPU, where that is quick, in full, too."""
+    _with_few_points(generator).generate(image)
+    if device.type == "cuda":
+        generator.generate(image)
 
 
 def _with_few_points(generator: Generator) -> Generator:

@@ -13,6 +13,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.kernels.image_attention import read_keys, update_keys
 from sam2_amg.kernels.image_side import RecomputedReading
 from sam2_amg.split_image_side import SplitImageSide
 
@@ -84,6 +85,20 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
     for found, plain, exact in zip(*answers, strict=True):
         assert found.shape == plain.shape
         assert max((x.double() - exact).norm() / exact.norm() for x in (found, plain)) < 5e-6
+
+
+@torch.inference_mode()
+def test_products_of_float16_are_near() -> None:
+    """Without the second halves, which one mode after this one will do without."""
+    random = torch.Generator().manual_seed(0)
+    keys, scores = torch.randn(2, 512, 256, generator=random), torch.randn(8, 16, 512, generator=random)
+    folded, values = (torch.randn(2, 64, 256, generator=random) * scale for scale in (0.1, 1.0))
+    gain, bias = torch.rand(256, generator=random) + 0.5, torch.randn(256, generator=random)
+    everything = [x.to(DEVICE) for x in (keys, scores, folded, values, gain, bias)]
+    exact, near = (update_keys(*everything, 1e-5, True, split) for split in (True, False))
+    assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
+    exact, near = (read_keys(*everything[:3], split) for split in (True, False))
+    assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
 
 
 def run_through(

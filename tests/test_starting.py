@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 import requests
 from conftest import CPU, ROOT, drawn_image
 from sam2.modeling.sam2_base import SAM2Base
@@ -53,50 +56,84 @@ def test_an_engine_that_never_opened_closes() -> None:
     assert not engine.is_alive
 
 
-@pytest.mark.parametrize("mode", [Mode.BASELINE, Mode.AO])
-def test_a_first_image_reaches_every_stage(mode: Mode, demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
-    generator = build_generator(demo_model, mode, demo_config, CPU)
-    reached = []
-    if isinstance(generator, MaskGenerator):
-        stages = generator.stages
-        for name in ("preprocess", "encode", "measure", "suppress", "encode_rle"):
-            function = getattr(stages, name)
+def test_a_first_image_reaches_every_stage(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    generator = build_generator(demo_model, Mode.AO, demo_config, CPU)
+    assert isinstance(generator, MaskGenerator)
+    reached: dict[str, int] = {}
 
-            def noted(*arguments, name=name, function=function):
-                result = function(*arguments)
-                reached.append((name, len(result) if name == "encode_rle" else 1))
-                return result
+    def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            result = function(*arguments)
+            reached[name] = len(result) if name == "encode_rle" else 1
+            return result
 
-            object.__setattr__(stages, name, noted)
+        return noted
+
+    names = ("preprocess", "encode", "measure", "suppress", "encode_rle")
+    stages = generator.stages
+    generator.stages = replace(stages, **{name: note(name, getattr(stages, name)) for name in names})
     warm_up(generator, drawn_image(90, 120), CPU)
-    if mode is Mode.AO:
-        assert [name for name, _ in reached] == ["preprocess", "encode", "measure", "suppress", "encode_rle"]
-        assert min(count for _, count in reached) >= 1  # there were masks to encode
+    assert list(reached) == list(names)
+    assert reached["encode_rle"] >= 1  # there were masks to encode
 
 
-def test_over_http_from_the_first_moment(tmp_path: Path) -> None:
+def test_baseline_is_warmed_up_with_few_points(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    calls = []
+    hook = demo_model.sam_mask_decoder.register_forward_hook(lambda _module, _inputs, out: calls.append(len(out[0])))
+    try:
+        warm_up(build_generator(demo_model, Mode.BASELINE, demo_config, CPU), drawn_image(90, 120), CPU)
+    finally:
+        hook.remove()
+    assert calls == [4]
+
+
+@contextmanager
+def starting(*arguments: str, log: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A server process on a free port, from its first moment, and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "log").open("w") as log:
-        command = [sys.executable, "server.py", "--points_per_side", "2", "--port", str(port)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
+    with log.open("w") as file:
+        command = [sys.executable, "server.py", *arguments, "--port", str(port)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     try:
-        seen = []
-        deadline = time.monotonic() + 120
-        while not seen or seen[-1].status_code != 200:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            try:
-                seen.append(requests.get(url + "/readyz", timeout=60))
-            except requests.ConnectionError:
-                time.sleep(0.01)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers_until(condition: Callable[[requests.Response], bool], url: str, process: subprocess.Popen) -> list[Any]:
+    """What /readyz says, from the first answer until one that is waited for."""
+    seen: list[requests.Response] = []
+    deadline = time.monotonic() + 120
+    while not seen or not condition(seen[-1]):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        try:
+            seen.append(requests.get(url + "/readyz", timeout=60))
+        except requests.ConnectionError:
+            time.sleep(0.01)
+    return seen
+
+
+def test_over_http_from_the_first_moment(tmp_path: Path) -> None:
+    """The first image is the server's own, and no limit for others applies to it."""
+    with starting("--points_per_side", "2", "--max_pixels", "1000", log=tmp_path / "log") as (process, url):
+        seen = answers_until(lambda answer: answer.status_code == 200, url, process)
         assert {answer.status_code for answer in seen} == {200, 503}
         assert seen[0].json()["error"]["message"].startswith("Not ready yet: ")
         image = encode_png(np.full((20, 30, 3), 128, np.uint8))
         answer = requests.post(url + "/upload_rle", files={"image": image}, timeout=60)
         assert answer.status_code == 200
-    finally:
         process.terminate()
         assert process.wait(60) == 0
+
+
+def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
+    with starting("--fast", "--compile_cache", str(tmp_path / "caches"), log=tmp_path / "log") as (process, url):
+        answers_until(lambda answer: "compiling" in answer.text or answer.status_code == 200, url, process)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert (tmp_path / "caches" / "inductor").is_dir()
+    assert "Traceback" not in (tmp_path / "log").read_text()

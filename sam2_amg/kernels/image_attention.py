@@ -122,10 +122,10 @@ def _check(keys: Tensor, scores: Tensor, folded: Tensor) -> None:
     rows = folded.shape[1]
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
         raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
-    if not (keys.is_contiguous() and scores.is_contiguous() and folded.is_contiguous()):
-        raise ValueError("keys, scores and vectors must be contiguous")
-    assert keys.dtype == scores.dtype == folded.dtype == torch.float32
-    assert scores.shape == (int(HEADS), len(folded) * rows // int(HEADS), pixels)
+    if not all(x.is_contiguous() and x.dtype == torch.float32 for x in (keys, scores, folded)):
+        raise ValueError("keys, scores and vectors must be contiguous and float32")
+    if scores.shape != (expected := (int(HEADS), len(folded) * rows // int(HEADS), pixels)):
+        raise ValueError(f"scores must be {expected}, not {tuple(scores.shape)}")
 
 
 @triton_op("sam2_amg::update_keys", mutates_args={})

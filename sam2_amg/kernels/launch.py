@@ -17,7 +17,7 @@ def require_kernel_device(tensor: Tensor, name: str) -> None:
     """Raises ValueError unless `tensor` is on a GPU, or kernels are interpreted (TRITON_INTERPRET=1)."""
     if not tensor.is_cuda and not knobs.runtime.interpret:
         raise ValueError(
-            f"{name} is on {tensor.device}, and Triton kernels run on CUDA; use the twin in sam2_amg.reference"
+            f"{name} is on {tensor.device}, and Triton kernels run on CUDA; elsewhere use its twin in plain torch"
         )
 
 

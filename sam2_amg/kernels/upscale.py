@@ -95,6 +95,8 @@ class KernelUpscaling(LinearUpscaling):
         side = square_side(keys.shape[1])
         if keys.shape[1] % LAUNCH["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {LAUNCH['BLOCK']} image tokens, not {keys.shape[1]}")
+        if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
+            raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         points, of_point = kept.point.unique(return_inverse=True)  # [U], [n]
