@@ -82,8 +82,10 @@ def compile_units(
 
     def compile_one(name: str, unit: Unit) -> Unit:
         report(f"compiling {name} for {device.type}")
+        examples = shapes.examples(name, device)
+        unit(*examples)  # fills sam2's cache of position encodings, which when it changes has all compiled again
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
-        return settle(compiled, shapes.examples(name, device), pool)
+        return settle(compiled, examples, pool)
 
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     require_compiler(device)

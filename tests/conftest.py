@@ -26,6 +26,7 @@ from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator
@@ -66,7 +67,11 @@ def fast(few_points: GeneratorConfig) -> Generator:
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler here")
     kind = MODEL_TYPES["demo"]
-    return build_generator(load_model(DEMO_DIR / kind.file, kind, device), Mode.FAST, few_points, device)
+    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, device), Mode.FAST, few_points, device)
+    built = count_compilations()
+    generator.generate(drawn_image(30, 40))
+    assert count_compilations() == built >= 4, "the first image compiled something"
+    return generator
 
 
 def photograph(name: str) -> NDArray[np.uint8]:
