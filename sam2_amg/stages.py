@@ -136,6 +136,7 @@ def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device, 
     )
     if on_gpu:
         _load_kernels(stages, model.image_size, device)
+        torch.cuda.empty_cache()  # what building left behind
     return stages
 
 
