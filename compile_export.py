@@ -16,15 +16,14 @@ import orjson
 import torch
 
 from sam2_amg.checkpoints import (
-    DEMO_DIR,
-    MODEL_TYPES,
+    EXAMPLE,
     default_thresholds,
     find_checkpoint,
     find_model_type,
     image_size_of,
     load_model,
 )
-from sam2_amg.cli import Parser, device_of, fail, underscored
+from sam2_amg.cli import Parser, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.comparison import ImageAgreement, compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.errors import StartupError
@@ -36,7 +35,6 @@ from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fast_shapes, fast_units
 
 logger = logging.getLogger("compile_export")
-EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
 _LEAST_AGREEMENT = 0.99  # of packages with mode ao, in that photograph
 
 _DESCRIPTION = """\
@@ -69,29 +67,24 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
-    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+    add_model(parser)
     parser.add_argument("--fast", action="store_true", help="the mode to compile; the only one so far")
     parser.add_argument("--furious", action="store_true", help="with --fast: not available yet")
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at a time: only 1 so far")
     text = "points along a side of the grid with which the packages are tried (default %(default)s)"
     parser.add_argument("--points_per_side", type=int, default=8, metavar="N", help=text)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+    add_device(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the packages")
     args = parser.parse_args([underscored(argument) for argument in arguments])
-    if (args.checkpoint_dir is None) != (args.model_type is None):
-        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    directory, kind = model_of(args)
     if args.furious:
         raise StartupError("--fast --furious is not available yet; give --fast alone")
     if not args.fast:
         raise StartupError("give --fast: no other mode compiles anything")
     if args.batch_size != 1:
         raise StartupError(f"--batch_size {args.batch_size} is not available yet; leave it out")
-    kind = find_model_type(args.model_type or "demo")
     GeneratorConfig(points_per_side=args.points_per_side)  # refuses what is out of range
-    return ExportConfig(
-        args.checkpoint_dir or DEMO_DIR, kind.name, device_of(args.device), args.output, args.points_per_side
-    )
+    return ExportConfig(directory, kind.name, device_of(args.device), args.output, args.points_per_side)
 
 
 def export(config: ExportConfig) -> None:

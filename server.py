@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sam2_amg.checkpoints import find_checkpoint, find_model_type, image_size_of, load_model
+from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import fail, parse
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.engine import Engine
@@ -26,8 +26,6 @@ from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
 from sam2_amg.stages import MakeUnits, build_generator, compile_fast, fast_shapes
 from sam2_amg.warm_up import warm_up
-
-EXAMPLE = Path(__file__).resolve().parent / "demo" / "photographs" / "dog.jpg"
 
 
 def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:

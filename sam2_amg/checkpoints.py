@@ -25,6 +25,7 @@ from sam2_amg.errors import StartupError
 logger = logging.getLogger(__name__)
 
 DEMO_DIR = Path(__file__).resolve().parent.parent / "demo"
+EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
 PUBLISHED_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte

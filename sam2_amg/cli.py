@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import torch
 
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, find_model_type
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, default_thresholds, find_model_type
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
 
@@ -28,7 +28,11 @@ Flags may be written with hyphens, too (--points-per-side).
 # name, type, help; the default is that of the dataclass, or the model's own
 _GENERATOR_FLAGS = (
     ("points_per_side", int, "points along a side of the grid, so N x N prompts an image"),
-    ("points_per_batch", int, "points decoded at a time (default: baseline 64; cpu 8; cuda ao 64, fast all)"),
+    (
+        "points_per_batch",
+        int,
+        "points decoded at a time (default: baseline 64; cpu 8; cuda ao 64, fast all up to 4096)",
+    ),
     ("pred_iou_thresh", float, "least predicted IoU of a mask"),
     ("stability_score_thresh", float, "least stability score of a mask"),
     ("stability_score_offset", float, "by how much the stability score moves the threshold up and down"),
@@ -64,8 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
-    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+    add_model(parser)
     modes = parser.add_argument_group("mode (default: ao, float32, the same masks as baseline, sooner)")
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
     modes.add_argument("--fast", action="store_true", help="ao, compiled; starts a minute or two later")
@@ -83,10 +86,28 @@ def build_parser() -> argparse.ArgumentParser:
     place = parser.add_argument_group("where")
     place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
     place.add_argument("--port", type=int, default=ServerConfig.port, help="default %(default)s; 0 takes a free one")
-    place.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+    add_device(place)
     _add_flags(parser.add_argument_group("generator"), _GENERATOR_FLAGS, GeneratorConfig())
     _add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the two arguments that name a model."""
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
+    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+
+
+def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
+    """The folder and the type that a command line names, the demo's where it names none. Raises StartupError."""
+    if (args.checkpoint_dir is None) != (args.model_type is None):
+        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    return args.checkpoint_dir or DEMO_DIR, find_model_type(args.model_type or "demo")
+
+
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --device, which `device_of` resolves."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
 
 
 def _add_flags(group: argparse._ArgumentGroup, flags: Sequence[tuple], defaults: object) -> None:
@@ -107,17 +128,15 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     """The configuration that a command line asks for. Raises StartupError; exits where --help is asked for."""
     args = build_parser().parse_args([underscored(argument) for argument in arguments])
     mode = _mode_of(args)
-    if (args.checkpoint_dir is None) != (args.model_type is None):
-        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    directory, kind = model_of(args)
     if mode is Mode.BASELINE and args.mask_memory_mib is not None:
         raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
     if mode is not Mode.FAST and args.load_exported is not None:
         raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
-    kind = find_model_type(args.model_type or "demo")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))
     return ServerConfig(
-        model=ModelConfig(args.checkpoint_dir or DEMO_DIR, kind.name, mode, device_of(args.device), args.load_exported),
+        model=ModelConfig(directory, kind.name, mode, device_of(args.device), args.load_exported),
         generator=replace(generator, **_only(GeneratorConfig, given)),
         limits=Limits(**_only(Limits, given)),
         host=args.host,

@@ -43,6 +43,7 @@ _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
 # The fixed shapes of units: on a GPU many points at a time spare launches.
 _CPU_UNIT_POINTS = 8
+_MOST_POINTS_PER_BATCH = 4096  # whose image tokens take 8.6 GB on a GPU
 _GPU_UNIT_POINTS = 128
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
@@ -51,7 +52,8 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
     """`config` with the defaults that depend on mode and device. Raises StartupError for what they do not know."""
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
-    every = config.points_per_side**2 if mode is Mode.FAST and device.type == "cuda" else None
+    on_gpu = mode is Mode.FAST and device.type == "cuda"
+    every = min(config.points_per_side**2, _MOST_POINTS_PER_BATCH) if on_gpu else None
     config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
     if device.type == "cpu":
         return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)

@@ -139,3 +139,11 @@ def test_candidates_are_chosen_without_copying_logits() -> None:
         joined = Candidates.concatenate(parts)
         assert joined.logits[joined.row][:, 0, 0].tolist() == joined.boxes.tolist()
         assert len(joined) == sum(map(len, parts))
+
+
+def test_points_per_batch_of_fast_on_a_gpu() -> None:
+    """All of them, unless their image tokens would fill the GPU."""
+    cuda = torch.device("cuda")
+    for side, batch in ((1, 1), (32, 1024), (64, 4096), (256, 4096)):
+        assert fill_in(GeneratorConfig(points_per_side=side), Mode.FAST, cuda).points_per_batch == batch
+    assert fill_in(GeneratorConfig(points_per_batch=9), Mode.FAST, cuda).points_per_batch == 9
