@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import orjson
 import torch
@@ -98,20 +97,17 @@ def export(config: ExportConfig) -> None:
     report = partial(logger.info, "%s ...")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+        # what is left of it is cleared away, whatever happens; in the end that is nothing
+        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder:
+            part = Path(folder)
+            units = fast_units(load_model(checkpoint, kind, device), device)
+            write_manifest(part, build, export_units(units, build.shapes, device, part, report))
+            report("trying the packages")
+            agreement = try_packages(config, build, part)
+            part.chmod(0o755)  # a temporary folder is its owner's alone
+            part.rename(output)
     except OSError as error:
         raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        units = fast_units(load_model(checkpoint, kind, device), device)
-        write_manifest(part, build, export_units(units, build.shapes, device, part, report))
-        report("trying the packages")
-        agreement = try_packages(config, build, part)
-        part.chmod(0o755)  # a temporary folder is its owner's alone
-        part.rename(output)
-    except OSError as error:
-        raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
     count, score = agreement.candidate_count, agreement.score
     print(f"Wrote {output} ({size:.0f} MiB); {count} masks in {EXAMPLE.name}, matched mIoU with mode ao {score:.6f}.")

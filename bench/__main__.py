@@ -22,22 +22,19 @@ from typing import Any
 
 import torch
 
-from bench.accuracy import Collector, accuracy_markdown
+from bench.accuracy import Collector
 from bench.images import draw_scenes, find_images
 from bench.lists import find_list
 from bench.machine import machine, stem_of
-from bench.numerics import measure_numerics, numerics_markdown
-from bench.plots import draw
+from bench.numerics import measure_numerics
+from bench.pages import write
 from bench.run import Plan, measure_all
-from bench.startup import startup_markdown
 from bench.systems import SYSTEMS
-from bench.tables import to_markdown
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PAGES = {"numerics": numerics_markdown, "accuracy": accuracy_markdown, "startup": startup_markdown}
 
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
@@ -45,27 +42,6 @@ def add_accuracy(result: dict[str, Any], lists: Path) -> None:
     if "baseline" in result.get("systems", {}):
         for name, figures in result["systems"].items():
             figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
-
-
-def page_of(result: dict[str, Any]) -> str:
-    """The Markdown of a result."""
-    return _PAGES.get(result["what"], to_markdown)(result)
-
-
-def write(result: dict[str, Any], folder: Path) -> None:
-    """Writes JSON, Markdown and, where something was measured, plots. Nothing measured never replaces a result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / stem_of(result)
-    if not (result.get("systems") or result.get("rows")) and Path(f"{stem}.json").exists():
-        print(f"Nothing was measured ({result['missing']}); {stem}.json stays as it is.", file=sys.stderr)
-        return
-    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-    page = page_of(result)
-    Path(f"{stem}.md").write_text(page)
-    if result.get("systems") and result["what"] != "accuracy":
-        draw(result, Path(f"{stem}.png"))
-    print(page)
-    print(f"Written: {stem}.json and .md", file=sys.stderr)
 
 
 def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:

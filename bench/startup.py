@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shlex
 import signal
 import socket
@@ -30,12 +29,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from bench.load import post
-from bench.machine import machine, stem_of
-from bench.tables import table
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from bench.machine import machine
+from bench.pages import write
+from bench.tables import STARTUP_SIZES
+from sam2_amg.checkpoints import DEMO_DIR, EXAMPLE, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
-_SIZES = 60
 _PATIENCE = 1800.0  # seconds until ready
 
 
@@ -43,7 +42,7 @@ def images_of_sizes(count: int) -> list[bytes]:
     """JPEG files of the dog's photograph, squeezed to `count` sizes from 64 to 1600 pixels a side."""
     random = np.random.default_rng(0)
     files = []
-    with Image.open(DEMO_DIR / "photographs" / "dog.jpg") as photograph:
+    with Image.open(EXAMPLE) as photograph:
         for width, height in random.integers(64, 1601, (count, 2)).tolist():
             file = io.BytesIO()
             photograph.resize((width, height)).save(file, "JPEG")
@@ -94,7 +93,7 @@ def _is_ready(url: str) -> bool:
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Every way to start, by its name."""
-    sizes = images_of_sizes(min(_SIZES, args.requests))
+    sizes = images_of_sizes(min(STARTUP_SIZES, args.requests))
     images = [sizes[index % len(sizes)] for index in range(args.requests)]
     model = [str(args.checkpoint_dir.resolve()), args.model_type]
     common = [*model, "--device", args.device, "--points_per_side", str(args.points_per_side)]
@@ -113,37 +112,6 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         rows = {name: measure_start([*common, *flags], images, name) for name, flags in starts.items()}
     rows["fast, packages"]["export_s"] = exported
     return rows
-
-
-def startup_markdown(result: dict[str, Any]) -> str:
-    """The result as a page."""
-    header = [
-        "start",
-        "ready after, s",
-        "first request, ms",
-        "median, ms",
-        "slowest, ms",
-        "slowest / median",
-        "compiled",
-    ]
-    rows = []
-    for name, row in result["rows"].items():
-        ms = row["ms"]
-        ratio = f"{ms['slowest'] / ms['median']:.2f}"
-        rows.append(
-            [name, f"{row['ready_s']:.1f}", ms["first"], ms["median"], ms["slowest"], ratio, row["compilations"]]
-        )
-    host = result["machine"]
-    packages = result["rows"]["fast, packages"]
-    return (
-        f"# Starts: {result['model']} on {host['device']}\n\n"
-        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
-        f"{host['python']}. From the start of the process to 200 from /readyz, the checkpoint in the page cache; then "
-        f"{packages['requests']} requests to /upload_rle, one after the other, of images of {_SIZES} sizes from 64 to "
-        f"1600 pixels a side, {result['points_per_side']}^2 points. Making the packages took "
-        f"{packages['export_s']} s.\n\n"
-        f"{table(header, rows)}\n"
-    )
 
 
 def main(arguments: list[str]) -> None:
@@ -166,10 +134,7 @@ def main(arguments: list[str]) -> None:
         "points_per_side": args.points_per_side,
         "rows": measure(args),
     }
-    stem = args.out / stem_of(result)
-    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
-    Path(f"{stem}.md").write_text(startup_markdown(result))
-    print(startup_markdown(result))
+    write(result, args.out)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 STAGES = ("decode", "preprocess", "encode", "decoder", "measure", "nms", "rle", "other")
+STARTUP_SIZES = 60  # of images, in `python -m bench.startup`
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -139,3 +140,34 @@ def to_markdown(result: dict[str, Any]) -> str:
     if result["missing"]:
         parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
     return "\n\n".join(parts) + "\n"
+
+
+def startup_markdown(result: dict[str, Any]) -> str:
+    """The result as a page."""
+    header = [
+        "start",
+        "ready after, s",
+        "first request, ms",
+        "median, ms",
+        "slowest, ms",
+        "slowest / median",
+        "compiled",
+    ]
+    rows = []
+    for name, row in result["rows"].items():
+        ms = row["ms"]
+        ratio = f"{ms['slowest'] / ms['median']:.2f}"
+        rows.append(
+            [name, f"{row['ready_s']:.1f}", ms["first"], ms["median"], ms["slowest"], ratio, row["compilations"]]
+        )
+    host = result["machine"]
+    packages = result["rows"]["fast, packages"]
+    return (
+        f"# Starts: {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}. From the start of the process to 200 from /readyz, the checkpoint in the page cache; then "
+        f"{packages['requests']} requests to /upload_rle, one after the other, of images of {STARTUP_SIZES} sizes "
+        f"from 64 to 1600 pixels a side, {result['points_per_side']}^2 points. Making the packages took "
+        f"{packages['export_s']} s.\n\n"
+        f"{table(header, rows)}\n"
+    )

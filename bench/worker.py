@@ -6,6 +6,7 @@ Started by `python -m bench`. Says "READY port" on standard output once it has a
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 import time
@@ -152,9 +153,11 @@ def main() -> None:
     }
     if job.profile:
         clock.on = False
-        images = {Path(path).name: decode_image(Path(path).read_bytes(), LIMITS) for path in job.images}
-        name, largest = max(images.items(), key=lambda item: item[1].size)
-        result["profile"] = profile_generate(generator, largest, name, cuda)
+        pairs = zip(job.images, timing["per_image"], strict=True)
+        path, _ = max(pairs, key=lambda pair: math.prod(pair[1]["height_width"]))
+        result["profile"] = profile_generate(
+            generator, decode_image(Path(path).read_bytes(), LIMITS), Path(path).name, cuda
+        )
     Path(job.result).write_text(json.dumps(result))
 
 

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
+from bench.worker import Job
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
@@ -34,6 +36,7 @@ from sam2_amg.stages import build_generator
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = DEMO_DIR / "photographs"
 CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where kernels run, or are interpreted
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,11 +66,10 @@ def few_points(demo_config: GeneratorConfig) -> GeneratorConfig:
 @pytest.fixture(scope="session")
 def fast(few_points: GeneratorConfig) -> Generator:
     """Mode fast, compiled, on whatever is there. Takes a minute; nobody else holds its model."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+    if DEVICE.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler here")
     kind = MODEL_TYPES["demo"]
-    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, device), Mode.FAST, few_points, device)
+    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, DEVICE), Mode.FAST, few_points, DEVICE)
     built = count_compilations()
     generator.generate(drawn_image(30, 40))
     assert count_compilations() == built >= 4, "the first image compiled something"
@@ -76,6 +78,24 @@ def fast(few_points: GeneratorConfig) -> Generator:
 
 def photograph(name: str) -> NDArray[np.uint8]:
     return np.array(Image.open(PHOTOGRAPHS / f"{name}.jpg"))
+
+
+def demo_job(images: Sequence[Path], **changes: Any) -> Job:
+    """What a worker of the benchmark is told: the demo model on a CPU."""
+    job = Job(
+        system="",
+        model_type="demo",
+        weights="checkpoint",
+        directory=str(DEMO_DIR),
+        device="cpu",
+        planted=False,
+        points_per_side=32,
+        images=[str(path) for path in images],
+        repeats=1,
+        startup_only=False,
+        result="",
+    )
+    return replace(job, **changes)
 
 
 def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

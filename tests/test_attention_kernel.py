@@ -7,13 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import DEVICE
 
 from demo.network import build
 from sam2_amg.encoder import encode
 from sam2_amg.kernels.attention import split_attention
 from sam2_amg.split_encoder import split_encoder
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])

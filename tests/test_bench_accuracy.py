@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import drawn_image
+from conftest import demo_job, drawn_image
 from PIL import Image
 
 from bench.accuracy import Collector
 from bench.lists import find_list
 from bench.worker import Job
 from compare_rle_lists import compare
-from sam2_amg.checkpoints import DEMO_DIR
 
 
 @pytest.fixture
@@ -21,20 +20,8 @@ def job(tmp_path: Path) -> Job:
     for index in range(3):
         path = tmp_path / f"{index}.png"
         Image.fromarray(drawn_image(60 + 20 * index, 90, seed=index)).save(path)
-        paths.append(str(path))
-    return Job(
-        system="",
-        model_type="demo",
-        weights="checkpoint",
-        directory=str(DEMO_DIR),
-        device="cpu",
-        planted=False,
-        points_per_side=3,
-        images=paths,
-        repeats=1,
-        startup_only=False,
-        result="",
-    )
+        paths.append(path)
+    return demo_job(paths, points_per_side=3)
 
 
 def test_answers_come_in_order_and_agree(job: Job, tmp_path: Path) -> None:

@@ -6,31 +6,18 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import drawn_image
+from conftest import demo_job, drawn_image
 from PIL import Image
 
 from bench.load import Worker
 from bench.systems import SYSTEMS
-from bench.worker import Job, describe_peer
-from sam2_amg.checkpoints import DEMO_DIR
+from bench.worker import describe_peer
 
 
 @pytest.mark.parametrize("mode", ["baseline", "ao"])
 def test_info_tells_the_mode(mode: str, tmp_path: Path) -> None:
     Image.fromarray(drawn_image(30, 40)).save(tmp_path / "image.png")
-    job = Job(
-        system=mode,
-        model_type="demo",
-        weights="checkpoint",
-        directory=str(DEMO_DIR),
-        device="cpu",
-        planted=False,
-        points_per_side=2,
-        images=[str(tmp_path / "image.png")],
-        repeats=1,
-        startup_only=True,
-        result="",
-    )
+    job = demo_job([tmp_path / "image.png"], system=mode, points_per_side=2, startup_only=True)
     worker = Worker(job, tmp_path)
     info = requests.get(worker.url + "/info", timeout=60).json()
     worker.stop_serving()

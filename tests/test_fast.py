@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, drawn_image, photograph
+from conftest import CPU, DEVICE, drawn_image, photograph
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
@@ -33,9 +33,8 @@ from sam2_amg.units import plain_units, unit_shapes
 def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: float) -> None:
     torch.manual_seed(0)
     *rows, inputs, outputs = shape
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    linear = nn.Linear(inputs, outputs, bias=scale != 1.0).to(device)
-    x = torch.randn(*rows, inputs, device=device) * scale
+    linear = nn.Linear(inputs, outputs, bias=scale != 1.0).to(DEVICE)
+    x = torch.randn(*rows, inputs, device=DEVICE) * scale
     expected = deepcopy(linear).double()(x.double())
     found = SplitLinear(linear)(x)
     assert found.dtype == torch.float32
@@ -51,7 +50,7 @@ def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: f
 def test_rows_split_in_a_kernel_are_those_split_by_torch(shape: tuple[int, int]) -> None:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 100
     hi, lo = split(x)
-    found = split_rows(x.to("cuda" if torch.cuda.is_available() else "cpu"))
+    found = split_rows(x.to(DEVICE))
     assert torch.equal(found.cpu(), torch.cat([hi, lo, hi], dim=1))
 
 
@@ -76,9 +75,8 @@ def test_an_encoder_of_split_products(demo_model: SAM2Base) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (534, 800), (1200, 64), (2000, 1700)], ids=str)
 def test_preprocessing_on_the_device_agrees(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     expected = Preprocess(512, CPU)(image)
-    found = PreprocessOnDevice(512, device)(image)
+    found = PreprocessOnDevice(512, DEVICE)(image)
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
 
 
@@ -134,17 +132,12 @@ def test_other_shapes_are_refused() -> None:
         unit(torch.ones(1, 3, 5))
 
 
-@pytest.fixture(scope="module")
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @pytest.mark.parametrize("name", ["dog", "groceries"])
 def test_fast_finds_what_ao_finds(
-    fast: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, device: torch.device, name: str
+    fast: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, name: str
 ) -> None:
-    model = deepcopy(demo_model).to(device)
-    expected = build_generator(model, Mode.AO, few_points, device).generate(photograph(name))
+    model = deepcopy(demo_model).to(DEVICE)
+    expected = build_generator(model, Mode.AO, few_points, DEVICE).generate(photograph(name))
     found = fast.generate(photograph(name))
     assert len(found) == len(expected) >= 3
     for record, twin in zip(found, expected, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.folded_attention import FoldedTokens
@@ -17,7 +18,6 @@ from sam2_amg.kernels.image_attention import read_keys, update_keys
 from sam2_amg.kernels.image_side import RecomputedReading
 from sam2_amg.split_image_side import SplitImageSide
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # dtype of the operands -> tolerance, relative to the largest value; those of float32 do not fit into a GPU's shared
 # memory, and are there to show the algebra
 TOLERANCE = {torch.float16: 5e-3} if torch.cuda.is_available() else {torch.float32: 1e-5, torch.float16: 5e-3}

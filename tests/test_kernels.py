@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import DEVICE, ROOT
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from torch import Tensor
 
@@ -18,7 +18,6 @@ from sam2_amg.prompts import Crop
 from sam2_amg.reference import masks as reference_masks
 from sam2_amg.reference import rle as reference_rle
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16]
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 140), (16, 24), (150, 9)]
 LARGE = [(534, 800), (1200, 1800), (8192, 17), (17, 8192), (8192, 8192)]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bench.__main__ import add_accuracy, page_of
+from bench.__main__ import add_accuracy
 from bench.lists import find_list, keep_list
+from bench.pages import page_of
 
 RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
 LISTS = ROOT / "results" / "lists"

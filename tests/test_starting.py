@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import requests
 from conftest import CPU, ROOT, drawn_image
 from sam2.modeling.sam2_base import SAM2Base
 
+from bench.startup import free_port
+from sam2_amg.checkpoints import EXAMPLE
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.http import create_app
@@ -31,7 +32,7 @@ def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Bas
     engine = Engine(None, Limits())
     client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), engine).test_client()
     engine.report("compiling encode for cpu")
-    upload = {"image": (ROOT / "demo" / "photographs" / "dog.jpg").open("rb")}
+    upload = {"image": EXAMPLE.open("rb")}
     with upload["image"]:
         refused = client.post("/upload_rle", data=upload)
     for answer, code in ((client.get("/readyz"), "not_ready"), (refused, "starting")):
@@ -90,9 +91,7 @@ def test_baseline_is_warmed_up_with_few_points(demo_model: SAM2Base, demo_config
 @contextmanager
 def starting(*arguments: str, log: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """A server process on a free port, from its first moment, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("w") as file:
         command = [sys.executable, "server.py", *arguments, "--port", str(port)]
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)

@@ -6,14 +6,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from conftest import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.kernels.upscale import KernelUpscaling
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:

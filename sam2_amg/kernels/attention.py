@@ -10,8 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.image_attention import split, split_dot
 from sam2_amg.kernels.launch import launcher, require_kernel_device
+from sam2_amg.kernels.split_products import split, split_dot
 
 # Queries, and keys, of a program at a time: of images and large windows, and of windows of 16 tokens.
 LAUNCH = {"BLOCK": 64, "num_warps": 4, "num_stages": 1}

@@ -19,26 +19,10 @@ from torch.library import triton_op
 
 from sam2_amg.kernels.image_tokens import CHANNELS, HEADS, ROWS, SLOTS, load_vectors, normalise, softmax_over_tokens
 from sam2_amg.kernels.launch import launcher, require_kernel_device
+from sam2_amg.kernels.split_products import split, split_dot
 
 UPDATE_LAUNCH = {"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1}
 READ_LAUNCH = {"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1}
-
-
-@triton.jit
-def split(x):
-    """float32 -> two of float16 that add up to it."""
-    high = x.to(tl.float16)
-    return high, (x - high.to(tl.float32)).to(tl.float16)
-
-
-@triton.jit
-def split_dot(a_high, a_low, b_high, b_low, sum, SPLIT: tl.constexpr):
-    """sum + a @ b, float32; of numbers in two parts all products but that of the two low ones."""
-    sum = tl.dot(a_high, b_high, sum)
-    if SPLIT:
-        sum = tl.dot(a_low, b_high, sum)
-        sum = tl.dot(a_high, b_low, sum)
-    return sum
 
 
 @triton.jit
@@ -85,7 +69,7 @@ def read_kernel(
 ):  # fmt: skip
     """A program reads one of PARTS stretches of a point's image tokens, with a running softmax.
 
-    It stores what `join` needs: the largest score of each row, the sum of weights, and the weighted sum of keys.
+    It stores what `read_keys` joins: the largest score of each row, the sum of weights, and the weighted sum of keys.
     """
     point = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -158,7 +142,7 @@ def update_keys(
 
 @triton_op("sam2_amg::read_parts", mutates_args={})
 def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What `join_parts` makes one reading of: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T]."""
+    """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T]."""
     _check(keys, scores, folded)
     points, rows, channels = folded.shape
     parts = READ_LAUNCH["PARTS"]

@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.image_attention import split
 from sam2_amg.kernels.launch import launcher, require_kernel_device
+from sam2_amg.kernels.split_products import split
 
 LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 

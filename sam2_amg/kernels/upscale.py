@@ -15,9 +15,9 @@ from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch import Tensor
 
 from sam2_amg.decoder import Kept
-from sam2_amg.kernels.image_attention import split, split_dot
 from sam2_amg.kernels.image_tokens import CHANNELS
 from sam2_amg.kernels.launch import require_kernel_device
+from sam2_amg.kernels.split_products import split, split_dot
 from sam2_amg.upscaling import LinearUpscaling, square_side
 
 CHILD = tl.constexpr(64)  # channels of a child

@@ -1,0 +1,37 @@
+"""Results as files: figures in JSON, a page in Markdown, and plots."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.accuracy import accuracy_markdown
+from bench.machine import stem_of
+from bench.numerics import numerics_markdown
+from bench.plots import draw
+from bench.tables import startup_markdown, to_markdown
+
+_PAGES = {"numerics": numerics_markdown, "accuracy": accuracy_markdown, "startup": startup_markdown}
+
+
+def page_of(result: dict[str, Any]) -> str:
+    """The Markdown of a result."""
+    return _PAGES.get(result["what"], to_markdown)(result)
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """Writes JSON, Markdown and, where something was measured, plots. Nothing measured never replaces a result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / stem_of(result)
+    if not (result.get("systems") or result.get("rows")) and Path(f"{stem}.json").exists():
+        print(f"Nothing was measured ({result['missing']}); {stem}.json stays as it is.", file=sys.stderr)
+        return
+    Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    page = page_of(result)
+    Path(f"{stem}.md").write_text(page)
+    if result.get("systems") and result["what"] != "accuracy":
+        draw(result, Path(f"{stem}.png"))
+    print(page)
+    print(f"Written: {stem}.json and .md", file=sys.stderr)
