@@ -32,8 +32,8 @@ from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
 
-FIRST_SEED = 3_000_000  # of scenes: neither training nor evaluation draws these
-_FIRST_CROP = 3_500_000
+FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
+_FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
 _BATCH = 512
 _POINTS = 8  # at a time

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demo.auxiliary import Dense, outline_loss, pair_loss
+from demo.batch import Batch
 from demo.consistency import Experience, read_signs
 from demo.network import SHIPPED_TEMPERATURE
 
@@ -26,6 +28,8 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
+    pairs: float = 1.0  # see demo/auxiliary.py, as for the next
+    outline: float = 0.5
     memory: float = 0.99  # share of its experience of masks that remains after a step
 
 
@@ -33,6 +37,8 @@ class Losses(NamedTuple):
     """Scalars: the loss to descend, and what to log."""
 
     total: Tensor
+    pairs: Tensor
+    outline: Tensor
     mask: Tensor
     best_iou: Tensor
     iou_error: Tensor
@@ -85,42 +91,46 @@ def mask_costs(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:
 
 
 @torch.no_grad()
-def real_ious(logits: Tensor, levels: Tensor, pixels: Tensor, side: int) -> Tensor:
-    """IoU of upsampled masks with regions, at `side` x `side` pixels. [N, masks, targets]"""
-    masks = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)[:, :, None] > 0
-    targets = region_targets(levels, pixels, side)[:, None] >= 0.5
-    overlap = (masks & targets).float().sum((3, 4))
-    union = (masks | targets).float().sum((3, 4))
+def real_ious(logits: Tensor, targets: Tensor) -> Tensor:
+    """IoU of masks, by their cells, with regions that cover half a cell or more. [N, masks, targets]
+
+    `logits` are [N, masks, h, w]; `targets` [N, targets, h, w] are shares of cells.
+    """
+    masks, regions = (x.flatten(2).float() for x in (logits > 0, targets >= 0.5))
+    overlap = masks @ regions.mT  # of zeros and ones: exact in TF32, too
+    union = masks.sum(2)[:, :, None] + regions.sum(2)[:, None] - overlap
     return overlap / union.clamp_min(1)
 
 
 def losses(
-    logits: Tensor,
-    iou: Tensor,
-    levels: Tensor,
-    pixels: Tensor,
-    drawn: Tensor,
-    config: LossConfig,
-    experience: Experience,
+    logits: Tensor, iou: Tensor, dense: Dense, batch: Batch, config: LossConfig, experience: Experience
 ) -> tuple[Losses, Experience]:
-    """The first `TARGETS` of the levels want one mask each. Where images are `drawn`, [B], IoUs with all are the truth.
+    """The losses of one batch: `logits` [B * P, 3, h, h] and predicted `iou` [B * P, 3] of its points.
 
-    In photographs they are what experience expects; `experience` comes back with the masks of drawn images added.
+    The first `TARGETS` of the levels want one mask each. In drawn images IoUs with all levels are the truth; in
+    photographs they are what experience expects; `experience` comes back with the masks of drawn images added.
     """
-    batch, side = len(levels), levels.shape[-1]
-    costs = mask_costs(logits, region_targets(levels[:, :TARGETS], pixels, logits.shape[-1]), config)
+    count, side = len(batch.levels), batch.levels.shape[-1]
+    targets = region_targets(batch.levels, batch.pixels, logits.shape[-1])  # [N, 6, h, h]
+    costs = mask_costs(logits, targets[:, :TARGETS], config)
     mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
-    real = real_ious(logits, levels, pixels, min(2 * logits.shape[-1], side))  # [N, M, T]
-    best = real.amax(2)
+    real = real_ious(logits, targets)  # [N, M, 6]
+    best = real.amax(2).unflatten(0, (count, -1))
     offset = config.temperature / SHIPPED_TEMPERATURE
-    signs = read_signs(logits.detach().unflatten(0, (batch, -1)), to_points(pixels, side), side, offset)
-    experience = experience.add(signs, best.unflatten(0, (batch, -1)), drawn, config.memory)
-    expected = torch.where(drawn[:, None, None] > 0, best.unflatten(0, (batch, -1)), experience.expect(signs))
-    expected = expected.flatten(0, 1)
+    signs = read_signs(logits.detach().unflatten(0, (count, -1)), to_points(batch.pixels, side), side, offset)
+    experience = experience.add(signs, best, batch.drawn, config.memory)
+    expected = torch.where(batch.drawn[:, None, None] > 0, best, experience.expect(signs)).flatten(0, 1)
     off = torch.where(expected.isnan(), 0.0, (iou - expected.nan_to_num()).abs())
     iou_loss = (off + 2 * off * off).sum() / (~expected.isnan()).sum().clamp_min(1)
+    pairs, outline = pair_loss(dense, batch.levels, batch.compared), outline_loss(dense, batch.levels)
     covered = real[:, :, :TARGETS].amax(1)
     result = Losses(
-        mask + config.iou * iou_loss, mask.detach(), covered.mean(), off.detach().mean(), (covered > 0.8).float().mean()
+        total=mask + config.iou * iou_loss + config.pairs * pairs + config.outline * outline,
+        pairs=pairs.detach(),
+        outline=outline.detach(),
+        mask=mask.detach(),
+        best_iou=covered.mean(),
+        iou_error=off.detach().mean(),
+        good=(covered > 0.8).float().mean(),
     )
     return result, experience

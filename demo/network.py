@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, load_model
 from sam2_amg.decoder import embed_points
-from sam2_amg.encoder import ImageFeatures, encode
+from sam2_amg.encoder import ImageFeatures
 
 MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
 # Masks ship as the signs of logits that are this many times as steep as log odds, so that they pass the stability test.
@@ -72,11 +72,6 @@ def normalise(images: Tensor) -> Tensor:
     """Images [B, 3, S, S] between 0 and 1, as the encoder wants them."""
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
     return (images - mean) / std
-
-
-def predict(model: SAM2Base, images: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """As `decode`, from images [B, 3, S, S] between 0 and 1."""
-    return decode(model, encode(model, normalise(images)), points)
 
 
 def load_trained(path: Path, temperature: float, wanted: float, device: torch.device) -> SAM2Base:

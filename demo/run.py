@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
+from demo.auxiliary import Auxiliary
 from demo.consistency import Experience
 from demo.network import SHIPPED_TEMPERATURE, build, export, scale_logits
 from demo.schedule import Stage
@@ -17,6 +19,7 @@ from sam2_amg.checkpoints import MODEL_TYPES, load_model
 
 _DECAY = 0.05  # of weights
 _SAVED = ("step", "seconds", "stage_seconds", "cycle", "average", "experience")
+_PARTS = ("model", "auxiliary", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Run:
     """Where training stands."""
 
     model: SAM2Base
+    auxiliary: Auxiliary  # what the encoder is asked besides; it does not ship
     average: dict[str, Tensor]  # exponential moving average of the weights
     optimizer: torch.optim.Optimizer
     experience: Tensor  # see demo/consistency.py
@@ -48,10 +52,13 @@ class Run:
     stage_seconds: float = 0.0
     over: bool = False  # the stage
 
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained."""
+        return [*self.model.parameters(), *self.auxiliary.parameters()]
 
-def make_optimizer(model: SAM2Base, learning_rate: float) -> torch.optim.AdamW:
+
+def make_optimizer(trained: Sequence[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
     """AdamW; vectors do not decay."""
-    trained = list(model.parameters())
     groups = [
         {"params": [p for p in trained if p.dim() >= 2], "weight_decay": _DECAY},
         {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
@@ -70,8 +77,9 @@ def begin_stage(config: TrainConfig, index: int, weights: dict[str, Tensor] | No
     with torch.no_grad():  # fills sam2's cache of position encodings, which would have the step compiled twice
         model.forward_image(torch.zeros(1, 3, stage.resolution, stage.resolution, device=config.device))
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimizer = make_optimizer(model, stage.learning_rate)
-    return Run(model, average, optimizer, Experience.empty(config.device).counts, index)
+    auxiliary = Auxiliary().to(config.device)
+    optimizer = make_optimizer([*model.parameters(), *auxiliary.parameters()], stage.learning_rate)
+    return Run(model, auxiliary, average, optimizer, Experience.empty(config.device).counts, index)
 
 
 def write_weights(run: Run, config: TrainConfig, name: str) -> None:
@@ -82,7 +90,7 @@ def write_weights(run: Run, config: TrainConfig, name: str) -> None:
 def save(run: Run, config: TrainConfig) -> None:
     """Writes the state to resume from, and the file that ships."""
     fields = {name: getattr(run, name) for name in ("stage", *_SAVED)}
-    state = {**fields, "model": run.model.state_dict(), "optimizer": run.optimizer.state_dict()}
+    state = {**fields, **{part: getattr(run, part).state_dict() for part in _PARTS}}
     temporary = config.directory / "state.part"
     torch.save(state, temporary)
     temporary.rename(config.directory / "state.pt")
@@ -100,8 +108,8 @@ def resume(config: TrainConfig) -> Run:
         return begin_stage(config, 0, None, 1.0)
     state: dict[str, Any] = torch.load(path, map_location=config.device, weights_only=True)
     run = begin_stage(config, state["stage"], None, 1.0)
-    run.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    for part in _PARTS:
+        getattr(run, part).load_state_dict(state[part])
     for name in _SAVED:
         setattr(run, name, state[name])
     return run
@@ -110,5 +118,6 @@ def resume(config: TrainConfig) -> Run:
 def next_stage(run: Run, config: TrainConfig) -> Run:
     """The beginning of the stage after, from the averaged weights."""
     begun = begin_stage(config, run.stage + 1, run.average, config.schedule[run.stage].losses.temperature)
+    begun.auxiliary.load_state_dict(run.auxiliary.state_dict())
     begun.seconds = run.seconds
     return begun

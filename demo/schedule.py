@@ -21,7 +21,9 @@ class Stage:
     resolution: int = 512
     batch: int = 24
     prompts: int = 16
-    reuse: int = 2  # steps in a row that see the same scenes: drawing takes as long as a step
+    compared: int = 512  # pixels an image that are compared with each other, see demo/auxiliary.py
+    reuse: int = 4  # how often a scene is shown: drawing takes as long as a step
+    pool: int = 32  # batches of scenes that are kept to choose from
     learning_rate: float = 4e-4
     warm_up: int = 300  # steps
     cycles: int = 1  # of the learning rate, which falls to its floor in each
@@ -52,8 +54,9 @@ SCHEDULE = (
         photograph_share=0.0,
         camera=0.3,
     ),
-    # Cycles, because a rate that falls at the very end leaves nothing of use where training is cut short.
-    Stage(name="scenes", steps=9000, cycles=6),
+    # A quarter of the pixels a picture: most of what there is to learn does not need more.
+    Stage(name="small", steps=8000, resolution=256, batch=64, learning_rate=6e-4),
+    Stage(name="scenes", steps=9000),
 )
 
 

@@ -21,25 +21,32 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from demo.batches import Batch, Batches
+from demo.auxiliary import Auxiliary
+from demo.batch import Batch
+from demo.batches import Batches
 from demo.consistency import Experience
 from demo.hierarchies import Photographs, load_photographs
-from demo.losses import Losses, losses, to_points
-from demo.network import SHIPPED_TEMPERATURE, predict
+from demo.losses import LossConfig, Losses, losses, to_points
+from demo.network import SHIPPED_TEMPERATURE, decode, normalise
 from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
 from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
+from sam2_amg.encoder import encode
 
 _SAVE_STEPS = 1000
 _LOG_STEPS = 100
 _EMA = 0.998
 
 
-def evaluate_losses(model: SAM2Base, batch: Batch, stage: Stage, experience: Tensor) -> tuple[Losses, Tensor]:
+def evaluate_losses(
+    model: SAM2Base, auxiliary: Auxiliary, batch: Batch, config: LossConfig, experience: Tensor
+) -> tuple[Losses, Tensor]:
     """The losses of one batch, mixed precision on a GPU, and the experience with it."""
-    images, levels, pixels, drawn = batch
+    images = batch.images
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=images.device.type == "cuda"):
-        logits, iou = predict(model, images, to_points(pixels, levels.shape[-1]))
-    result, (counts,) = losses(logits, iou, levels, pixels, drawn, stage.losses, Experience(experience))
+        features = encode(model, normalise(images))
+        logits, iou = decode(model, features, to_points(batch.pixels, images.shape[-1]))
+        dense = auxiliary(features)
+    result, (counts,) = losses(logits, iou, dense, batch, config, Experience(experience))
     return result, counts
 
 
@@ -57,9 +64,9 @@ def take_step(
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(stage, run.step, progress)
     run.optimizer.zero_grad(set_to_none=True)
-    result, run.experience = loss_of(run.model, batch, stage, run.experience)
+    result, run.experience = loss_of(run.model, run.auxiliary, batch, stage.losses, run.experience)
     result.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), stage.max_norm)
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters(), stage.max_norm)
     # The fused optimizer looks at this by itself, so that the host need not wait for the device.
     run.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     run.optimizer.step()

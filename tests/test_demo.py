@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from demo import calibrate, evaluate, train
+from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
+from demo.batch import Pictures
 from demo.batches import Batches
 from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
 from demo.islands import with_islands
 from demo.losses import LossConfig, mask_costs, real_ious, region_targets
 from demo.network import decode
+from demo.pool import Pool
 from demo.randomness import Draw
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
@@ -123,13 +126,40 @@ def test_cost_is_least_for_the_mask_itself():
 
 
 def test_real_iou_of_a_shifted_square():
-    levels = torch.zeros(1, 3, 64, 64, dtype=torch.int64)
-    levels[..., 16:48, 16:48] = 1
-    logits = torch.full((1, 1, 16, 16), -20.0)
-    logits[..., 4:12, 4:12] = 20
-    inside = torch.tensor([[32 * 64 + 32]])
-    assert real_ious(logits, levels, inside, 64).min() > 0.98
-    assert real_ious(logits.roll(4, -1), levels, inside, 64).max() == pytest.approx(1 / 3, abs=0.02)
+    targets = torch.zeros(1, 2, 16, 16)
+    targets[:, 0, 4:12, 4:12] = 1
+    targets[:, 1] = 0.4  # nowhere half a cell
+    logits = torch.where(targets[:, :1] > 0, 20.0, -20.0)
+    assert real_ious(logits, targets).tolist() == [[[1.0, 0.0]]]
+    assert real_ious(logits.roll(4, -1), targets)[0, 0, 0].item() == pytest.approx(1 / 3)
+
+
+def halves(side, step):
+    """An image of two regions, side by side, and what the encoder would best say of its cells of `step` pixels."""
+    levels = torch.zeros(1, 6, side, side, dtype=torch.int32)
+    levels[..., 6:] = 1
+    cells = levels[:, :3, ::step, ::step].float()  # [1, 3, h, h]
+    embedding = 4 * torch.stack([cells, *[torch.zeros_like(cells)] * 15], 2)
+    outline = torch.full_like(cells, -9.0)
+    outline[..., 6 // step] = 9  # the outline runs through these cells
+    return levels, Dense(embedding, outline)
+
+
+def test_what_the_encoder_is_asked_tells_right_from_wrong():
+    levels, right = halves(16, 4)
+    pixels = torch.randint(256, (1, 64), generator=torch.Generator().manual_seed(0))
+    pixels = pixels[(pixels % 16 < 4) | (pixels % 16 >= 8)][None]  # not in cells of both
+    nothing = Dense(torch.zeros_like(right.embedding), torch.zeros_like(right.outline))
+    assert pair_loss(right, levels, pixels) < 0.1 < pair_loss(nothing, levels, pixels)
+    assert outline_loss(right, levels) < 0.01 < outline_loss(nothing, levels)
+
+
+def test_auxiliary_reads_every_resolution(model):
+    with torch.inference_mode():
+        features = encode(model, torch.zeros(1, 3, 512, 512))
+        dense = Auxiliary()(features)
+    assert dense.embedding.shape == (1, 3, 16, 128, 128)
+    assert dense.outline.shape == (1, 3, 128, 128)
 
 
 def test_predicted_iou_error_counts_the_right_pairs():
@@ -142,9 +172,8 @@ def test_predicted_iou_error_counts_the_right_pairs():
 
 
 def test_learning_rate_warms_up_and_falls():
-    stage = SCHEDULE[1]
-    cycle = stage.steps // stage.cycles
-    steps = (0, 150, 300, cycle // 2, cycle - 1, cycle, stage.steps)
+    stage = replace(SCHEDULE[1], steps=6000, cycles=3)
+    steps = (0, 150, 300, 1000, 1999, 2000, 6000)
     rates = [learning_rate(stage, step, step / stage.steps) for step in steps]
     assert rates[0] < rates[1] < rates[2]
     assert rates[2] > rates[3] > rates[4] > 0
@@ -217,22 +246,34 @@ def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
 def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
     arguments = ["--directory", str(tmp_path), "--device", "cpu", "--eager", "--photograph_share", "0"]
     arguments += ["--batch", "1", "--prompts", "2", "--minutes", "5"]
-    train.main([*arguments, "--steps", "1", "0"])
-    train.main([*arguments, "--steps", "1", "1"])
+    train.main([*arguments, "--steps", "1", "0", "0"])
+    train.main([*arguments, "--steps", "1", "0", "1"])
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["stage"] for entry in log] == ["start", "scenes"]
     assert all(np.isfinite(entry["total"]) for entry in log)
     load_model(tmp_path / SHIPPED.name, MODEL_TYPES["demo"], CPU)
 
 
-def test_scenes_are_shown_twice_with_other_prompts():
-    stage = replace(SCHEDULE[0], batch=2, prompts=8, resolution=64, textures=14, reuse=2)
-    batches = Batches(stage, 0, torch.device("cpu"), compiled=False, photographs=None)
-    first, second, third = (batches.draw(step) for step in (0, 1, 2))
-    assert torch.equal(first.images, second.images)
-    assert torch.equal(first.levels, second.levels)
+def test_scenes_are_shown_several_times_with_other_prompts():
+    stage = replace(SCHEDULE[0], batch=2, prompts=8, resolution=64, textures=14, reuse=2, compared=16, pool=3)
+    batches = Batches(stage, 0, CPU, compiled=False, photographs=None)
+    first, second, *rest = (batches.draw(step) for step in range(7))
+    colours = [{image.sum((1, 2)).round(decimals=2).sum().tolist() for image in batch.images} for batch in rest]
     assert not torch.equal(first.pixels, second.pixels)
-    assert not torch.equal(first.images, third.images)
-    again = Batches(stage, 0, torch.device("cpu"), compiled=False, photographs=None).draw(1)  # as after a resume
-    assert torch.equal(again.images, second.images)
-    assert torch.equal(again.pixels, second.pixels)
+    assert first.compared.shape == (2, 16)
+    assert len(set.union(*colours)) > 2  # later ones come from more than one drawing
+
+
+def test_pool_keeps_the_newest_and_turns_labels_with_images():
+    pool = Pool(4)
+    image = torch.arange(64.0).view(8, 8) / 255
+    for value in range(3):
+        levels = (image * 255 + 100 * value).int().expand(2, 6, -1, -1)
+        pool.add(Pictures(image.expand(2, 3, -1, -1), levels, torch.ones(2)))
+    picked = pool.pick(Draw(0, CPU), 4)
+    assert sorted((picked.levels.amin((1, 2, 3)) // 100).tolist()) == [1, 1, 2, 2]
+    grey = (picked.images[:, 0] * 255).round().int()
+    assert torch.equal(grey, picked.levels[:, 0] % 100)
+    assert any(not torch.equal(one, grey[0]) for one in grey)
+    with pytest.raises(ValueError, match="the pool has 4 pictures, not 5"):
+        pool.pick(Draw(0, CPU), 5)
