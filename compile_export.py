@@ -1,4 +1,4 @@
-"""Write ahead-of-time packages of --fast, from which a server starts in seconds: `python compile_export.py --help`."""
+"""Write ahead-of-time packages of --fast (and --furious), from which a server starts in seconds: see --help."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from sam2_amg.http import rles_by_name
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.serving import exit_on_signals
-from sam2_amg.stages import build_generator, fast_shapes, fast_units
+from sam2_amg.stages import build_generator, fast_shapes, units_of
 
 logger = logging.getLogger("compile_export")
 _LEAST_AGREEMENT = 0.99  # of packages with mode ao, in that photograph
 
 _DESCRIPTION = """\
-Compile the network of --fast ahead of time, for this machine's device, and write it as packages.
+Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
 
   python compile_export.py checkpoints large --fast --output packages
   python server.py checkpoints large --fast --load_exported packages
@@ -53,6 +53,7 @@ class ExportConfig:
 
     checkpoint_dir: Path
     model_type: str
+    mode: Mode
     device: str
     output: Path
     points_per_side: int
@@ -67,8 +68,8 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
         allow_abbrev=False,
     )
     add_model(parser)
-    parser.add_argument("--fast", action="store_true", help="the mode to compile; the only one so far")
-    parser.add_argument("--furious", action="store_true", help="with --fast: not available yet")
+    parser.add_argument("--fast", action="store_true", help="the mode to compile")
+    parser.add_argument("--furious", action="store_true", help="with --fast, on a CUDA GPU: compile that mode instead")
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at a time: only 1 so far")
     text = "points along a side of the grid with which the packages are tried (default %(default)s)"
     parser.add_argument("--points_per_side", type=int, default=8, metavar="N", help=text)
@@ -76,14 +77,14 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the packages")
     args = parser.parse_args([underscored(argument) for argument in arguments])
     directory, kind = model_of(args)
-    if args.furious:
-        raise StartupError("--fast --furious is not available yet; give --fast alone")
     if not args.fast:
-        raise StartupError("give --fast: no other mode compiles anything")
+        raise StartupError("give --fast, or --fast --furious: no other mode compiles anything")
+    mode, device = Mode.FURIOUS if args.furious else Mode.FAST, device_of(args.device)
+    mode.require_device(device)
     if args.batch_size != 1:
         raise StartupError(f"--batch_size {args.batch_size} is not available yet; leave it out")
     GeneratorConfig(points_per_side=args.points_per_side)  # refuses what is out of range
-    return ExportConfig(directory, kind.name, device_of(args.device), args.output, args.points_per_side)
+    return ExportConfig(directory, kind.name, mode, device, args.output, args.points_per_side)
 
 
 def export(config: ExportConfig) -> None:
@@ -93,14 +94,14 @@ def export(config: ExportConfig) -> None:
         raise StartupError(f"--output {output} is there already; remove it, or give another folder")
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
-    build = Build(checkpoint, kind.name, Mode.FAST, device, fast_shapes(image_size_of(kind), device))
+    build = Build(checkpoint, kind.name, config.mode, device, fast_shapes(image_size_of(kind), device))
     report = partial(logger.info, "%s ...")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # what is left of it is cleared away, whatever happens; in the end that is nothing
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder:
             part = Path(folder)
-            units = fast_units(load_model(checkpoint, kind, device), device)
+            units = units_of(load_model(checkpoint, kind, device), config.mode, device)
             write_manifest(part, build, export_units(units, build.shapes, device, part, report))
             report("trying the packages")
             agreement = try_packages(config, build, part)
@@ -120,7 +121,7 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgree
     generator_config = GeneratorConfig(**{**default_thresholds(kind), "points_per_side": config.points_per_side})
     image = decode_image(EXAMPLE.read_bytes(), Limits())
     answers = []
-    for mode in (Mode.AO, Mode.FAST):
+    for mode in (Mode.AO, config.mode):
         model = load_model(build.checkpoint, kind, build.device)
         generator = build_generator(model, mode, generator_config, build.device, from_packages(folder))
         answers.append(parse_masks(orjson.dumps(rles_by_name(generator.generate(image)))))

@@ -24,7 +24,7 @@ from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
-from sam2_amg.stages import MakeUnits, build_generator, compile_fast, fast_shapes
+from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fast_shapes
 from sam2_amg.warm_up import warm_up
 
 
@@ -33,7 +33,7 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
-    make_units: MakeUnits = partial(compile_fast, report=report)
+    make_units: MakeUnits = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is not None:
         report(f"checking the packages in {folder}")
         shapes = fast_shapes(image_size_of(kind), device)

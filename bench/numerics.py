@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.images import scene
-from bench.systems import MODES
+from bench.systems import modes_on
 from bench.tables import table
 from bench.weights import seeded_model
 from sam2_amg.config import GeneratorConfig, Mode
@@ -33,7 +33,8 @@ def signal_to_noise(reference: Tensor, value: Tensor) -> float | None:
     return None if noise == 0 else 10 * math.log10(reference.square().sum().item() / noise)
 
 
-def _tensors(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> tuple[Tensor, ...]:
+def tensors_of(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> tuple[Tensor, ...]:
+    """What `TENSORS` names: the features, and what a decoder makes of them for `points`, float [P, 2]."""
     attended = decoder.attend(decoder.prepare(features), points)
     point, mask = torch.ones(len(points), 3, device=points.device).nonzero(as_tuple=True)
     logits = decoder.predict_masks(attended, Kept(point, mask))
@@ -42,9 +43,12 @@ def _tensors(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> t
 
 @torch.inference_mode()
 def measure_numerics(
-    sizes: Sequence[str], device: torch.device, points_per_side: int = 6, modes: Sequence[Mode] = MODES
+    sizes: Sequence[str], device: torch.device, points_per_side: int = 6, modes: Sequence[Mode] | None = None
 ) -> list[dict[str, Any]]:
-    """A row for each size and mode: dB of every tensor, on one drawn scene and a grid of points."""
+    """A row for each size and mode: dB of every tensor, on one drawn scene and a grid of points.
+
+    `modes` are all that the device runs, where None.
+    """
     image = scene(0)
     config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
     grid = PointGrids(config, device)
@@ -54,12 +58,12 @@ def measure_numerics(
         model = seeded_model(size, device)
         points = to_model_input(grid(crop), crop.size, model.image_size)
         pixels = Preprocess(model.image_size, device)(image)
-        expected = _tensors(encode(model, pixels), PlainDecoder(model), points)
-        for mode in modes:
+        expected = tensors_of(encode(model, pixels), PlainDecoder(model), points)
+        for mode in modes_on(device) if modes is None else modes:
             generator = build_generator(deepcopy(model), mode, config, device)  # which may convert its weights
             assert isinstance(generator, MaskGenerator)
             stages = generator.stages
-            found = _tensors(stages.encode(stages.preprocess(image)), stages.decoder, points)
+            found = tensors_of(stages.encode(stages.preprocess(image)), stages.decoder, points)
             decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
             rows.append({"size": size, "mode": mode.value, "db": dict(zip(TENSORS, decibels, strict=True))})
     return rows

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from sam2 import automatic_mask_generator
 
 from bench.case import Case
@@ -18,8 +19,13 @@ from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fill_in
 
-_WHAT = {Mode.AO: "this project, float32", Mode.FAST: "this project, compiled"}
+_WHAT = {
+    Mode.AO: "this project, float32",
+    Mode.FAST: "this project, compiled",
+    Mode.FURIOUS: "this project, compiled, float16",
+}
 MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
+_NEED_CUDA = (Mode.FURIOUS,)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,11 @@ class System:
     build: Callable[[Case], Generator]
     mode: Mode | None = None
     needs_cuda: bool = False
+
+
+def modes_on(device: torch.device) -> tuple[Mode, ...]:
+    """Our modes that a device can run, but for baseline."""
+    return tuple(mode for mode in MODES if device.type == "cuda" or mode not in _NEED_CUDA)
 
 
 def build_baseline(case: Case) -> Generator:
@@ -70,10 +81,7 @@ SYSTEMS = {
     system.name: system
     for system in (
         System("baseline", "sam2 1.1.0, float32", build_baseline, Mode.BASELINE),
-        *(
-            System(mode.value, _WHAT.get(mode, f"this project, {mode.value}"), partial(build_mode, mode=mode), mode)
-            for mode in MODES
-        ),
+        *(System(mode.value, _WHAT[mode], partial(build_mode, mode=mode), mode, mode in _NEED_CUDA) for mode in MODES),
         _torchao("64", "eager float32", points_per_batch=64),
         _torchao("1024", "eager float32", points_per_batch=1024),
         _torchao("furious", "compiled float16; compiling takes about 12 minutes", points_per_batch=1024, furious=True),

@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, default_thresholds, find_model_type
-from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."
@@ -72,7 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     modes = parser.add_argument_group("mode (default: ao, float32, the same masks as baseline, sooner)")
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
     modes.add_argument("--fast", action="store_true", help="ao, compiled; starts a minute or two later")
-    modes.add_argument("--furious", action="store_true", help="with --fast: not available yet")
+    text = "with --fast, on a CUDA GPU: products of float16, sooner still, and masks that differ a little"
+    modes.add_argument("--furious", action="store_true", help=text)
     starts = parser.add_argument_group("quick starts")
     starts.add_argument(
         "--load_exported",
@@ -131,7 +132,7 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     directory, kind = model_of(args)
     if mode is Mode.BASELINE and args.mask_memory_mib is not None:
         raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
-    if mode is not Mode.FAST and args.load_exported is not None:
+    if mode not in COMPILED_MODES and args.load_exported is not None:
         raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))
@@ -155,10 +156,8 @@ def _mode_of(args: argparse.Namespace) -> Mode:
         raise StartupError("--baseline contradicts --fast and --furious; give one or the other")
     if args.furious and not args.fast:
         raise StartupError("--furious goes with --fast: give both, or neither")
-    if args.furious:
-        raise StartupError("--fast --furious is not available yet; give --fast alone")
     if args.fast:
-        return Mode.FAST
+        return Mode.FURIOUS if args.furious else Mode.FAST
     return Mode.BASELINE if args.baseline else Mode.AO
 
 

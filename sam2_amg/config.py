@@ -20,6 +20,20 @@ class Mode(Enum):
     BASELINE = "baseline"
     AO = "ao"
     FAST = "fast"
+    FURIOUS = "furious"
+
+    @property
+    def flags(self) -> str:
+        """What asks for it on a command line."""
+        return {Mode.AO: "", Mode.FURIOUS: "--fast --furious"}.get(self, f"--{self.value}")
+
+    def require_device(self, device: str) -> None:
+        """Raises StartupError where the mode is not made for a kind of device, "cpu" or "cuda"."""
+        if self is Mode.FURIOUS and device != "cuda":
+            raise StartupError(f"{self.flags} needs a CUDA GPU, and would run on {device}; give --fast alone")
+
+
+COMPILED_MODES = (Mode.FAST, Mode.FURIOUS)  # those whose network is compiled, or loaded from packages
 
 
 def _require(condition: bool, flag: str, need: str, value: object) -> None:
@@ -78,6 +92,9 @@ class ModelConfig:
     mode: Mode = Mode.AO
     device: str = "cpu"
     load_exported: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.mode.require_device(self.device)
 
 
 @dataclass(frozen=True)

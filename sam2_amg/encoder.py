@@ -1,11 +1,13 @@
-"""Image encoder: pixels -> the features that the mask decoder reads."""
+"""Image encoder: pixels -> the features that the mask decoder reads; sam2's own, and what other forms share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from sam2.modeling.backbones.hieradet import MultiScaleAttention, do_pool
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,36 @@ def encode(model: SAM2Base, pixels: Tensor) -> ImageFeatures:
     # [S*S/k, 1, C] -> [1, C, S/k, S/k]
     s0, s1, embedding = (x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(features, sizes, strict=True))
     return ImageFeatures(embedding, (s0, s1))
+
+
+class PlainEncoder(nn.Module):
+    """`encode` as a module."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        """Encodes normalised pixels, float32 [1, 3, S, S]."""
+        return encode(self.model, pixels)
+
+
+class LaidOutAttention(nn.Module):
+    """sam2's `MultiScaleAttention` around another product, which reads queries, keys and values where they lie."""
+
+    def __init__(self, attention: MultiScaleAttention, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        """`attend` takes queries [B, L, H, D], and keys and values [B, M, H, D]; it answers [B, L, H, D]."""
+        super().__init__()
+        self.heads = attention.num_heads
+        self.qkv, self.proj, self.q_pool = attention.qkv, attention.proj, attention.q_pool
+        self.attend = attend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention within each image or window, [B, h, w, C] -> [B, h', w', C']; h' is h but where queries pool."""
+        size = x.shape[1:3]
+        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, h*w, H, D]
+        if self.q_pool:
+            pooled = do_pool(q.flatten(2).unflatten(1, size), self.q_pool)  # [B, h', w', C']
+            size = pooled.shape[1:3]
+            q = pooled.contiguous().flatten(1, 2).unflatten(-1, (self.heads, -1))
+        return self.proj(self.attend(q, k, v).flatten(2).unflatten(1, size))

@@ -18,6 +18,7 @@ from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
 from sam2_amg.compiled import compiler_errors, require_compiler, settle
+from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.units import NAMES, Unit, Units, UnitShapes
 
@@ -82,9 +83,9 @@ def load_packages(
 
 def from_packages(
     folder: Path, report: Callable[[str], None] = logger.info
-) -> Callable[[SAM2Base, UnitShapes, torch.device], Units]:
+) -> Callable[[SAM2Base, Mode, UnitShapes, torch.device], Units]:
     """What `stages.build_generator` makes units with, where packages take the place of compiling."""
-    return lambda _model, shapes, device: load_packages(folder, shapes, device, report)
+    return lambda _model, _mode, shapes, device: load_packages(folder, shapes, device, report)
 
 
 def _open(path: Path, device: torch.device) -> AOTICompiledModel:

@@ -40,7 +40,7 @@ class Build:
     def command(self) -> str:
         """The command that makes the packages, but for its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
-        return f"python compile_export.py {directory} {self.model_type} --{self.mode.value} --device {self.device.type}"
+        return f"python compile_export.py {directory} {self.model_type} {self.mode.flags} --device {self.device.type}"
 
 
 def hash_file(path: Path) -> str:

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.compiled import compile_units
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Mode
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
+from sam2_amg.half_decoder import HalfDecoder
+from sam2_amg.half_encoder import HalfEncoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.kernels import measure as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
@@ -36,7 +38,7 @@ from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
 logger = logging.getLogger(__name__)
 
-MakeUnits = Callable[[SAM2Base, UnitShapes, torch.device], Units]
+MakeUnits = Callable[[SAM2Base, Mode, UnitShapes, torch.device], Units]
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
@@ -50,9 +52,10 @@ _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> GeneratorConfig:
     """`config` with the defaults that depend on mode and device. Raises StartupError for what they do not know."""
+    mode.require_device(device.type)
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
-    on_gpu = mode is Mode.FAST and device.type == "cuda"
+    on_gpu = mode in COMPILED_MODES and device.type == "cuda"
     every = min(config.points_per_side**2, _MOST_POINTS_PER_BATCH) if on_gpu else None
     config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
     if device.type == "cpu":
@@ -94,7 +97,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
 
 
 def fast_shapes(image_size: int, device: torch.device) -> UnitShapes:
-    """The shapes that mode fast fixes on a device."""
+    """The shapes that modes fast and furious fix on a device."""
     if device.type == "cuda":
         return unit_shapes(image_size, _GPU_UNIT_POINTS, None)
     return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS)
@@ -114,17 +117,31 @@ def fast_units(model: SAM2Base, device: torch.device) -> Units:
     return plain_units(model, decoder, upscale=False, storage=torch.float16)
 
 
-def compile_fast(
-    model: SAM2Base, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+def furious_units(model: SAM2Base) -> Units:
+    """The plain units of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
+    decoder = HalfDecoder(model)
+    return plain_units(model, decoder, upscale=False, storage=torch.float16, encoder=HalfEncoder(model))
+
+
+def units_of(model: SAM2Base, mode: Mode, device: torch.device) -> Units:
+    """The plain units of a mode that has them. Raises StartupError where it is not made for the device."""
+    mode.require_device(device.type)
+    return furious_units(model) if mode is Mode.FURIOUS else fast_units(model, device)
+
+
+def compile_mode(
+    model: SAM2Base, mode: Mode, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Units:
-    """The units of mode fast, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
-    return compile_units(fast_units(model, device), shapes, device, report)
+    """The units of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
+    return compile_units(units_of(model, mode, device), shapes, device, report)
 
 
-def fast_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device, make_units: MakeUnits) -> Stages:
-    """Mode fast: the same network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
+def unit_stages(
+    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, make_units: MakeUnits
+) -> Stages:
+    """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
     shapes = fast_shapes(model.image_size, device)
-    units = make_units(model, shapes, device)
+    units = make_units(model, mode, shapes, device)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
         upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
@@ -161,7 +178,7 @@ def build_stages(
     with torch.inference_mode():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-        return fast_stages(model, config, device, make_units)
+        return unit_stages(model, mode, config, device, make_units)
 
 
 def build_generator(
@@ -169,7 +186,7 @@ def build_generator(
     mode: Mode,
     config: GeneratorConfig,
     device: torch.device,
-    make_units: MakeUnits = compile_fast,
+    make_units: MakeUnits = compile_mode,
 ) -> Generator:
     """The generator of a mode, around a model that is already on `device`.
 

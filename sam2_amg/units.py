@@ -17,7 +17,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures, encode
+from sam2_amg.encoder import ImageFeatures, PlainEncoder
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image_side import SharedImage
 
@@ -40,13 +40,14 @@ NAMES = tuple(field.name for field in fields(Units))
 class Encode(nn.Module):
     """Normalised pixels, float32 [1, 3, S, S] -> [1, 256, S/16, S/16], [1, 32, S/4, S/4], [1, 64, S/8, S/8]."""
 
-    def __init__(self, model: SAM2Base) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
+        """`encoder` answers pixels with `ImageFeatures`."""
         super().__init__()
-        self.model = model
+        self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The image's features."""
-        features = encode(self.model, pixels)
+        features = self.encoder(pixels)
         return features.image_embedding.contiguous(), *(x.contiguous() for x in features.high_res_features)
 
 
@@ -117,10 +118,21 @@ def unit_shapes(image_size: int, points: int, upscaled: int | None) -> UnitShape
     return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale)
 
 
-def plain_units(model: SAM2Base, decoder: FoldedDecoder, upscale: bool, storage: torch.dtype = torch.float32) -> Units:
-    """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`."""
+def plain_units(
+    model: SAM2Base,
+    decoder: FoldedDecoder,
+    upscale: bool,
+    storage: torch.dtype = torch.float32,
+    encoder: nn.Module | None = None,
+) -> Units:
+    """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`.
+
+    `encoder` is sam2's own where None.
+    """
     last = Upscale(decoder).eval() if upscale else None
-    return Units(Encode(model).eval(), Prepare(decoder).eval(), Attend(decoder, storage).eval(), last)
+    return Units(
+        Encode(encoder or PlainEncoder(model)).eval(), Prepare(decoder).eval(), Attend(decoder, storage).eval(), last
+    )
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:

@@ -75,12 +75,17 @@ def compile_split_products() -> None:
     numbers = ("key_stride", "points", "heads", "queries", "width")
     numbers += tuple(f"{tensor}_{part}" for tensor in "qkv" for part in ("image", "row", "head"))
     types |= dict.fromkeys(numbers, "i32")
-    shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": True}
-    for ask in (False, True):
-        check(compile_kernel(update_kernel, types, **parts_of({**shape, "ASK": ask, **UPDATE_LAUNCH})))
-    check(compile_kernel(read_kernel, types, **parts_of({**shape, **READ_LAUNCH})))
-    for keys, launch in ((16, attention.SMALL_LAUNCH), (4096, attention.LAUNCH)):
-        check(compile_kernel(attention.attention_kernel, types, **parts_of({"KEYS": keys, "WIDE": 128, **launch})))
+    halves = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
+    for split in (True, False):
+        if not split:  # what `--fast --furious` launches
+            types |= dict.fromkeys(halves, "*fp16")
+        shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
+        for ask in (False, True):
+            check(compile_kernel(update_kernel, types, **parts_of({**shape, "ASK": ask, **UPDATE_LAUNCH})))
+        check(compile_kernel(read_kernel, types, **parts_of({**shape, **READ_LAUNCH})))
+        shape = {"WIDE": 128, "SPLIT": split}
+        for keys, launch in ((16, attention.SMALL_LAUNCH), (4096, attention.LAUNCH)):
+            check(compile_kernel(attention.attention_kernel, types, **parts_of({"KEYS": keys, **shape, **launch})))
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     check(compile_kernel(split_rows.split_rows_kernel, rows, **parts_of(split_rows.LAUNCH)))
     types |= {"keys": "*fp16", "first": "*fp16", "second": "*fp16", "points": "*i64", "rows": "*i64"}

@@ -68,8 +68,24 @@ def fast(few_points: GeneratorConfig) -> Generator:
     """Mode fast, compiled, on whatever is there. Takes a minute; nobody else holds its model."""
     if DEVICE.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler here")
+    return build_compiled(Mode.FAST, few_points)
+
+
+@pytest.fixture(scope="session")
+def furious(few_points: GeneratorConfig) -> Generator:
+    """Mode furious, compiled; for tests marked gpu."""
+    return build_compiled(Mode.FURIOUS, few_points)
+
+
+@pytest.fixture(params=["fast", pytest.param("furious", marks=pytest.mark.gpu)])
+def compiled(request: pytest.FixtureRequest) -> Generator:
+    """Each mode that compiles."""
+    return request.getfixturevalue(request.param)
+
+
+def build_compiled(mode: Mode, config: GeneratorConfig) -> Generator:
     kind = MODEL_TYPES["demo"]
-    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, DEVICE), Mode.FAST, few_points, DEVICE)
+    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, DEVICE), mode, config, DEVICE)
     built = count_compilations()
     generator.generate(drawn_image(30, 40))
     assert count_compilations() == built >= 4, "the first image compiled something"

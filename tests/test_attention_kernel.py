@@ -11,7 +11,7 @@ from conftest import DEVICE
 
 from demo.network import build
 from sam2_amg.encoder import encode
-from sam2_amg.kernels.attention import split_attention
+from sam2_amg.kernels.attention import attention
 from sam2_amg.split_encoder import split_encoder
 
 
@@ -34,7 +34,7 @@ def test_as_exact_as_float32(images: int, queries: int, keys: int, heads: int, w
     # keys and values as the encoder has them: side by side in memory
     k, v = torch.randn(images, keys, 2, heads, width, generator=random).to(DEVICE).unbind(2)
     exact = F.scaled_dot_product_attention(*(x.double().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    found = split_attention(q, k, v)
+    found = attention(q, k, v)
     assert found.shape == exact.shape
     assert found.is_contiguous()
     assert (found - exact).norm() <= 2e-6 * max(1.0, scale) * exact.norm()  # errors of scores grow with the scores
@@ -44,10 +44,10 @@ def test_as_exact_as_float32(images: int, queries: int, keys: int, heads: int, w
 def test_what_it_is_not_written_for_is_refused() -> None:
     wide = torch.zeros(1, 2, 1, 129, device=DEVICE)
     with pytest.raises(ValueError, match="at most 128 contiguous channels, not 129"):
-        split_attention(wide, wide, wide)
+        attention(wide, wide, wide)
     turned = torch.zeros(1, 16, 1, 16, device=DEVICE).transpose(1, 3)
     with pytest.raises(ValueError, match="contiguous"):
-        split_attention(turned, turned, turned)
+        attention(turned, turned, turned)
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--baseline", "--fast"], "--baseline contradicts --fast"),
         (["--baseline", "--furious"], "--baseline contradicts --fast and --furious"),
         (["--furious"], "--furious goes with --fast"),
-        (["--fast", "--furious"], "--fast --furious is not available yet"),
+        (["--fast", "--furious", "--device", "cpu"], "--fast --furious needs a CUDA GPU, and would run on cpu; give"),
         (["--load_exported", "packages"], "--load_exported goes with --fast: there are no packages for mode ao"),
         (["checkpoints"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
         (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),

@@ -89,16 +89,22 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
 
 @torch.inference_mode()
 def test_products_of_float16_are_near() -> None:
-    """Without the second halves, which one mode after this one will do without."""
+    """Without the second halves, which mode furious does without: operands and answers are rounded to 2^-12."""
     random = torch.Generator().manual_seed(0)
     keys, scores = torch.randn(2, 512, 256, generator=random), torch.randn(8, 16, 512, generator=random)
     folded, values = (torch.randn(2, 64, 256, generator=random) * scale for scale in (0.1, 1.0))
     gain, bias = torch.rand(256, generator=random) + 0.5, torch.randn(256, generator=random)
     everything = [x.to(DEVICE) for x in (keys, scores, folded, values, gain, bias)]
-    exact, near = (update_keys(*everything, 1e-5, True, split) for split in (True, False))
+    halves = [x.half() for x in everything[:4]]
+    exact = update_keys(*everything, 1e-5, True, split=True)
+    near = update_keys(*halves, *everything[4:], 1e-5, True, split=False)
+    assert near.dtype == torch.float16
     assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
-    exact, near = (read_keys(*everything[:3], split) for split in (True, False))
+    exact, near = read_keys(*everything[:3], split=True), read_keys(*halves[:3], split=False)
+    assert near.dtype == torch.float32
     assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
+    with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
+        read_keys(*everything[:3], split=False)
 
 
 def run_through(

@@ -1,5 +1,7 @@
-"""Attention in float32 accuracy at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention"), its
-products split as in `split_linear.py`. Twin: `F.scaled_dot_product_attention`.
+"""Attention at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention").
+
+Of float32 it is as exact as float32, its products split as in `split_linear.py`; of float16 products are float16's, and
+sums and softmax float32's. Twin: `F.scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ def load_tile(pointer, row, length, stride, channel, width):
 def attention_kernel(
     q, k, v, out, heads, queries, width, scale,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
-    KEYS: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    KEYS: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program answers BLOCK queries of one head of one image (or window)."""
     image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     channel = tl.arange(0, WIDE)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     asked = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
-    asked_high, asked_low = split(asked * scale)
+    asked_high, asked_low = split(asked.to(tl.float32) * scale)
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -47,7 +49,7 @@ def attention_kernel(
         n = start + tl.arange(0, BLOCK)
         high, low = split(load_tile(k, n, KEYS, k_row, channel, width))
         score = tl.zeros((BLOCK, BLOCK), tl.float32)
-        score = split_dot(asked_high, asked_low, tl.trans(high), tl.trans(low), score, True)
+        score = split_dot(asked_high, asked_low, tl.trans(high), tl.trans(low), score, SPLIT)
         score = tl.where((n < KEYS)[None, :], score, float("-inf"))
         now = tl.maximum(most, tl.max(score, 1))
         shrink = tl.exp(most - now)
@@ -55,27 +57,29 @@ def attention_kernel(
         total = total * shrink + tl.sum(weights, 1)
         weights_high, weights_low = split(weights)
         high, low = split(load_tile(v, n, KEYS, v_row, channel, width))
-        sum = split_dot(weights_high, weights_low, high, low, sum * shrink[:, None], True)
+        sum = split_dot(weights_high, weights_low, high, low, sum * shrink[:, None], SPLIT)
         most = now
     place = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
     tl.store(out + place, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
 
 
-@triton_op("sam2_amg::split_attention", mutates_args={})
-def split_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], float32, channels side by side: [B, L, H, D].
+@triton_op("sam2_amg::attention", mutates_args={})
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], channels side by side: [B, L, H, D].
 
-    Raises ValueError for other devices and for heads of more than 128 channels.
+    All float32, or all float16. Raises ValueError for other types and devices, and for heads of more than 128 channels.
     """
     require_kernel_device(q, "queries")
     images, queries, heads, width = q.shape
-    if width > _WIDEST or any(x.dtype != torch.float32 or x.stride(3) != 1 for x in (q, k, v)):
-        raise ValueError(f"written for float32 heads of at most {_WIDEST} contiguous channels, not {width}")
+    if width > _WIDEST or any(x.stride(3) != 1 for x in (q, k, v)):
+        raise ValueError(f"written for heads of at most {_WIDEST} contiguous channels, not {width}")
+    if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"written for float32 or float16, not for {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width)
     launch = SMALL_LAUNCH if k.shape[1] <= SMALL_LAUNCH["BLOCK"] else LAUNCH
     launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]), images * heads)](
         q, k, v, out, heads, queries, width, width**-0.5,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), **launch,
+        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), SPLIT=q.dtype == torch.float32, **launch,
     )  # fmt: skip
     return out

@@ -1,11 +1,12 @@
-"""The image side of the mask decoder in two kernels, float32 in and out, products by tensor cores.
+"""The image side of the mask decoder in two kernels, products by tensor cores.
 
     update_keys: keys' = LayerNorm(keys + sum_ht softmax_t(keys . w_ht + s_ht) v_ht), image tokens ask prompt tokens
     read_keys:   context_ht = sum_n softmax_n(keys . u_ht + s_ht) keys, prompt tokens ask image tokens
 
 with keys [N, C] of a point, h heads, t tokens; s are scores that come from elsewhere, those of positions. Only keys
-touch memory, once in and once out; scores and weights of [N, H*T] stay in registers. With SPLIT every number is the
-sum of two of float16, as in `split_linear.py`, and products are as exact as float32's; without it they are float16's.
+touch memory, once in and once out; scores and weights of [N, H*T] stay in registers. With SPLIT all is float32, every
+number the sum of two of float16, as in `split_linear.py`, and products are as exact as float32's; without it all is
+float16, and what adds up is float32.
 Twins: `PlainImageSide` in `image_side.py`, whose symbols these are.
 """
 
@@ -52,8 +53,8 @@ def update_kernel(
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         place = n[:, None] * CHANNELS + channel[None, :]
-        before = tl.load(keys + point * key_stride + place)  # [BLOCK, CHANNELS]
-        score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0)
+        before = tl.load(keys + point * key_stride + place).to(tl.float32)  # [BLOCK, CHANNELS]
+        score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0).to(tl.float32)
         if ASK:
             high, low = split(before)
             score = split_dot(high, low, folded_high, folded_low, score, SPLIT)
@@ -83,7 +84,7 @@ def read_kernel(
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         high, low = split(tl.load(keys + point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]))
-        score = tl.load(scores + rows[:, None] * PIXELS + n[None, :], mask=real[:, None], other=0.0)
+        score = tl.load(scores + rows[:, None] * PIXELS + n[None, :], mask=real[:, None], other=0.0).to(tl.float32)
         score = split_dot(folded_high, folded_low, tl.trans(high), tl.trans(low), score, SPLIT)  # [ROWS, BLOCK]
         now = tl.maximum(highest, tl.max(score, 1))
         shrink = tl.exp(highest - now)
@@ -99,15 +100,16 @@ def read_kernel(
     tl.store(context + out[:, None] * CHANNELS + channel[None, :], read, mask=real[:, None])
 
 
-def _check(keys: Tensor, scores: Tensor, folded: Tensor) -> None:
+def _check(split: bool, keys: Tensor, scores: Tensor, folded: Tensor, *others: Tensor) -> None:
     """Raises ValueError for what the kernels are not written for."""
     require_kernel_device(keys, "keys")
     pixels, channels = keys.shape[-2:]
     rows = folded.shape[1]
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
         raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
-    if not all(x.is_contiguous() and x.dtype == torch.float32 for x in (keys, scores, folded)):
-        raise ValueError("keys, scores and vectors must be contiguous and float32")
+    dtype = torch.float32 if split else torch.float16
+    if not all(x.is_contiguous() and x.dtype == dtype for x in (keys, scores, folded, *others)):
+        raise ValueError(f"keys, scores and vectors must be contiguous and {dtype}")
     if scores.shape != (expected := (int(HEADS), len(folded) * rows // int(HEADS), pixels)):
         raise ValueError(f"scores must be {expected}, not {tuple(scores.shape)}")
 
@@ -127,9 +129,10 @@ def update_keys(
     """Image tokens [P, N, C] after an update; `keys` are [P, N, C], or [N, C] where all points have the same.
 
     `scores` are [H, P*T, N], to which `ask` adds the products of keys and `folded`; this and `values` are
-    [P, H*T, C]; `gain` and `bias`, [C], are LayerNorm's. All float32.
+    [P, H*T, C]; `gain` and `bias`, [C], are LayerNorm's, float32. The others and the answer are float32 where products
+    are to `split`, float16 where not.
     """
-    _check(keys, scores, folded)
+    _check(split, keys, scores, folded, values)
     points, rows, _ = values.shape
     pixels, channels = keys.shape[-2:]
     updated = keys.new_empty(points, pixels, channels)
@@ -142,12 +145,12 @@ def update_keys(
 
 @triton_op("sam2_amg::read_parts", mutates_args={})
 def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T]."""
-    _check(keys, scores, folded)
+    """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
+    _check(split, keys, scores, folded)
     points, rows, channels = folded.shape
     parts = READ_LAUNCH["PARTS"]
-    context = keys.new_empty(points, parts, rows, channels)
-    most, total = keys.new_empty(points, parts, rows), keys.new_empty(points, parts, rows)
+    context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
+    most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)
     launcher(read_kernel)[(points, parts)](
         keys, scores, folded, context, most, total, points,
         PIXELS=keys.shape[1], TOKENS=rows // int(HEADS), SPLIT=split, **READ_LAUNCH,
@@ -158,7 +161,8 @@ def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tup
 def read_keys(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> Tensor:
     """Attention of prompt tokens to image tokens `keys` [P, N, C]: weighted sums of keys, [P, H*T, C].
 
-    `scores` are [H, P*T, N], to which products of keys and `folded`, [P, H*T, C], are added. All float32.
+    `scores` are [H, P*T, N], to which products of keys and `folded`, [P, H*T, C], are added. All float32 where products
+    are to `split`, float16 where not; the answer is float32.
     """
     context, most, total = read_parts(keys, scores, folded, split)
     share = torch.exp(most - most.amax(1, keepdim=True))  # [P, parts, H*T]

@@ -1,0 +1,67 @@
+"""The folded decoder in float16: products on tensor cores; LayerNorm, softmax and what adds up in float32."""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from sam2_amg.encoder import ImageFeatures
+from sam2_amg.folded_decoder import FoldedAttended, FoldedDecoder
+from sam2_amg.image_side import SharedImage
+from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.split_image_side import HalfImageSide
+
+
+class InFloat32(nn.Module):
+    """A module whose products are of float32, whatever is around it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the module makes of `x`, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.module(x.float())
+
+
+class HalfDecoder(FoldedDecoder):
+    """`FoldedDecoder` by products of float16; it answers float32, but image tokens, which are float16.
+
+    Predicted IoU decides which masks are kept and in which order, so its head stays in float32: float16 would have many
+    masks tie.
+    """
+
+    def __init__(self, model: SAM2Base) -> None:
+        """Changes the weights of `model`'s mask decoder."""
+        decoder = model.sam_mask_decoder
+        upscaling = KernelUpscaling(decoder)
+        decoder.iou_prediction_head = InFloat32(decoder.iou_prediction_head)
+        halve_linears(decoder.transformer)
+        halve_linears(decoder.output_hypernetworks_mlps)
+        self.device_type = decoder.iou_token.weight.device.type
+        with self._half_products():
+            super().__init__(model, upscaling, HalfImageSide)
+
+    def _half_products(self) -> torch.autocast:
+        return torch.autocast(self.device_type, torch.float16)
+
+    def prepare(self, features: ImageFeatures) -> SharedImage:
+        """Computes what all points of an image share, float32."""
+        with self._half_products():
+            shared = super().prepare(features)
+        return SharedImage(*(x.float() for x in shared.tensors()))
+
+    def attend(self, prepared: SharedImage, points: Tensor) -> FoldedAttended:
+        """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
+        with self._half_products():
+            attended = super().attend(prepared, points)
+        return FoldedAttended(attended.predicted_iou, attended.hyper.float(), attended.state, prepared)
+
+
+def halve_linears(module: nn.Module) -> None:
+    """Weights of the linear layers in `module` to float16, in place; norms stay as they are."""
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            child.half()

@@ -1,0 +1,120 @@
+"""The image encoder in float16: products on tensor cores, what adds up and what is normalised in float32.
+
+Linear layers, convolutions and attention take and give float16; their sums, softmax and LayerNorm are float32. So is
+the residual stream: in float16 it would cost 2 to 3 dB of the image embedding's 61 (seeded tiny) or 70 (demo), and
+overflow beyond 65504. Between the trunk and the high-resolution features sam2 has two linear layers and nothing between
+the two, neck and `conv_s0` (or `conv_s1`); here they are one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.backbones.hieradet import MultiScaleBlock
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from sam2_amg.encoder import ImageFeatures, LaidOutAttention
+from sam2_amg.kernels.attention import attention
+
+# Windows of at most so many tokens are our kernel's, which takes tiles as small as they are; torch's takes 64 queries
+# or more at a time, and is the quicker one for the rest.
+_SMALL_WINDOW = 16
+
+
+def half_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of float16 queries [B, L, H, D] to keys and values [B, M, H, D]: [B, L, H, D]."""
+    if k.shape[1] <= _SMALL_WINDOW:
+        return attention(q, k, v)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class HalfNorm(nn.Module):
+    """LayerNorm of float32, computed in float32, for a product of float16."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] float32 -> float16"""
+        return self.norm(x).half()
+
+
+class _Shortcut(nn.Module):
+    """The linear layer beside a block that changes the number of channels: its answer is the residual stream."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] float16 -> [..., C'] float32"""
+        return self.linear(x).float()
+
+
+def halve_block(block: MultiScaleBlock) -> None:
+    """Changes a block of sam2's trunk, in place: float32 in and out, products of float16."""
+    block.norm1, block.norm2 = HalfNorm(block.norm1), HalfNorm(block.norm2)
+    block.attn = LaidOutAttention(block.attn.half(), half_attention)
+    block.mlp.half()
+    if block.dim != block.dim_out:
+        block.proj = _Shortcut(block.proj)
+
+
+class HalfEncoder(nn.Module):
+    """sam2's image encoder and the convolutions that follow it, of a `model` that is changed by that."""
+
+    positions: Tensor  # [1, S/4, S/4, C] float32
+
+    def __init__(self, model: SAM2Base) -> None:
+        """Raises ValueError for an encoder of another build than SAM 2's."""
+        super().__init__()
+        encoder, decoder = model.image_encoder, model.sam_mask_decoder
+        trunk, neck = encoder.trunk, encoder.neck
+        built = encoder.scalp, sorted(neck.fpn_top_down_levels), neck.fpn_interp_model, neck.fuse_type
+        if built != (1, [2, 3], "nearest", "sum") or not decoder.use_high_res_features:
+            raise ValueError(f"the half encoder is written for SAM 2's neck, not for {built}")
+        side = model.image_size // 4
+        self.register_buffer("positions", trunk._get_pos_embed((side, side)).contiguous())
+        fourth, third, second, first = (layer.conv for layer in neck.convs)
+        nothing = torch.zeros_like(third.bias)
+        no_memory = model.no_mem_embed.flatten() if model.directly_add_no_mem_embed else nothing
+        self.to_s0 = _pixel_linear(first, decoder.conv_s0)
+        self.to_s1 = _pixel_linear(second, decoder.conv_s1)
+        self.to_embedding = _pixel_linear(third, shift=no_memory)
+        self.to_embedding_above = _pixel_linear(fourth)
+        self.patch = trunk.patch_embed.proj.half()
+        self.blocks, self.stage_ends = trunk.blocks, trunk.stage_ends
+        for block in self.blocks:
+            halve_block(block)
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        """Encodes normalised pixels, float32 [1, 3, S, S]; features are float32."""
+        x = self.patch(pixels.half()).permute(0, 2, 3, 1) + self.positions  # [1, S/4, S/4, C] float32
+        ends = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.stage_ends:
+                ends.append(x.half())  # [1, S/4, S/4, C], and then half the side and twice the channels
+        above = self.to_embedding_above(ends[3]).float()  # [1, S/32, S/32, 256]
+        above = above[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2)
+        embedding = self.to_embedding(ends[2]).float() + above  # [1, S/16, S/16, 256]
+        s0, s1 = self.to_s0(ends[0]).float(), self.to_s1(ends[1]).float()
+        return ImageFeatures(embedding.permute(0, 3, 1, 2), (s0.permute(0, 3, 1, 2), s1.permute(0, 3, 1, 2)))
+
+
+@torch.no_grad()
+def _pixel_linear(convolution: nn.Conv2d, then: nn.Conv2d | None = None, shift: Tensor | None = None) -> nn.Linear:
+    """One or two convolutions of one pixel, and what is added, as a linear layer of float16 on channels."""
+    assert convolution.bias is not None
+    weight, bias = convolution.weight.flatten(1).double(), convolution.bias.double()
+    if then is not None:
+        assert then.bias is not None
+        outer = then.weight.flatten(1).double()
+        weight, bias = outer @ weight, outer @ bias + then.bias
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=torch.float16)
+    linear.weight.copy_(weight)
+    linear.bias.copy_(bias if shift is None else bias + shift)
+    return linear.requires_grad_(False)

@@ -1,0 +1,58 @@
+"""Mode furious where there is no GPU: its units, kernels interpreted, against float32. `test_fast.py` has the rest."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from conftest import CPU, DEVICE, photograph
+from sam2.modeling.sam2_base import SAM2Base
+
+from bench.numerics import TENSORS, signal_to_noise, tensors_of
+from bench.systems import MODES, modes_on
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.decoder import PlainDecoder
+from sam2_amg.encoder import encode
+from sam2_amg.errors import StartupError
+from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.image import Preprocess
+from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.stages import build_generator, fast_shapes, furious_units
+
+
+@torch.inference_mode()
+def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
+    """40 dB or more for everything that a unit answers; 35 is what masks need."""
+    plain, model = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
+    pixels = Preprocess(model.image_size, DEVICE)(photograph("dog"))
+    points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
+    expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
+    units = furious_units(model)
+    decoder = FixedDecoder(units, 2, KernelUpscaling(model.sam_mask_decoder).masks)
+    found = tensors_of(FixedEncoder(units)(pixels), decoder, points)
+    for name, a, b in zip(TENSORS, expected, found, strict=True):
+        decibels = signal_to_noise(a, b)
+        assert decibels is not None
+        assert decibels >= 40, f"{name}: {decibels:.1f} dB"
+
+
+@torch.inference_mode()
+def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
+    """Float32 from unit to unit, and image tokens kept in float16."""
+    model = deepcopy(demo_model).to(DEVICE)
+    units = furious_units(model)
+    assert units.upscale is None
+    shapes = fast_shapes(model.image_size, torch.device("cuda"))
+    shared = units.prepare(*shapes.examples("prepare", DEVICE))
+    assert [tuple(x.shape) for x in shared] == list(shapes.attend[1:])
+    assert all(x.dtype == torch.float32 and x.is_contiguous() for x in shared)
+    iou, hyper, keys = units.attend(torch.zeros(1, 2, device=DEVICE), *shared)
+    assert (iou.dtype, hyper.dtype, keys.dtype) == (torch.float32, torch.float32, torch.float16)
+
+
+def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    with pytest.raises(StartupError, match="--fast --furious needs a CUDA GPU, and would run on cpu; give --fast"):
+        build_generator(demo_model, Mode.FURIOUS, demo_config, CPU)
+    assert modes_on(CPU) == (Mode.AO, Mode.FAST)
+    assert modes_on(torch.device("cuda")) == MODES

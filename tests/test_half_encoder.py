@@ -1,0 +1,68 @@
+"""The encoder in float16 against sam2's in float32."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import DEVICE
+
+from bench.numerics import signal_to_noise
+from demo.network import build
+from sam2_amg.encoder import encode
+from sam2_amg.half_encoder import HalfEncoder, half_attention
+
+
+@pytest.mark.parametrize(
+    ("images", "queries", "keys", "heads", "width"),
+    [(3, 4, 16, 2, 72), (2, 16, 16, 2, 48), (2, 16, 64, 2, 48), (1, 256, 256, 1, 56), (1, 196, 196, 1, 96)],
+)
+@torch.inference_mode()
+def test_attention_rounds_as_float16_does(images: int, queries: int, keys: int, heads: int, width: int) -> None:
+    """Either kernel: operands and weights are rounded to 2^-12 of what they are, and errors add up at random."""
+    random = torch.Generator().manual_seed(queries)
+    q = torch.randn(images, queries, heads, width, generator=random).to(DEVICE).half()
+    k, v = torch.randn(images, keys, 2, heads, width, generator=random).to(DEVICE).half().unbind(2)
+    exact = F.scaled_dot_product_attention(*(x.double().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    found = half_attention(q, k, v)
+    assert found.dtype == torch.float16
+    assert found.shape == exact.shape
+    assert 0 < (found - exact).norm() < 1e-3 * exact.norm()
+
+
+@torch.inference_mode()
+def test_the_whole_encoder() -> None:
+    """Windows, pooled queries, global blocks and the folded neck: 50 dB above the noise, of all three features."""
+    torch.manual_seed(0)
+    plain = build(128).eval().to(DEVICE)
+    pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
+    expected = encode(plain, pixels)
+    found = HalfEncoder(deepcopy(plain))(pixels)
+    for a, b in zip(
+        (expected.image_embedding, *expected.high_res_features),
+        (found.image_embedding, *found.high_res_features),
+        strict=True,
+    ):
+        assert a.shape == b.shape
+        assert b.dtype == torch.float32
+        decibels = signal_to_noise(a, b)
+        assert decibels is not None
+        assert decibels > 50
+
+
+@torch.inference_mode()
+def test_weights_are_not_kept_twice() -> None:
+    """The trunk's products are in float16, what is normalised and added is not."""
+    encoder = HalfEncoder(build(128).eval())
+    types = {name: value.dtype for name, value in encoder.state_dict().items()}
+    assert all(dtype == torch.float32 for name, dtype in types.items() if "norm" in name or name == "positions")
+    assert all(dtype == torch.float16 for name, dtype in types.items() if "norm" not in name and name != "positions")
+
+
+def test_another_neck_is_refused() -> None:
+    model = build(128)
+    model.image_encoder.neck.fuse_type = "avg"
+    with pytest.raises(ValueError, match="written for SAM 2's neck"):
+        HalfEncoder(model)
