@@ -29,7 +29,7 @@ from sam2_amg.warm_up import warm_up
 
 
 def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
-    """Loads the model, compiles where the mode does, and runs a first image. Raises StartupError."""
+    """Loads the model, and compiles where the mode does. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
@@ -41,10 +41,16 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
         make_units = from_packages(folder, report)
     report(f"loading {path.name}")
     model = load_model(path, kind, device)
+    return build_generator(model, config.model.mode, config.generator, device, make_units)
+
+
+def begin(config: ServerConfig, engine: Engine) -> Generator:
+    """The generator that is asked for, after a first image in the engine's worker. Raises StartupError."""
     try:
-        generator = build_generator(model, config.model.mode, config.generator, device, make_units)
-        report("running a first image")
-        warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), device)
+        generator = build(config, engine.report)
+        engine.report("running a first image")
+        image = decode_image(EXAMPLE.read_bytes(), Limits())
+        engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
     except torch.OutOfMemoryError as error:
         reason = str(error).split(".")[0]
         raise StartupError(f"{reason}; lower --points_per_batch, or give a smaller MODEL_TYPE") from error
@@ -90,7 +96,7 @@ def main(arguments: list[str]) -> None:
         server = Server(create_app(config, engine), sock, config.limits)
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
-        generator = build(config, engine.report)
+        generator = begin(config, engine)
     except StartupError as error:
         fail(error)
     drain_on_signals(server)

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
@@ -52,7 +52,7 @@ class Engine:
         self._taken = 0
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
-        self._worker = threading.Thread(target=self._work, name="generator", daemon=True)
+        self._worker: threading.Thread | None = None
         if generator is not None:
             self.open(generator)
 
@@ -61,9 +61,21 @@ class Engine:
         logger.info("%s ...", phase)
         self.phase = phase
 
+    def begin(self, first: Callable[[], None]) -> None:
+        """Starts the worker with this call, and waits for it. Raises what it raises; there is no worker then.
+
+        A first image belongs here: CUDA's libraries have handles of their own for every thread.
+        """
+        begun: Future[None] = Future()
+        worker = threading.Thread(target=self._work, args=(first, begun), name="generator", daemon=True)
+        worker.start()
+        begun.result()
+        self._worker = worker
+
     def open(self, generator: Generator) -> None:
         """Begins to answer."""
-        self._worker.start()  # first: whoever sees a generator finds a worker
+        if self._worker is None:
+            self.begin(lambda: None)
         with self._lock:
             self._generator = generator
 
@@ -75,7 +87,8 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether requests are being answered: the worker runs, and the engine is not closing."""
-        return self._generator is not None and self._worker.is_alive() and not self._closing
+        working = self._worker is not None and self._worker.is_alive()
+        return self._generator is not None and working and not self._closing
 
     @property
     def is_closing(self) -> bool:
@@ -134,10 +147,16 @@ class Engine:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._generator is not None:
+        if self._worker is not None:
             self._worker.join()
 
-    def _work(self) -> None:
+    def _work(self, first: Callable[[], None], begun: Future[None]) -> None:
+        try:
+            first()
+        except BaseException as error:  # whoever waits is to know
+            begun.set_exception(error)
+            return
+        begun.set_result(None)
         while (job := self._next()) is not None:
             self._answer(job)
 

@@ -147,3 +147,23 @@ def test_an_error_called_timeout_is_the_generators_own() -> None:
     with pytest.raises(TimeoutError, match="a socket of the generator"):
         ask(engine, 1)
     engine.close()
+
+
+def test_the_worker_begins_with_a_first_call() -> None:
+    names: list[str] = []
+    engine = Engine(None, Limits())
+    engine.begin(lambda: names.append(threading.current_thread().name))
+    assert names == ["generator"]
+    assert not engine.is_ready  # nothing to answer with yet
+    engine.close()
+
+
+def test_whoever_begins_hears_of_failure() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    engine = Engine(None, Limits())
+    with pytest.raises(ZeroDivisionError):
+        engine.begin(fail)
+    assert not engine.is_ready
+    engine.close()
