@@ -19,7 +19,7 @@ class Stage:
     steps: int
     minutes: float = 0.0  # where given, the stage lasts this long, whatever the number of steps
     resolution: int = 512
-    batch: int = 24
+    batch: int = 40
     prompts: int = 16
     compared: int = 512  # pixels an image that are compared with each other, see demo/auxiliary.py
     reuse: int = 6  # how often a scene is shown: drawing takes as long as a step
@@ -55,8 +55,9 @@ SCHEDULE = (
         camera=0.3,
     ),
     # A quarter of the pixels a picture: most of what there is to learn does not need more.
-    Stage(name="small", steps=15000, resolution=256, batch=64, learning_rate=8e-4, warm_up=500),
-    Stage(name="scenes", steps=7000, learning_rate=5e-4),
+    # Batches are as large as keeps the GPU busy: the host needs 60 ms for a step of any size.
+    Stage(name="small", steps=15000, resolution=256, batch=128, learning_rate=8e-4, warm_up=500),
+    Stage(name="scenes", steps=15000, learning_rate=5e-4),
 )
 
 
