@@ -171,3 +171,30 @@ def startup_markdown(result: dict[str, Any]) -> str:
         f"{packages['export_s']} s.\n\n"
         f"{table(header, rows)}\n"
     )
+
+
+def _launch_name(launch: dict[str, int]) -> str:
+    parts = f", {launch['PARTS']} parts" if "PARTS" in launch else ""
+    return f"tiles of {launch['BLOCK']}, {launch['num_warps']} warps{parts}"
+
+
+def kernels_markdown(result: dict[str, Any]) -> str:
+    """The result as a page: what ships beside the best that was tried, then everything that was tried."""
+    shipped = {(row["kernel"], row["form"]): row["ms"] for row in result["rows"] if row["launch"] is None}
+    tried = [row for row in result["rows"] if row["launch"] is not None]
+    rows: list[list[Any]] = []
+    for (kernel, form), milliseconds in shipped.items():
+        fitting = [row for row in tried if (row["kernel"], row["form"]) == (kernel, form) and row["ms"] is not None]
+        best = min(fitting, key=lambda row: row["ms"], default=None)
+        name, least = (_launch_name(best["launch"]), best["ms"]) if best else (None, None)
+        rows.append([kernel, form, _number(milliseconds, 3), name, _number(least, 3)])
+    everything = [[row["kernel"], row["form"], _launch_name(row["launch"]), _number(row["ms"], 3)] for row in tried]
+    host = result["machine"]
+    return (
+        f"# Kernels: {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Median "
+        f"milliseconds; {result['points']} points in the decoder, 4,096 image tokens.\n\n"
+        f"{table(['kernel', 'form', 'as it ships, ms', 'best launch', 'ms'], rows)}\n\n"
+        "Launches that were tried; a dash is for those that do not fit the GPU:\n\n"
+        f"{table(['kernel', 'form', 'launch', 'ms'], everything)}\n"
+    )

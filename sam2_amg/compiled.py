@@ -96,7 +96,7 @@ def compile_units(
 def require_compiler(device: torch.device) -> None:
     """Raises StartupError where compiling for the CPU needs a compiler that is not there."""
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or leave --fast out")
+        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or or do without --fast")
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def compiler_errors() -> Iterator[None]:
         yield
     except (TorchDynamoException, CppCompileError, UserError) as error:
         reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
-        raise StartupError(f"--fast cannot be compiled here ({reason}); leave it out") from error
+        raise StartupError(f"--fast cannot be compiled here ({reason}); do without it") from error
 
 
 def settle(unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> Unit:

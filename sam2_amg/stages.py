@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
+from triton.runtime import driver
 
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.compiled import compile_units
@@ -25,6 +26,7 @@ from sam2_amg.half_encoder import HalfEncoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.kernels import measure as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
+from sam2_amg.kernels.tuning import require_shared_memory
 from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.prompts import Crop
@@ -126,6 +128,9 @@ def furious_units(model: SAM2Base) -> Units:
 def units_of(model: SAM2Base, mode: Mode, device: torch.device) -> Units:
     """The plain units of a mode that has them. Raises StartupError where it is not made for the device."""
     mode.require_device(device.type)
+    if device.type == "cuda":
+        properties = driver.active.utils.get_device_properties(torch.cuda.current_device())
+        require_shared_memory(properties["max_shared_mem"], torch.cuda.get_device_name(device), mode is Mode.FAST)
     return furious_units(model) if mode is Mode.FURIOUS else fast_units(model, device)
 
 

@@ -1,22 +1,26 @@
-"""Compiles every kernel for Hopper, without a GPU. Run by test_kernels.py in a process that does not interpret."""
+"""Compiles every kernel for Hopper, and with the safe launches for Ampere and Ada, without a GPU.
+
+Run by test_kernels.py in a process that does not interpret.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2_amg.kernels import attention, split_rows
-from sam2_amg.kernels.image_attention import READ_LAUNCH, UPDATE_LAUNCH, read_kernel, update_kernel
+from sam2_amg.kernels import attention, split_rows, tuning
+from sam2_amg.kernels.image_attention import read_kernel, update_kernel
 from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
-from sam2_amg.kernels.upscale import LAUNCH, upscale_kernel
+from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches
+from sam2_amg.kernels.upscale import upscale_kernel
 
-SHARED_MEMORY = 227 * 1024  # bytes that a program may have on Hopper
-HOPPER = GPUTarget("cuda", 90, 32)
+SHARED_MEMORY = {90: 227 * 1024, 89: 99 * 1024, 80: 163 * 1024}  # bytes that a program may have, by architecture
 
 
 def compile_kernel(
@@ -24,13 +28,16 @@ def compile_kernel(
     types: dict[str, str],
     constants: dict[str, object],
     aligned: bool = True,
+    architecture: int = 90,
     **options: int,
 ) -> Any:
     """The binary of a kernel for arguments of these types; `aligned` where every pointer is, to 16 bytes."""
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
     hints = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
-    return triton.compile(ASTSource(kernel, signature, constants, hints), target=HOPPER, options=options)
+    return triton.compile(
+        ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
+    )
 
 
 def main() -> None:
@@ -43,7 +50,8 @@ def main() -> None:
         for write in (False, True):
             compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False)
     compile_image_side()
-    compile_split_products()
+    for launches, architecture, split in ((HOPPER, 90, True), (HOPPER, 90, False), (SAFE, 80, True), (SAFE, 89, False)):
+        compile_products(launches, architecture, split)
 
 
 def compile_image_side() -> None:
@@ -57,39 +65,45 @@ def compile_image_side() -> None:
         check(compile_kernel(kernel, types, {**shape, "BLOCK": launch["BLOCK"]}, **options))
 
 
-def parts_of(launch: dict[str, Any]) -> dict[str, Any]:
+def parts_of(launch: Mapping[str, Any]) -> dict[str, Any]:
     """What is compiled in, and how."""
     constants = {name: value for name, value in launch.items() if name.isupper()}
     return {"constants": constants, **{name: value for name, value in launch.items() if not name.isupper()}}
 
 
-def check(binary: Any) -> None:
-    assert binary.metadata.shared <= SHARED_MEMORY, f"{binary.metadata.name}: {binary.metadata.shared} bytes"
+def check(binary: Any, architecture: int = 90) -> None:
+    shared, name = binary.metadata.shared, binary.metadata.name
+    assert shared <= SHARED_MEMORY[architecture], f"{name}: {shared} bytes for {architecture}"
 
 
-def compile_split_products() -> None:
-    """What `--fast` launches, for the sizes of the large model."""
+def compile_products(launches: Launches, architecture: int, split: bool) -> None:
+    """What `--fast` launches, or with furious where products are not `split`, for the sizes of the large model."""
+
+    def compile_for(kernel: triton.JITFunction, types: dict[str, str], launch: Mapping[str, Any]) -> None:
+        binary = compile_kernel(kernel, types, architecture=architecture, **parts_of(launch))
+        check(binary, architecture)
+        if launches is SAFE:
+            assert binary.metadata.shared <= tuning.SHARED_MEMORY[split]
+
     floats = ("keys", "scores", "folded", "values", "gain", "bias", "updated", "context", "most", "total")
     floats += ("hyper", "children", "grandchildren", "logits", "q", "k", "v", "out")
     types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(("eps", "scale"), "fp32")
     numbers = ("key_stride", "points", "heads", "queries", "width")
     numbers += tuple(f"{tensor}_{part}" for tensor in "qkv" for part in ("image", "row", "head"))
     types |= dict.fromkeys(numbers, "i32")
-    halves = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
-    for split in (True, False):
-        if not split:  # what `--fast --furious` launches
-            types |= dict.fromkeys(halves, "*fp16")
-        shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
-        for ask in (False, True):
-            check(compile_kernel(update_kernel, types, **parts_of({**shape, "ASK": ask, **UPDATE_LAUNCH})))
-        check(compile_kernel(read_kernel, types, **parts_of({**shape, **READ_LAUNCH})))
-        shape = {"WIDE": 128, "SPLIT": split}
-        for keys, launch in ((16, attention.SMALL_LAUNCH), (4096, attention.LAUNCH)):
-            check(compile_kernel(attention.attention_kernel, types, **parts_of({"KEYS": keys, **shape, **launch})))
+    if not split:
+        types |= dict.fromkeys(("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out"), "*fp16")
+    shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
+    for ask in (False, True):
+        compile_for(update_kernel, types, {**shape, "ASK": ask, **launches.update})
+    compile_for(read_kernel, types, {**shape, **launches.read})
+    shape = {"WIDE": 128, "SPLIT": split}
+    for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
+        compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
-    check(compile_kernel(split_rows.split_rows_kernel, rows, **parts_of(split_rows.LAUNCH)))
+    compile_for(split_rows.split_rows_kernel, rows, split_rows.LAUNCH)
     types |= {"keys": "*fp16", "first": "*fp16", "second": "*fp16", "points": "*i64", "rows": "*i64"}
-    check(compile_kernel(upscale_kernel, types, **parts_of({"SIDE": 64, **LAUNCH})))
+    compile_for(upscale_kernel, types, {"SIDE": 64, **launches.upscale})
 
 
 if __name__ == "__main__":

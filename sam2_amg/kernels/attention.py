@@ -14,10 +14,8 @@ from torch.library import triton_op
 
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 from sam2_amg.kernels.split_products import split, split_dot
+from sam2_amg.kernels.tuning import launches
 
-# Queries, and keys, of a program at a time: of images and large windows, and of windows of 16 tokens.
-LAUNCH = {"BLOCK": 64, "num_warps": 4, "num_stages": 1}
-SMALL_LAUNCH = {"BLOCK": 16, "num_warps": 2, "num_stages": 1}
 _WIDEST = 128  # channels a head
 
 
@@ -76,7 +74,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"written for float32 or float16, not for {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width)
-    launch = SMALL_LAUNCH if k.shape[1] <= SMALL_LAUNCH["BLOCK"] else LAUNCH
+    tuned = launches(q.device)
+    launch = tuned.small_attention if k.shape[1] <= tuned.small_attention["BLOCK"] else tuned.attention
     launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]), images * heads)](
         q, k, v, out, heads, queries, width, width**-0.5,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],

@@ -21,9 +21,7 @@ from torch.library import triton_op
 from sam2_amg.kernels.image_tokens import CHANNELS, HEADS, ROWS, SLOTS, load_vectors, normalise, softmax_over_tokens
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 from sam2_amg.kernels.split_products import split, split_dot
-
-UPDATE_LAUNCH = {"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1}
-READ_LAUNCH = {"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1}
+from sam2_amg.kernels.tuning import launches
 
 
 @triton.jit
@@ -136,9 +134,10 @@ def update_keys(
     points, rows, _ = values.shape
     pixels, channels = keys.shape[-2:]
     updated = keys.new_empty(points, pixels, channels)
-    launcher(update_kernel)[(points, UPDATE_LAUNCH["PARTS"])](
+    launch = launches(keys.device).update
+    launcher(update_kernel)[(points, launch["PARTS"])](
         keys, scores, folded, values, gain, bias, eps, updated, pixels * channels if keys.ndim == 3 else 0, points,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), ASK=ask, SPLIT=split, **UPDATE_LAUNCH,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), ASK=ask, SPLIT=split, **launch,
     )  # fmt: skip
     return updated
 
@@ -148,12 +147,13 @@ def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tup
     """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
     _check(split, keys, scores, folded)
     points, rows, channels = folded.shape
-    parts = READ_LAUNCH["PARTS"]
+    launch = launches(keys.device).read
+    parts = launch["PARTS"]
     context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
     most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)
     launcher(read_kernel)[(points, parts)](
         keys, scores, folded, context, most, total, points,
-        PIXELS=keys.shape[1], TOKENS=rows // int(HEADS), SPLIT=split, **READ_LAUNCH,
+        PIXELS=keys.shape[1], TOKENS=rows // int(HEADS), SPLIT=split, **launch,
     )  # fmt: skip
     return context, most, total
 

@@ -18,13 +18,13 @@ from sam2_amg.decoder import Kept
 from sam2_amg.kernels.image_tokens import CHANNELS
 from sam2_amg.kernels.launch import require_kernel_device
 from sam2_amg.kernels.split_products import split, split_dot
+from sam2_amg.kernels.tuning import launches
 from sam2_amg.upscaling import LinearUpscaling, square_side
 
 CHILD = tl.constexpr(64)  # channels of a child
 GRANDCHILD = tl.constexpr(32)  # channels of a child's child
 FOUR = tl.constexpr(128)  # of the four children of one
 MASKS = tl.constexpr(3)
-LAUNCH = {"BLOCK": 64, "num_warps": 4, "num_stages": 1}
 
 
 @triton.jit
@@ -93,8 +93,9 @@ class KernelUpscaling(LinearUpscaling):
         """
         require_kernel_device(keys, "keys")
         side = square_side(keys.shape[1])
-        if keys.shape[1] % LAUNCH["BLOCK"]:
-            raise ValueError(f"the upscaling kernel takes tiles of {LAUNCH['BLOCK']} image tokens, not {keys.shape[1]}")
+        launch = launches(keys.device).upscale
+        if keys.shape[1] % launch["BLOCK"]:
+            raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
@@ -103,8 +104,8 @@ class KernelUpscaling(LinearUpscaling):
         rows = torch.full((len(points), int(MASKS)), -1, device=keys.device)
         rows[of_point, kept.mask] = torch.arange(count, device=keys.device)
         if count > 0:
-            upscale_kernel[(len(points), keys.shape[1] // LAUNCH["BLOCK"])](
+            upscale_kernel[(len(points), keys.shape[1] // launch["BLOCK"])](
                 keys, points, rows, hyper, children, grandchildren, *self.operands,
-                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, **LAUNCH,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, **launch,
             )  # fmt: skip
         return logits

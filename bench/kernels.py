@@ -1,0 +1,195 @@
+"""Times the kernels of the large model one by one, in every form and with every launch that may be worth a try.
+
+    python -m bench.kernels                    128 points at a time, as the modes have them
+    python -m bench.kernels --points 1024      more at once
+
+It tells what to write into `sam2_amg/kernels/tuning.py`, and what a kernel takes beside its twin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+from triton.runtime.errors import OutOfResources
+from triton.testing import do_bench
+
+from bench.machine import machine
+from bench.pages import write
+from bench.weights import seeded_model
+from sam2_amg.decoder import Kept
+from sam2_amg.folded_attention import FoldedTokens
+from sam2_amg.folded_decoder import FoldedDecoder
+from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.kernels.attention import attention
+from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.image_side import RecomputedReading
+from sam2_amg.kernels.tuning import Launch, launches, launching
+from sam2_amg.kernels.upscale import KernelUpscaling
+
+_ROOT = Path(__file__).resolve().parent.parent
+_SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
+_PIXELS, _ROWS = _SIDE * _SIDE, _HEADS * _TOKENS
+# attention of the large encoder: how many windows, tokens of each, heads of 72 channels
+_WINDOWS = {
+    "8 x 8": (1024, 64, 2),
+    "4 x 4": (1024, 16, 4),
+    "16 x 16": (16, 256, 8),
+    "whole image": (1, 4096, 8),
+    "8 x 8, last stage": (16, 64, 16),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One form of a kernel; `tuned` is the name of its launch in `Launches`, where other ones are to be tried."""
+
+    kernel: str
+    form: str
+    run: Callable[[], object]
+    tuned: str | None = None
+
+
+def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
+    tiles = [{"BLOCK": block, "num_warps": warps, "num_stages": 1} for block in blocks for warps in (4, 8)]
+    return [{**tile, "PARTS": part} for tile in tiles for part in parts] if parts else [*tiles]
+
+
+TRIES: dict[str, list[Launch]] = {
+    "update": _tiles((16, 32, 64), (1, 2, 4)),
+    "read": _tiles((16, 32, 64), (1, 2, 4)),
+    "attention": _tiles((32, 64, 128)),
+    "upscale": _tiles((32, 64)),
+}
+
+
+class Inputs:
+    """Random tensors on a device, always the same."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._generator = torch.Generator(device).manual_seed(0)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal."""
+        return torch.randn(shape, generator=self._generator, device=self.device, dtype=dtype)
+
+    def tokens(self, points: int) -> FoldedTokens:
+        """Prompt tokens as image tokens meet them."""
+        heads = 0.5 * self.normal(points, _HEADS, _TOKENS, _WIDTH)
+        return FoldedTokens(heads, 0.1 * self.normal(points, _ROWS, _CHANNELS))
+
+
+def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
+    """Image tokens that are kept in memory: updated and read, in float32's accuracy and in float16."""
+    gain, bias = inputs.normal(_CHANNELS), inputs.normal(_CHANNELS)
+    for dtype in (torch.float32, torch.float16):
+        form, split = str(dtype).removeprefix("torch."), dtype == torch.float32
+        keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+        scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
+        folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
+        told = scores, folded, values, gain, bias, 1e-5
+        yield Trial("update", f"{form}, layer 1", partial(update_keys, keys[0], *told, False, split), "update")
+        yield Trial("update", f"{form}, layer 2", partial(update_keys, keys, *told, True, split), "update")
+        yield Trial("read", form, partial(read_keys, keys, scores, folded, split), "read")
+        heads, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
+        yield Trial("scores of positions", form, partial(torch.matmul, heads, positions.mT.contiguous()))
+
+
+def recomputed_trials(points: int, inputs: Inputs, plain: PlainImageSide) -> Iterator[Trial]:
+    """Image tokens that are never stored: an update and a reading in one kernel, float16."""
+    unused = torch.empty(0, device=inputs.device)
+    queries = inputs.normal(_HEADS, _WIDTH, _PIXELS)
+    image = SharedImage(inputs.normal(_PIXELS, _CHANNELS), unused, unused, queries, unused, unused)
+    first, second = (TokenUpdate(inputs.tokens(points), inputs.normal(points, _ROWS, _CHANNELS)) for _ in range(2))
+    asking = inputs.tokens(points)
+    reading = RecomputedReading(plain, torch.float16)
+    yield Trial("recomputed", "layer 1 and a reading", partial(reading.first, image, first, asking))
+    yield Trial("recomputed", "both layers and a reading", partial(reading.second, image, first, second, asking))
+
+
+def upscale_trials(points: int, inputs: Inputs, upscaling: KernelUpscaling) -> Iterator[Trial]:
+    """Every point with one kept mask."""
+    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=torch.float16)
+    hyper = inputs.normal(points, _CHANNELS // 8, 3)
+    features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
+    every = torch.arange(points, device=inputs.device)
+    kept = Kept(every, every % 3)
+    yield Trial("upscale", "one mask a point", partial(upscaling.masks, keys, hyper, *features, kept), "upscale")
+
+
+def attention_trials(inputs: Inputs) -> Iterator[Trial]:
+    """Attention of the encoder: ours, and torch's."""
+    for name, (windows, tokens, heads) in _WINDOWS.items():
+        for dtype in (torch.float32, torch.float16):
+            form = str(dtype).removeprefix("torch.")
+            q, k, v = inputs.normal(windows, tokens, 3, heads, 72, dtype=dtype).unbind(2)
+            tuned = "attention" if tokens > launches(inputs.device).small_attention["BLOCK"] else None
+            yield Trial(f"attention {name}", f"{form}, ours", partial(attention, q, k, v), tuned)
+            theirs = partial(F.scaled_dot_product_attention, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+            yield Trial(f"attention {name}", f"{form}, torch's", theirs)
+
+
+def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
+    """Median milliseconds with the launch that ships, then with each that may be tried; None where it does not fit."""
+    name = {"kernel": trial.kernel, "form": trial.form}
+    rows: list[dict[str, Any]] = [{**name, "launch": None, "ms": do_bench(trial.run, return_mode="median")}]
+    for launch in TRIES.get(trial.tuned or "", []):
+        assert trial.tuned is not None
+        with launching(replace(launches(device), **{trial.tuned: launch})):
+            try:
+                milliseconds = do_bench(trial.run, warmup=5, rep=30, return_mode="median")
+            except OutOfResources:
+                milliseconds = None
+        rows.append({**name, "launch": dict(launch), "ms": milliseconds})
+    return rows
+
+
+@torch.inference_mode()
+def measure(points: int, device: torch.device) -> list[dict[str, Any]]:
+    """A row for each form and launch."""
+    decoder = FoldedDecoder(seeded_model("large", device))
+    assert isinstance(decoder.image_side, PlainImageSide)
+    inputs, upscaling = Inputs(device), KernelUpscaling(decoder.decoder)
+    trials = [
+        *stored_trials(points, inputs),
+        *recomputed_trials(points, inputs, decoder.image_side),
+        *upscale_trials(points, inputs, upscaling),
+        *attention_trials(inputs),
+    ]
+    return [row for trial in tqdm(trials, desc="kernels", disable=None) for row in time_trial(trial, device)]
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--points", type=int, default=128, help="at a time (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    args = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("there is no CUDA GPU here, and kernels are for those")
+    result = {
+        "what": "kernels",
+        "model": "large",
+        "command": shlex.join(["python", "-m", "bench.kernels", *arguments]),
+        "machine": machine("cuda"),
+        "points": args.points,
+        "rows": measure(args.points, torch.device("cuda")),
+    }
+    write(result, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,87 @@
+"""Launches of kernels: any of them gives the same, and a GPU without room is told so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from copy import deepcopy
+
+import pytest
+import torch
+from conftest import DEVICE, ROOT
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from bench.tables import kernels_markdown
+from sam2_amg.decoder import Kept
+from sam2_amg.errors import StartupError
+from sam2_amg.kernels.attention import attention
+from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
+from sam2_amg.kernels.upscale import KernelUpscaling
+
+
+def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[Tensor]:
+    """What the kernels make of the same random numbers, in one choice of launches."""
+    random = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random).to(DEVICE)
+
+    dtype = torch.float32 if split else torch.float16
+    keys, scores = normal(1, 512, 256).to(dtype), normal(8, 8, 512).to(dtype)
+    folded, values = (0.1 * normal(1, 64, 256)).to(dtype), normal(1, 64, 256).to(dtype)
+    q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
+    hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
+    kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
+    with launching(chosen):
+        assert launches(DEVICE) is chosen
+        return [
+            update_keys(keys, scores, folded, values, normal(256), normal(256), 1e-5, True, split),
+            read_keys(keys, scores, folded, split),
+            attention(q, k, v),
+            upscaling.masks(normal(1, 1024, 256).half(), hyper, children, grandchildren, kept),
+        ]
+
+
+@pytest.mark.parametrize(("split", "tolerance"), [(True, 5e-6), (False, 2e-3)])
+@torch.inference_mode()
+def test_every_launch_gives_the_same(demo_model: SAM2Base, split: bool, tolerance: float) -> None:
+    upscaling = KernelUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE))
+    for one, other in zip(*(run_all(upscaling, chosen, split) for chosen in (HOPPER, SAFE)), strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() <= tolerance * one.norm()
+
+
+def test_a_gpu_without_room_is_refused() -> None:
+    require_shared_memory(163 * 1024, "NVIDIA A100", split=True)
+    require_shared_memory(99 * 1024, "NVIDIA L4", split=False)
+    with pytest.raises(StartupError, match=r"L4 has 99 KiB .* need 148: give --fast --furious, or leave --fast out"):
+        require_shared_memory(99 * 1024, "NVIDIA L4", split=True)
+    with pytest.raises(StartupError, match=r"T4 has 64 KiB .* need 80: leave --fast --furious out"):
+        require_shared_memory(64 * 1024, "NVIDIA T4", split=False)
+
+
+def test_the_table_of_kernels_names_the_best_launch() -> None:
+    name = {"kernel": "read", "form": "float16"}
+    rows = [
+        {**name, "launch": None, "ms": 0.2},
+        {**name, "launch": {"BLOCK": 64, "num_warps": 8, "PARTS": 2}, "ms": None},
+        {**name, "launch": {"BLOCK": 32, "num_warps": 4, "PARTS": 4}, "ms": 0.15},
+        {**name, "launch": {"BLOCK": 16, "num_warps": 4, "PARTS": 1}, "ms": 0.3},
+        {"kernel": "attention 8 x 8", "form": "float16, torch's", "launch": None, "ms": 0.1},
+    ]
+    host = {"device": "NVIDIA H200", "torch": "2.11.0", "python": "3.12"}
+    page = kernels_markdown({"model": "large", "command": "c", "machine": host, "points": 128, "rows": rows})
+    assert "| read | float16 | 0.200 | tiles of 32, 4 warps, 4 parts | 0.150 |" in page
+    assert "| attention 8 x 8 | float16, torch's | 0.100 | - | - |" in page
+    assert "| read | float16 | tiles of 64, 8 warps, 2 parts | - |" in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_timing_kernels_needs_a_gpu() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "bench.kernels"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert "there is no CUDA GPU here" in answer.stderr
