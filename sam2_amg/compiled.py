@@ -96,7 +96,7 @@ def compile_units(
 def require_compiler(device: torch.device) -> None:
     """Raises StartupError where compiling for the CPU needs a compiler that is not there."""
     if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or or do without --fast")
+        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or do without")
 
 
 @contextmanager
