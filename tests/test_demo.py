@@ -172,7 +172,7 @@ def test_predicted_iou_error_counts_the_right_pairs():
 
 
 def test_learning_rate_warms_up_and_falls():
-    stage = replace(SCHEDULE[1], steps=6000, cycles=3)
+    stage = replace(SCHEDULE[1], steps=6000, warm_up=300, cycles=3)
     steps = (0, 150, 300, 1000, 1999, 2000, 6000)
     rates = [learning_rate(stage, step, step / stage.steps) for step in steps]
     assert rates[0] < rates[1] < rates[2]

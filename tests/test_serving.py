@@ -58,7 +58,7 @@ def connects(server: RunningServer) -> bool:
     address = urlsplit(server.url)
     try:
         socket.create_connection((address.hostname, address.port), timeout=5).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it had come in, and nobody took it
         return False
     return True
 
