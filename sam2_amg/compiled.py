@@ -22,6 +22,7 @@ from sam2_amg.kernels.upscale import upscale_kernel
 from sam2_amg.units import Unit, Units, UnitShapes, map_units
 
 logger = logging.getLogger(__name__)
+_FED_BY_THE_ONE_BEFORE = ("prepare", "attend")  # whose last inputs are all that the unit before answers
 _WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
 
 
@@ -47,12 +48,13 @@ def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
 class CudaGraph:
     """A unit captured once and replayed. Its answers lie in the same memory each time, until the next call.
 
-    Graphs that share a `pool` of memory, and run one after another, use it in turn; their answers stay apart.
+    Graphs that share a `pool` of memory, and run one after another, use it in turn; their answers stay apart. The
+    `examples` are the graph's from now on: it reads its inputs there. What lies there already is not copied.
     """
 
     def __init__(self, unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> None:
         self.unit = unit  # a graph knows where weights lie, and does not keep them there
-        self.inputs = [example.clone() for example in examples]
+        self.inputs = tuple(examples)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -66,9 +68,38 @@ class CudaGraph:
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Replays the unit on `arguments`, of the shapes that it was captured with."""
         for place, argument in zip(self.inputs, arguments, strict=True):
-            place.copy_(_laid_out(argument, place.shape, place.stride()))
+            if argument is not place:
+                place.copy_(_laid_out(argument, place.shape, place.stride()))
         self.graph.replay()
         return self.outputs
+
+
+class Settling:
+    """Units on their way to a device, one after the other: each is run once, and on CUDA captured.
+
+    There, a unit reads what the one before it answers where that lies, without a copy.
+    """
+
+    def __init__(self, shapes: UnitShapes, device: torch.device) -> None:
+        self.shapes = shapes
+        self.device = device
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._answers: tuple[Tensor, ...] = ()  # of the graph before
+
+    def examples(self, name: str) -> tuple[Tensor, ...]:
+        """Inputs of a unit, zeros; the last of them are the answers of the unit before, where it is a graph."""
+        examples = self.shapes.examples(name, self.device)
+        if name not in _FED_BY_THE_ONE_BEFORE or not self._answers:
+            return examples
+        for answer in self._answers:
+            answer.zero_()
+        return (*examples[: -len(self._answers)], *self._answers)
+
+    def settle(self, unit: Unit, examples: tuple[Tensor, ...]) -> Unit:
+        """The unit, ready to run, so that nothing is left to be compiled or loaded."""
+        settled = settle(unit, examples, self._pool)
+        self._answers = settled.outputs if isinstance(settled, CudaGraph) else ()
+        return settled
 
 
 def compile_units(
@@ -82,12 +113,12 @@ def compile_units(
 
     def compile_one(name: str, unit: Unit) -> Unit:
         report(f"compiling {name} for {device.type}")
-        examples = shapes.examples(name, device)
+        examples = settling.examples(name)
         unit(*examples)  # fills sam2's cache of position encodings, which when it changes has all compiled again
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
-        return settle(compiled, examples, pool)
+        return settling.settle(compiled, examples)
 
-    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    settling = Settling(shapes, device)
     require_compiler(device)
     with compiler_errors():
         return map_units(compile_one, units)

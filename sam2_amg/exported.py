@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
-from sam2_amg.compiled import compiler_errors, require_compiler, settle
+from sam2_amg.compiled import Settling, compiler_errors, require_compiler
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.units import NAMES, Unit, Units, UnitShapes
@@ -70,12 +70,12 @@ def load_packages(
 
     Raises StartupError where the system lacks what a package needs.
     """
-    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    settling = Settling(shapes, device)
 
     def load(name: str) -> Unit:
         report(f"loading {package_name(name)}")
         package = _open(folder / package_name(name), device)
-        return settle(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device), pool)
+        return settling.settle(lambda *inputs: tuple(package(*inputs)), settling.examples(name))
 
     encode, prepare, attend = (load(name) for name in NAMES[:3])
     return Units(encode, prepare, attend, load("upscale") if shapes.upscale else None)

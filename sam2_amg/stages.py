@@ -147,6 +147,7 @@ def unit_stages(
     """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
     shapes = fast_shapes(model.image_size, device)
     units = make_units(model, mode, shapes, device)
+    _forget_video(model)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
         upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
@@ -162,6 +163,12 @@ def unit_stages(
         _load_kernels(stages, model.image_size, device)
         torch.cuda.empty_cache()  # what building left behind
     return stages
+
+
+def _forget_video(model: SAM2Base) -> None:
+    """Lets go of what follows objects through video, 28 MiB that no photograph needs."""
+    for name in ("memory_attention", "memory_encoder"):
+        setattr(model, name, None)
 
 
 def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None:

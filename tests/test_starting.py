@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import requests
-from conftest import CPU, ROOT, drawn_image
+from conftest import CPU, ROOT, drawn_image, start_server, wait_until
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
@@ -136,3 +137,24 @@ def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
         assert process.wait(60) == 128 + signal.SIGTERM
     assert (tmp_path / "caches" / "inductor").is_dir()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("flags", [("--fast",), ("--fast", "--furious")], ids=" ".join)
+def test_60_sizes_over_http_compile_nothing(flags: tuple[str, ...]) -> None:
+    """What the server counts as compilations is the same before the first photograph and after the last."""
+    server = start_server(*flags, "--points_per_side", "8")
+    try:
+        wait_until(lambda: server.get("/readyz").status_code == 200, seconds=300)
+        before = server.get("/info").json()["compilations"]
+        assert before >= 4
+        sides = np.random.default_rng(2).integers(1, 2000, (58, 2)).tolist()
+        for seed, (height, width) in enumerate([(1, 1), *sides, (2000, 30)]):
+            answer = server.post("/upload_rle", encode_png(drawn_image(height, width, seed)))
+            assert answer.status_code == 200
+            assert all(mask["size"] == [height, width] for mask in answer.json().values())
+        assert server.get("/info").json()["compilations"] == before
+    finally:
+        assert server.stop() == 0
+        assert server.process.stdout is not None
+        server.process.stdout.close()
