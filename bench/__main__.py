@@ -111,8 +111,8 @@ def accuracy_summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     return (
         f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Weights: "
         f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. {count} images were "
-        f"answered by all, each once over HTTP; modes run at the same time, each in {args.shards} processes, so "
-        "nothing is timed."
+        f"answered by all, each once over HTTP; modes run at the same time, those that do not compile in {args.shards} "
+        "processes each, so nothing is timed."
     )
 
 
@@ -142,7 +142,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
     parser.add_argument("--accuracy", action="store_true", help="agreement alone: every mode at once, nothing is timed")
-    parser.add_argument("--shards", type=int, default=1, help="with --accuracy: processes a mode (default %(default)s)")
+    parser.add_argument(
+        "--shards",
+        type=int,
+        default=1,
+        help="with --accuracy: processes of each mode that does not compile (default %(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     parser.add_argument("--again", type=Path, metavar="RESULT", help="make the tables of a result again")
     return parser

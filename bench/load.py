@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -32,12 +32,13 @@ class WorkerFailed(Exception):
 class Worker:
     """A worker process, from its start to its end."""
 
-    def __init__(self, job: Job, caches: Path) -> None:
+    def __init__(self, job: Job, caches: Path, environment: Mapping[str, str] | None = None) -> None:
         """Starts it and waits until it is ready. Compilers keep their caches in `caches`."""
         self.started = time.monotonic()
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the process has ended
         environment = {
             **os.environ,
+            **(environment or {}),
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
             "TRITON_CACHE_DIR": str(caches / "triton"),
         }

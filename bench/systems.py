@@ -26,6 +26,7 @@ _WHAT = {
 }
 MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
 _NEED_CUDA = (Mode.FURIOUS,)
+_COMPILE = (Mode.FAST, Mode.FURIOUS)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class System:
     build: Callable[[Case], Generator]
     mode: Mode | None = None
     needs_cuda: bool = False
+
+    @property
+    def compiles(self) -> bool:
+        """Whether its start takes a minute or more of compiling."""
+        return self.mode in _COMPILE
 
 
 def modes_on(device: torch.device) -> tuple[Mode, ...]:
