@@ -49,9 +49,8 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.scenes_folder)
     if args.accuracy and not args.images:
         images += find_images(DEMO_DIR / "photographs")
-    what = "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded"
     result: dict[str, Any] = {
-        "what": "accuracy" if args.accuracy else what,
+        "what": name_of(args),
         "model": args.model_type,
         "command": command,
         "machine": machine(args.device),
@@ -86,6 +85,15 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         result["summary"] = summary(result, args)
     add_accuracy(result, lists)
     return result
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """What is measured, in a word that begins the names of results: peers alone never replace our own figures."""
+    if args.accuracy:
+        return "accuracy"
+    if all(SYSTEMS[name].mode is None for name in args.modes):
+        return "peers"
+    return "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded"
 
 
 def summary(result: dict[str, Any], args: argparse.Namespace) -> str:

@@ -22,7 +22,13 @@ def _draw_stages(axes: Axes, systems: dict[str, Any]) -> None:
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set(title="A request without HTTP, by stage", xlabel="ms")
-    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    """Below the panel; none where nothing is drawn, as accuracy without baseline."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def _draw_accuracy(axes: Axes, systems: dict[str, Any]) -> None:
@@ -35,7 +41,7 @@ def _draw_accuracy(axes: Axes, systems: dict[str, Any]) -> None:
         (figures["accuracy"]["matched_miou"] for figures in systems.values() if "accuracy" in figures), default=1
     )
     axes.set_ylim(min(0.99, lowest - 0.005), 1.002)
-    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    _add_legend(axes)
 
 
 def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
@@ -48,7 +54,7 @@ def _draw_concurrency(axes: Axes, systems: dict[str, Any]) -> None:
     axes.set(title="Latency under concurrency", xlabel="clients", ylabel="ms", xscale="log", yscale="log")
     axes.set_xticks(levels, labels=[str(level) for level in levels])
     axes.minorticks_off()
-    axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    _add_legend(axes)
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.__main__ import machine, main, stem_of, write
+from bench.__main__ import build_parser, machine, main, name_of, stem_of, write
 from bench.case import Case
 from bench.images import FIRST_SEED, draw_scenes, find_images, scene
 from bench.numerics import measure_numerics, signal_to_noise
@@ -121,6 +121,22 @@ def test_what_does_not_fit_together_is_refused(
         main(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "modes"),
+        (["--modes", "ao", "torchao-64"], "modes"),
+        (["--modes", "torchao-64", "--planted"], "peers"),
+        (["--weights", "seeded", "--planted"], "planted"),
+        (["--weights", "seeded"], "seeded"),
+        (["--accuracy"], "accuracy"),
+    ],
+    ids=" ".join,
+)
+def test_results_are_named_after_what_is_measured(arguments: list[str], name: str) -> None:
+    assert name_of(build_parser().parse_args(arguments)) == name
 
 
 def test_a_result_of_nothing_replaces_no_result(tmp_path: Path) -> None:

@@ -42,3 +42,8 @@ def test_what_one_lacks_is_left_out_for_all(job: Job, tmp_path: Path) -> None:
     systems, images = collector.keep(tmp_path)
     assert (set(systems), images) == ({"baseline", "ao"}, [0, 2])
     assert compare(find_list(tmp_path, "baseline"), find_list(tmp_path, "ao"))["images"] == 2
+
+
+def test_what_compiles_does_so_once(job: Job) -> None:
+    shards = Collector(["baseline", "ao", "fast"], job, shards=2).shards
+    assert shards == {"baseline": 2, "ao": 2, "fast": 1}
