@@ -31,18 +31,15 @@ _COMPILE = (Mode.FAST, Mode.FURIOUS)
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table. `mode` is None for peers; `needs_cuda` where it cannot run without."""
+    """A row of the table. `mode` is None for peers; `needs_cuda` where it cannot run without; `compiles` where its start
+    takes a minute or more of compiling."""
 
     name: str
     what: str
     build: Callable[[Case], Generator]
     mode: Mode | None = None
     needs_cuda: bool = False
-
-    @property
-    def compiles(self) -> bool:
-        """Whether its start takes a minute or more of compiling."""
-        return self.mode in _COMPILE
+    compiles: bool = False
 
 
 def modes_on(device: torch.device) -> tuple[Mode, ...]:
@@ -78,16 +75,22 @@ def build_mode(case: Case, mode: Mode) -> Generator:
     return generator
 
 
+def _system(mode: Mode) -> System:
+    return System(
+        mode.value, _WHAT[mode], partial(build_mode, mode=mode), mode, mode in _NEED_CUDA, compiles=mode in _COMPILE
+    )
+
+
 def _torchao(name: str, what: str, points_per_batch: int, furious: bool = False) -> System:
     build = partial(TorchaoGenerator, points_per_batch=points_per_batch, furious=furious)
-    return System(f"torchao-{name}", f"torchao 0.17.0, {what}", build, needs_cuda=True)
+    return System(f"torchao-{name}", f"torchao 0.17.0, {what}", build, needs_cuda=True, compiles=furious)
 
 
 SYSTEMS = {
     system.name: system
     for system in (
         System("baseline", "sam2 1.1.0, float32", build_baseline, Mode.BASELINE),
-        *(System(mode.value, _WHAT[mode], partial(build_mode, mode=mode), mode, mode in _NEED_CUDA) for mode in MODES),
+        *(_system(mode) for mode in MODES),
         _torchao("64", "eager float32", points_per_batch=64),
         _torchao("1024", "eager float32", points_per_batch=1024),
         _torchao("furious", "compiled float16; compiling takes about 12 minutes", points_per_batch=1024, furious=True),
