@@ -31,8 +31,10 @@ _COMPILE = (Mode.FAST, Mode.FURIOUS)
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table. `mode` is None for peers; `needs_cuda` where it cannot run without; `compiles` where its start
-    takes a minute or more of compiling."""
+    """A row of the table. `mode` is None for peers; `needs_cuda` where it cannot run without.
+
+    `compiles` where its start takes a minute or more of compiling.
+    """
 
     name: str
     what: str
