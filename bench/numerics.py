@@ -20,6 +20,7 @@ from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
 from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop, PointGrids, to_model_input
 from sam2_amg.stages import build_generator
 
@@ -42,6 +43,7 @@ def tensors_of(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) ->
 
 
 @torch.inference_mode()
+@float32_convolutions()
 def measure_numerics(
     sizes: Sequence[str], device: torch.device, points_per_side: int = 6, modes: Sequence[Mode] | None = None
 ) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.amg import MaskData
 
 from sam2_amg.config import GeneratorConfig
+from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import is_empty
 from sam2_amg.records import MaskRecord
 
@@ -46,5 +47,5 @@ class BaselineGenerator:
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_convolutions():
             return self.generator.generate(image)

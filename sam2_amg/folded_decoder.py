@@ -19,7 +19,7 @@ from sam2_amg.decoder import Kept, embed_points
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.folded_attention import FoldedAttention
 from sam2_amg.image_side import ImageSide, PlainImageSide, SharedImage, TokenUpdate
-from sam2_amg.upscaling import LinearUpscaling, Upscaling
+from sam2_amg.upscaling import LinearUpscaling
 
 NUM_MASKS = 3  # sam2 drops the first of its four mask tokens when it answers a point with several masks
 
@@ -45,8 +45,8 @@ class FoldedDecoder:
     def __init__(
         self,
         model: SAM2Base,
-        upscaling: Upscaling | None = None,
-        image_side: Callable[[SAM2Base, Tensor, Upscaling], ImageSide] = PlainImageSide,
+        upscaling: LinearUpscaling | None = None,
+        image_side: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageSide] = PlainImageSide,
     ) -> None:
         """`upscaling` defaults to `LinearUpscaling`. Raises ValueError for a decoder of another build than SAM 2's."""
         decoder = model.sam_mask_decoder
@@ -83,7 +83,7 @@ class FoldedDecoder:
         children, grandchildren = self.upscaling.arrange(features)
         return SharedImage(
             keys=keys,
-            first_keys=split(to_image.attention.k_proj(positioned)).mT.contiguous(),
+            first_keys=split(to_image.attention.k_proj(positioned)).contiguous(),
             first_values=split(to_image.attention.v_proj(keys)).contiguous(),
             first_queries=split(to_tokens.attention.q_proj(positioned)).mT.contiguous(),
             children=children,
@@ -123,7 +123,7 @@ class FoldedDecoder:
         attention = self.first_to_image.attention
         q = attention.q_proj(tokens).flatten(0, 1)  # [P*T, H*D]
         q = q.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)  # [H, P*T, D]
-        out = F.scaled_dot_product_attention(q[None], prepared.first_keys.mT[None], prepared.first_values[None])[0]
+        out = F.scaled_dot_product_attention(q[None], prepared.first_keys[None], prepared.first_values[None])[0]
         return attention.out_proj(out.transpose(0, 1).flatten(1)).unflatten(0, tokens.shape[:2])
 
     def _hyper(self, tokens: Tensor) -> Tensor:

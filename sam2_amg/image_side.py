@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores, read
-from sam2_amg.upscaling import Upscaling
+from sam2_amg.upscaling import LinearUpscaling
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SharedImage:
     """What the folded decoder needs of one image, none of it depending on a point."""
 
     keys: Tensor  # [N, C] image tokens before layer 1
-    first_keys: Tensor  # [H, D, N] layer 1, token to image: projected keys
+    first_keys: Tensor  # [H, N, D] layer 1, token to image: projected keys
     first_values: Tensor  # [H, N, D] layer 1, token to image: projected values
     first_queries: Tensor  # [H, D, N] layer 1, image to token: projected queries
     children: Tensor  # high-resolution features, as the upscaling wants them
@@ -58,7 +58,7 @@ class ImageSide(Protocol):
 class PlainImageSide:
     """Keeps the image tokens of every point, [P, N, C]."""
 
-    def __init__(self, model: SAM2Base, pe: Tensor, upscaling: Upscaling) -> None:
+    def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
         """`pe` are the positions E, [N, C]."""
         transformer = model.sam_mask_decoder.transformer
         first, second = transformer.layers

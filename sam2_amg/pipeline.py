@@ -16,6 +16,7 @@ from torchvision.ops.boxes import box_area
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
+from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
 from sam2_amg.records import Candidates, MaskRecord
 from sam2_amg.reference.masks import MaskStatistics
@@ -50,6 +51,7 @@ class MaskGenerator:
         self.point_grids = PointGrids(config, device)
 
     @torch.inference_mode()
+    @float32_convolutions()
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
         size = image.shape[0], image.shape[1]

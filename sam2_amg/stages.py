@@ -29,6 +29,7 @@ from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.kernels.tuning import require_shared_memory
 from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
+from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop
 from sam2_amg.records import Generator
 from sam2_amg.reference import masks, rle
@@ -36,7 +37,6 @@ from sam2_amg.reference.nms import suppress
 from sam2_amg.split_encoder import split_encoder
 from sam2_amg.split_image_side import SplitImageSide
 from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
-from sam2_amg.upscaling import ConvolvedUpscaling, LinearUpscaling, Upscaling
 
 logger = logging.getLogger(__name__)
 
@@ -83,17 +83,12 @@ def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]
     }
 
 
-def _upscaling(model: SAM2Base, device: torch.device) -> Upscaling:
-    """The form that is quick on a CPU, or that agrees with baseline on a GPU."""
-    return (LinearUpscaling if device.type == "cpu" else ConvolvedUpscaling)(model.sam_mask_decoder)
-
-
 def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
     """Mode ao: float32, sam2's own preprocessing and encoder, the folded decoder."""
     return Stages(
         preprocess=Preprocess(model.image_size, device),
         encode=partial(encode, model),
-        decoder=FoldedDecoder(model, _upscaling(model, device)),
+        decoder=FoldedDecoder(model),
         **mask_stages(config, device),
     )
 
@@ -109,8 +104,8 @@ def fast_units(model: SAM2Base, device: torch.device) -> Units:
     """The plain units of mode fast: what is compiled, or exported.
 
     On a GPU the encoder's linear layers and attention and the decoder's image side become products of split float16;
-    `model` is changed by that. Operands of the upscaling, which in baseline are TF32, are float16, and so are the image
-    tokens that are kept for it.
+    `model` is changed by that. Operands of the upscaling are float16, and so are the image tokens that are kept for it:
+    masks are signs, and few of their pixels lie so close to zero.
     """
     if device.type == "cpu":
         return plain_units(model, FoldedDecoder(model), upscale=True)
@@ -187,7 +182,7 @@ def build_stages(
     model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, make_units: MakeUnits
 ) -> Stages:
     """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
         return unit_stages(model, mode, config, device, make_units)

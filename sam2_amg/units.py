@@ -112,8 +112,8 @@ def unit_shapes(image_size: int, points: int, upscaled: int | None) -> UnitShape
     side = image_size // 16
     tokens = side * side
     features = (1, 256, side, side), (1, 32, 4 * side, 4 * side), (1, 64, 2 * side, 2 * side)
-    heads, of_upscaling = (8, 16, tokens), ((tokens, 4, 64), (tokens, 4, 128))
-    shared = (tokens, 256), heads, (8, tokens, 16), heads, *of_upscaling
+    by_head, of_upscaling = (8, tokens, 16), ((tokens, 4, 64), (tokens, 4, 128))
+    shared = (tokens, 256), by_head, by_head, (8, 16, tokens), *of_upscaling
     upscale = () if upscaled is None else ((upscaled, tokens, 256), (upscaled, 32, 3), *of_upscaling)
     return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale)
 

@@ -1,28 +1,16 @@
 """From image tokens to low-res logits: two transposed convolutions, high-resolution features, hypernetworks.
 
-Both forms, and the kernel in `kernels/upscale.py`, do the same sum. Symbols: U points, N = h * w image tokens, C
+The kernel in `kernels/upscale.py` does the same sum. Symbols: U points, N = h * w image tokens, C
 channels of the transformer (256).
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch.nn.functional as F
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch import Tensor
 
 from sam2_amg.encoder import ImageFeatures
-
-
-class Upscaling(Protocol):
-    """A form of the upscaling; `children` and `grandchildren` are high-resolution features in its own order."""
-
-    def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """High-resolution features as `__call__` wants them, once an image: children, grandchildren."""
-
-    def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor) -> Tensor:
-        """Low-res logits [U, 3, 4h, 4w] of image tokens `keys` [U, N, C], with mask vectors `hyper` [U, C/8, 3]."""
 
 
 class LinearUpscaling:
@@ -36,7 +24,10 @@ class LinearUpscaling:
         self.biases = first.bias, second.bias
 
     def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """[N, 2*2, C/4] and [N, 2*2, 2*2*C/8]: each image token's children side by side, theirs within."""
+        """High-resolution features as `__call__` wants them, once an image: children, grandchildren.
+
+        [N, 2*2, C/4] and [N, 2*2, 2*2*C/8]: each image token's children side by side, theirs within.
+        """
         h, w = features.image_embedding.shape[-2:]
         s0, s1 = features.high_res_features
         bias_1, bias_2 = self.biases
@@ -47,7 +38,7 @@ class LinearUpscaling:
         return (s1 + bias_1).reshape(h * w, 4, -1), (s0 + bias_2).reshape(h * w, 4, -1)
 
     def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor) -> Tensor:
-        """See `Upscaling`."""
+        """Low-res logits [U, 3, 4h, 4w] of image tokens `keys` [U, N, C], with mask vectors `hyper` [U, C/8, 3]."""
         norm, side = self.norm, square_side(keys.shape[1])
         x = (keys @ self.first).unflatten(-1, (4, -1))  # [U, N, 2*2, C/4]
         x = F.gelu(F.layer_norm(x + children, norm.weight.shape, norm.weight, norm.bias, norm.eps))
@@ -55,27 +46,6 @@ class LinearUpscaling:
         logits = x.reshape(len(keys), 16 * side * side, hyper.shape[1]) @ hyper  # [U, N*2*2*2*2, 3]
         logits = logits.reshape(len(keys), side, side, 2, 2, 2, 2, hyper.shape[2])
         return logits.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
-
-
-class ConvolvedUpscaling:
-    """sam2's own modules. On CUDA this is the form that agrees with baseline: torch lets cuDNN run transposed
-    convolutions in TF32, and a product in float32 would be more exact than the reference."""
-
-    def __init__(self, decoder: MaskDecoder) -> None:
-        self.first, self.norm, self.gelu_1, self.second, self.gelu_2 = decoder.output_upscaling
-
-    def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """[1, C/4, 2h, 2w] and [1, C/8, 4h, 4w], as they are."""
-        s0, s1 = features.high_res_features
-        return s1, s0
-
-    def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor) -> Tensor:
-        """See `Upscaling`."""
-        side = square_side(keys.shape[1])
-        x = keys.mT.unflatten(2, (side, side))  # [U, C, h, w]
-        x = self.gelu_1(self.norm(self.first(x) + children))  # [U, C/4, 2h, 2w]
-        x = self.gelu_2(self.second(x) + grandchildren)  # [U, C/8, 4h, 4w]
-        return (hyper.mT @ x.flatten(2)).unflatten(2, (4 * side, 4 * side))
 
 
 def square_side(tokens: int) -> int:

@@ -112,7 +112,6 @@ def test_crops_without_a_pixel_are_passed_over() -> None:
 
 @pytest.mark.gpu
 def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
-    """torch lets cuDNN run sam2's transposed convolutions in TF32; ours are float32 products, so pixels differ."""
     cuda = torch.device("cuda")
     model = deepcopy(demo_model).to(cuda)
     for name in ("dog", "truck", "groceries"):
@@ -121,8 +120,8 @@ def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config:
         sides = [parse_masks(orjson.dumps(rles_by_name(records))) for records in answers]
         agreement = compare_images(*sides)
         assert agreement.reference_count == agreement.candidate_count >= 20
-        assert agreement.score >= 0.999
-        assert agreement.matched.min() >= 0.9
+        assert agreement.score >= 0.99999
+        assert agreement.matched.min() >= 0.999
 
 
 def test_candidates_are_chosen_without_copying_logits() -> None:
