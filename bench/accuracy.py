@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from bench.lists import keep_list
@@ -40,23 +41,29 @@ class Collector:
             tqdm(total=total, unit="answer", desc="answers", mininterval=5) as progress,
             ThreadPoolExecutor(len(pairs)) as pool,
         ):
-            running = [pool.submit(self._ask, name, shard, Path(caches) / name, progress) for name, shard in pairs]
+            running = [
+                pool.submit(self._ask, name, shard, Path(caches) / name, self._environment(name, place), progress)
+                for place, (name, shard) in enumerate(pairs)
+            ]
             try:
                 wait(running)
             except KeyboardInterrupt:
                 self.stopped.set()
 
-    def _environment(self, name: str) -> dict[str, str]:
-        """What lets several processes of a system share a machine: baseline's allocator alone would hold 15 GB each,
-        four times what it uses, and torch would start a thread a core."""
+    def _environment(self, name: str, place: int) -> dict[str, str]:
+        """What lets several processes share a machine: each has one of its GPUs, in turn; and where they are of one
+        system, baseline's allocator alone would hold 15 GB each, four times what it uses, and torch would start a
+        thread a core. `place` is the number of the process among all."""
+        gpus = torch.cuda.device_count()
+        chosen = {"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus > 1 and self.job.device == "cuda" else {}
         if self.shards[name] == 1:
-            return {}
+            return chosen
         threads = max(1, len(os.sched_getaffinity(0)) // self.shards[name])
-        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "OMP_NUM_THREADS": str(threads)}
+        return chosen | {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "OMP_NUM_THREADS": str(threads)}
 
-    def _ask(self, name: str, shard: int, caches: Path, progress: tqdm) -> None:
+    def _ask(self, name: str, shard: int, caches: Path, environment: dict[str, str], progress: tqdm) -> None:
         try:
-            worker = Worker(replace(self.job, system=name), caches, self._environment(name))
+            worker = Worker(replace(self.job, system=name), caches, environment)
         except (WorkerFailed, OSError, ValueError) as error:
             self.missing[name] = f"failed: {error}"
             return

@@ -2,6 +2,7 @@
 
     python -m bench.kernels                    128 points at a time, as the modes have them
     python -m bench.kernels --points 1024      more at once
+    python -m bench.kernels --only "update float16"      what begins with this
 
 It tells what to write into `sam2_amg/kernels/tuning.py`, and what a kernel takes beside its twin.
 """
@@ -68,6 +69,8 @@ def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
 TRIES: dict[str, list[Launch]] = {
     "update": _tiles((16, 32, 64), (1, 2, 4)),
     "read": _tiles((16, 32, 64), (1, 2, 4)),
+    "half_update": _tiles((16, 32, 64, 128), (1, 2, 4)),
+    "half_read": _tiles((16, 32, 64, 128), (1, 2, 4)),
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((32, 64)),
 }
@@ -95,13 +98,14 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     gain, bias = inputs.normal(_CHANNELS), inputs.normal(_CHANNELS)
     for dtype in (torch.float32, torch.float16):
         form, split = str(dtype).removeprefix("torch."), dtype == torch.float32
+        half = "" if split else "half_"
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
         folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
         told = scores, folded, values, gain, bias, 1e-5
-        yield Trial("update", f"{form}, layer 1", partial(update_keys, keys[0], *told, False, split), "update")
-        yield Trial("update", f"{form}, layer 2", partial(update_keys, keys, *told, True, split), "update")
-        yield Trial("read", form, partial(read_keys, keys, scores, folded, split), "read")
+        yield Trial("update", f"{form}, layer 1", partial(update_keys, keys[0], *told, False, split), f"{half}update")
+        yield Trial("update", f"{form}, layer 2", partial(update_keys, keys, *told, True, split), f"{half}update")
+        yield Trial("read", form, partial(read_keys, keys, scores, folded, split), f"{half}read")
         heads, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
         yield Trial("scores of positions", form, partial(torch.matmul, heads, positions.mT.contiguous()))
 
@@ -156,8 +160,8 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 
 
 @torch.inference_mode()
-def measure(points: int, device: torch.device) -> list[dict[str, Any]]:
-    """A row for each form and launch."""
+def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]]:
+    """A row for each form and launch of the kernels whose name and form begin with `only`."""
     decoder = FoldedDecoder(seeded_model("large", device))
     assert isinstance(decoder.image_side, PlainImageSide)
     inputs, upscaling = Inputs(device), KernelUpscaling(decoder.decoder)
@@ -167,6 +171,7 @@ def measure(points: int, device: torch.device) -> list[dict[str, Any]]:
         *upscale_trials(points, inputs, upscaling),
         *attention_trials(inputs),
     ]
+    trials = [trial for trial in trials if f"{trial.kernel} {trial.form}".startswith(only)]
     return [row for trial in tqdm(trials, desc="kernels", disable=None) for row in time_trial(trial, device)]
 
 
@@ -176,6 +181,7 @@ def main(arguments: list[str]) -> None:
         prog="python -m bench.kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--points", type=int, default=128, help="at a time (default %(default)s)")
+    parser.add_argument("--only", default="", help="kernels whose name and form begin with this (default: all)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -186,7 +192,7 @@ def main(arguments: list[str]) -> None:
         "command": shlex.join(["python", "-m", "bench.kernels", *arguments]),
         "machine": machine("cuda"),
         "points": args.points,
-        "rows": measure(args.points, torch.device("cuda")),
+        "rows": measure(args.points, torch.device("cuda"), args.only),
     }
     write(result, args.out)
 

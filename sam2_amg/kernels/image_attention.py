@@ -134,7 +134,8 @@ def update_keys(
     points, rows, _ = values.shape
     pixels, channels = keys.shape[-2:]
     updated = keys.new_empty(points, pixels, channels)
-    launch = launches(keys.device).update
+    tuned = launches(keys.device)
+    launch = tuned.update if split else tuned.half_update
     launcher(update_kernel)[(points, launch["PARTS"])](
         keys, scores, folded, values, gain, bias, eps, updated, pixels * channels if keys.ndim == 3 else 0, points,
         PIXELS=pixels, TOKENS=rows // int(HEADS), ASK=ask, SPLIT=split, **launch,
@@ -147,7 +148,8 @@ def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tup
     """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
     _check(split, keys, scores, folded)
     points, rows, channels = folded.shape
-    launch = launches(keys.device).read
+    tuned = launches(keys.device)
+    launch = tuned.read if split else tuned.half_read
     parts = launch["PARTS"]
     context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
     most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)

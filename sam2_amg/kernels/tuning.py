@@ -23,8 +23,10 @@ Launch = Mapping[str, int]  # constants of the kernel in capitals, and Triton's 
 class Launches:
     """One for each kernel."""
 
-    update: Launch  # kernels/image_attention.py; as the next
+    update: Launch  # kernels/image_attention.py, split products; as the next
     read: Launch
+    half_update: Launch  # the same with products of float16, which need less room
+    half_read: Launch
     attention: Launch  # kernels/attention.py: images and large windows
     small_attention: Launch  # windows of no more tokens than its tile
     upscale: Launch
@@ -33,6 +35,8 @@ class Launches:
 HOPPER = Launches(
     update={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
     read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
+    half_read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     attention={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
     upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
@@ -40,6 +44,8 @@ HOPPER = Launches(
 SAFE = Launches(
     update={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     attention={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
     upscale={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
