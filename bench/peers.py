@@ -19,11 +19,11 @@ from bench.planted import PlantingHooks
 from bench.timing import StageClock, time_sam2_like
 from sam2_amg.checkpoints import MODEL_TYPES
 from sam2_amg.config import Mode
-from sam2_amg.records import MaskRecord
+from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.stages import fill_in
 
 
-class TorchaoGenerator:
+class TorchaoGenerator(Generator):
     """torchao's former SAM 2 generator (torchao._models.sam2), eager float32, or compiled float16 ("furious")."""
 
     def __init__(self, case: Case, points_per_batch: int, furious: bool = False) -> None:

@@ -109,7 +109,7 @@ def time_stages(clock: StageClock, stages: Stages) -> Stages:
         decoder=_TimedDecoder(clock, stages.decoder),
         measure=clock.around("measure", stages.measure),
         suppress=clock.around("nms", stages.suppress),
-        encode_rle=clock.around("rle", stages.encode_rle),
+        find_edges=clock.around("rle", stages.find_edges),
     )
 
 

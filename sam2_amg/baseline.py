@@ -14,7 +14,7 @@ from sam2.utils.amg import MaskData
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import is_empty
-from sam2_amg.records import MaskRecord
+from sam2_amg.records import Generator, MaskRecord
 
 
 class _Sam2Generator(SAM2AutomaticMaskGenerator):
@@ -31,7 +31,7 @@ class _Sam2Generator(SAM2AutomaticMaskGenerator):
         return data
 
 
-class BaselineGenerator:
+class BaselineGenerator(Generator):
     """`SAM2AutomaticMaskGenerator` with uncompressed RLEs."""
 
     def __init__(self, model: SAM2Base, config: GeneratorConfig) -> None:

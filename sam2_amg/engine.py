@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.records import Generator, MaskRecord
+from sam2_amg.records import Generator, MaskRecord, Unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class _Job:
     image: NDArray[np.uint8]
-    answer: Future[list[MaskRecord]] = field(default_factory=Future)
+    answer: Future[Unfinished] = field(default_factory=Future)
 
 
 class Engine:
@@ -126,7 +126,13 @@ class Engine:
                 self._changed.notify()
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504)."""
+        """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504).
+
+        The worker goes on to the next image while this thread makes records of what was found.
+        """
+        return self._segment(image)()
+
+    def _segment(self, image: NDArray[np.uint8]) -> Unfinished:
         job = _Job(image)
         with self._changed:
             self._jobs.append(job)
@@ -170,10 +176,10 @@ class Engine:
         started = time.monotonic()
         try:
             assert self._generator is not None
-            records = self._generator.generate(job.image)
+            found = self._generator.segment(job.image)
         except BaseException as error:  # whatever it is, it belongs to this request, and the next one gets its turn
             logger.exception("generating masks failed")
             job.answer.set_exception(error)
             return
         self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * (time.monotonic() - started)
-        job.answer.set_result(records)
+        job.answer.set_result(found)

@@ -18,9 +18,9 @@ from sam2_amg.decoder import Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
-from sam2_amg.records import Candidates, MaskRecord
+from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished
 from sam2_amg.reference.masks import MaskStatistics
-from sam2_amg.reference.rle import UncompressedRle
+from sam2_amg.reference.rle import Edges
 
 ImageSize = tuple[int, int]  # (height, width)
 
@@ -34,10 +34,10 @@ class Stages:
     decoder: MaskDecoder
     measure: Callable[[Tensor, ImageSize, float, float], MaskStatistics]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
-    encode_rle: Callable[[Tensor, Crop, ImageSize, float], list[UncompressedRle]]
+    find_edges: Callable[[Tensor, Crop, ImageSize, float], list[Edges]]
 
 
-class MaskGenerator:
+class MaskGenerator(Generator):
     """Segments everything in an image: the same records as `SAM2AutomaticMaskGenerator`, in the same order."""
 
     def __init__(self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device) -> None:
@@ -50,17 +50,21 @@ class MaskGenerator:
         self.points_per_batch = config.points_per_batch
         self.point_grids = PointGrids(config, device)
 
-    @torch.inference_mode()
-    @float32_convolutions()
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
+        return self.segment(image)()
+
+    @torch.inference_mode()
+    @float32_convolutions()
+    def segment(self, image: NDArray[np.uint8]) -> Unfinished:
+        """Everything that takes the device; what is left takes none."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
         candidates = Candidates.concatenate([self._search(image, crop, i) for i, crop in enumerate(crops)])
         crop_boxes = torch.tensor([crop.box for crop in crops], device=self.device)
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
-        return candidates.to_records(self._encode_rles(candidates, crops, size), crop_boxes)
+        return candidates.leave_device(self._find_edges(candidates, crops, size), size, crop_boxes)
 
     def _search(self, image: NDArray[np.uint8], crop: Crop, crop_index: int) -> Candidates:
         """The masks of one crop, without duplicates."""
@@ -101,15 +105,15 @@ class MaskGenerator:
         scores = 1 / box_area(crop_boxes)[candidates.crop]
         return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
-    def _encode_rles(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[UncompressedRle]:
-        """RLEs of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
-        rles: dict[int, UncompressedRle] = {}
+    def _find_edges(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[Edges]:
+        """Edges of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
+        edges: dict[int, Edges] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
             logits = candidates.logits[candidates.row[rows]]
-            encoded = self.stages.encode_rle(logits, crop, size, self.config.mask_threshold)
-            rles.update(zip(rows.tolist(), encoded, strict=True))
-        return [rles[row] for row in range(len(candidates))]
+            found = self.stages.find_edges(logits, crop, size, self.config.mask_threshold)
+            edges.update(zip(rows.tolist(), found, strict=True))
+        return [edges[row] for row in range(len(candidates))]
 
 
 def _keep_predicted_iou(predicted_iou: Tensor, threshold: float) -> Kept:

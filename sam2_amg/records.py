@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Protocol, Self, TypedDict
 
 import numpy as np
@@ -12,7 +14,7 @@ from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.reference.rle import UncompressedRle
+from sam2_amg.reference.rle import Edges, UncompressedRle, edges_to_rle
 
 
 class MaskRecord(TypedDict):
@@ -27,6 +29,10 @@ class MaskRecord(TypedDict):
     crop_box: list[float]
 
 
+Unfinished = Callable[[], list[MaskRecord]]
+"""Masks that have left the device: called on any thread, it makes records of them."""
+
+
 class Generator(Protocol):
     """Makes masks of an image, in whatever mode. `config` has no None left in it."""
 
@@ -35,6 +41,11 @@ class Generator(Protocol):
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
         ...
+
+    def segment(self, image: NDArray[np.uint8]) -> Unfinished:
+        """The same, in two: while one thread finishes an image, another can begin the next."""
+        records = self.generate(image)
+        return lambda: records
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,18 @@ class Candidates:
     def _names(cls) -> list[str]:
         return [field.name for field in fields(cls) if field.name != "logits"]
 
-    def to_records(self, rles: list[UncompressedRle], crop_boxes: Tensor) -> list[MaskRecord]:
-        """One record a row, with its RLE. `crop_boxes` are the XYXY boxes of all crops."""
+    def leave_device(self, edges: list[Edges], size: tuple[int, int], crop_boxes: Tensor) -> Unfinished:
+        """One record a row, with its edges in a photograph of `size`. `crop_boxes` are the XYXY boxes of all crops."""
         columns = (self.boxes, self.predicted_iou, self.points, self.stability, crop_boxes[self.crop])
-        rows = zip(rles, *(column.float().tolist() for column in columns), strict=True)
-        return [
+        return partial(_to_records, edges, size, [column.float().cpu() for column in columns])
+
+
+def _to_records(edges: list[Edges], size: tuple[int, int], columns: list[Tensor]) -> list[MaskRecord]:
+    rows = zip(edges, *(column.tolist() for column in columns), strict=True)
+    records: list[MaskRecord] = []
+    for of_mask, box, iou, point, stability, crop_box in rows:
+        rle = edges_to_rle(of_mask, size)
+        records.append(
             {
                 "segmentation": rle,
                 "area": area_from_rle(rle),
@@ -91,8 +109,8 @@ class Candidates:
                 "stability_score": stability,
                 "crop_box": _xyxy_to_xywh(crop_box),
             }
-            for rle, box, iou, point, stability, crop_box in rows
-        ]
+        )
+    return records
 
 
 def _xyxy_to_xywh(box: list[float]) -> list[float]:

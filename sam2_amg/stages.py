@@ -73,13 +73,13 @@ def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]
     `config` has its defaults filled in.
     """
     if device.type == "cuda":
-        return {"measure": measure_kernel.measure, "suppress": suppress, "encode_rle": rle_kernel.encode_logits}
+        return {"measure": measure_kernel.measure, "suppress": suppress, "find_edges": rle_kernel.edges_of_logits}
     assert config.mask_memory_mib is not None
     memory = config.mask_memory_mib << 20
     return {
         "measure": partial(masks.measure, memory=memory),
         "suppress": suppress,
-        "encode_rle": partial(rle.encode_logits, memory=memory),
+        "find_edges": partial(rle.edges_of_logits, memory=memory),
     }
 
 
@@ -175,7 +175,7 @@ def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None
     logits = stages.decoder.predict_masks(attended, Kept(zero, zero))
     size = logits.shape[1], logits.shape[2]
     stages.measure(logits, size, 0.0, 1.0)
-    stages.encode_rle(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
+    stages.find_edges(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
 
 
 def build_stages(

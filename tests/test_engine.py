@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
-from sam2_amg.records import MaskRecord
+from sam2_amg.records import Generator, MaskRecord, Unfinished
 
 
-class GatedGenerator:
+class GatedGenerator(Generator):
     """Answers with the image's first pixel, once the gate is open; fails on a pixel of 13."""
 
     config = GeneratorConfig()
@@ -166,4 +166,31 @@ def test_whoever_begins_hears_of_failure() -> None:
     with pytest.raises(ZeroDivisionError):
         engine.begin(fail)
     assert not engine.is_ready
+    engine.close()
+
+
+def test_the_next_image_begins_while_records_are_made() -> None:
+    """What is left to be done without the device is done by whoever asked, and what it raises is theirs alone."""
+
+    class HandingOver(GatedGenerator):
+        def segment(self, image: NDArray[np.uint8]) -> Unfinished:
+            records = self.generate(image)
+            return lambda: self.finish(records)
+
+        def finish(self, records: list[MaskRecord]) -> list[MaskRecord]:
+            if records[0]["area"] == 1:
+                assert second.wait(30)  # of another image, which the worker has begun meanwhile
+                raise ArithmeticError("one")
+            second.set()
+            return records
+
+    second = threading.Event()
+    generator = HandingOver()
+    generator.gate.set()
+    engine = Engine(generator, Limits())
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, engine, 1)
+        assert pool.submit(ask, engine, 2).result(30) == 2
+        with pytest.raises(ArithmeticError, match="one"):
+            first.result(30)
     engine.close()

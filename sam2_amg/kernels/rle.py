@@ -16,7 +16,7 @@ from torch import Tensor
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
 from sam2_amg.prompts import Crop
-from sam2_amg.reference.rle import UncompressedRle, edges_to_rle
+from sam2_amg.reference.rle import Edges
 
 _BLOCK = 64  # columns a program, a lane each
 _SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
@@ -84,10 +84,10 @@ def edges_kernel(
         tl.store(counts + column, count + closes.to(tl.int32), mask=lanes)
 
 
-def encode_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[UncompressedRle]:
-    """Run lengths of masks in a photograph of `size` (height, width), found in a crop of it.
+def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[Edges]:
+    """Edges of masks in a photograph of `size` (height, width), found in a crop of it.
 
-    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `reference.rle.encode_logits`,
+    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `reference.rle.edges_of_logits`,
     equal to it but for pixels whose logit is within float32 rounding of the threshold.
     """
     require_kernel_device(logits, "logits")
@@ -106,5 +106,4 @@ def encode_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: 
     last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the edges of each mask end
     edges = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
     edges_kernel[grid](logits, counts, ends, edges, *where, WRITE=True, BLOCK=_BLOCK)
-    parts = np.split(edges.cpu().numpy(), last[:-1])
-    return [edges_to_rle(part, size) for part in parts]
+    return np.split(edges.cpu().numpy(), last[:-1])

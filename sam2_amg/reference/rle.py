@@ -21,39 +21,42 @@ class UncompressedRle(TypedDict):
     counts: list[int]
 
 
+Edges = NDArray[np.integer]
+"""Of a mask: positions, column by column, of pixels that differ from the one before. Before the first pixel there is
+background, so position 0 is an edge where the mask holds it."""
+
+
 def encode_rle(masks: Tensor) -> list[UncompressedRle]:
     """Encodes bool masks [n, H, W]. Source: `mask_to_rle_pytorch` of sam2.utils.amg, whose output it equals."""
-    _, height, width = masks.shape
+    return [edges_to_rle(edges, (masks.shape[1], masks.shape[2])) for edges in find_edges(masks)]
+
+
+def find_edges(masks: Tensor) -> list[Edges]:
+    """The edges of bool masks [n, H, W]."""
     columns = masks.transpose(1, 2).flatten(1)  # [n, W * H]
     changed = columns[:, 1:] != columns[:, :-1]
     mask, position = changed.nonzero().cpu().numpy().T
     starts = columns[:, 0].cpu().numpy()
     bounds = np.searchsorted(mask, np.arange(len(masks) + 1))
-    rles: list[UncompressedRle] = []
-    for i, first in enumerate(starts):
-        edges = np.concatenate(([0] if first else [], position[bounds[i] : bounds[i + 1]] + 1))
-        rles.append(edges_to_rle(edges, (height, width)))
-    return rles
+    return [
+        np.concatenate((np.zeros(int(first), np.int64), position[bounds[i] : bounds[i + 1]] + 1))
+        for i, first in enumerate(starts)
+    ]
 
 
-def edges_to_rle(edges: NDArray[np.integer], size: tuple[int, int]) -> UncompressedRle:
-    """The RLE of a mask from its edges: the positions, column by column, of pixels that differ from the one before.
-
-    Before the first pixel there is background, so position 0 is an edge where the mask holds it.
-    """
+def edges_to_rle(edges: Edges, size: tuple[int, int]) -> UncompressedRle:
+    """The RLE of a mask of `size` (height, width)."""
     height, width = size
     return {"size": [height, width], "counts": np.diff(edges, prepend=0, append=height * width).astype(int).tolist()}
 
 
-def encode_logits(
-    logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int
-) -> list[UncompressedRle]:
-    """RLEs, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
+def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int) -> list[Edges]:
+    """Edges, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
 
     `logits` are low-res, float [n, h, w]; a mask is where they are above `threshold` once upsampled to the crop.
     """
     beside = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
-    rles: list[UncompressedRle] = []
+    edges: list[Edges] = []
     for masks in upsampled_in_batches(logits, crop.size, memory, beside):
-        rles += encode_rle(uncrop_masks(masks > threshold, crop.box, *size))
-    return rles
+        edges += find_edges(uncrop_masks(masks > threshold, crop.box, *size))
+    return edges
