@@ -19,10 +19,9 @@ from sam2_amg.errors import StartupError
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
-from sam2_amg.units import Unit, Units, UnitShapes, map_units
+from sam2_amg.units import FED_BY_THE_ONE_BEFORE, Unit, Units, UnitShapes, map_units
 
 logger = logging.getLogger(__name__)
-_FED_BY_THE_ONE_BEFORE = ("prepare", "attend")  # whose last inputs are all that the unit before answers
 _WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
 
 
@@ -89,7 +88,7 @@ class Settling:
     def examples(self, name: str) -> tuple[Tensor, ...]:
         """Inputs of a unit, zeros; the last of them are the answers of the unit before, where it is a graph."""
         examples = self.shapes.examples(name, self.device)
-        if name not in _FED_BY_THE_ONE_BEFORE or not self._answers:
+        if name not in FED_BY_THE_ONE_BEFORE or not self._answers:
             return examples
         for answer in self._answers:
             answer.zero_()

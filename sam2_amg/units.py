@@ -35,6 +35,7 @@ class Units:
 
 
 NAMES = tuple(field.name for field in fields(Units))
+FED_BY_THE_ONE_BEFORE = ("prepare", "attend")  # whose last inputs are all that the unit before answers
 
 
 class Encode(nn.Module):
