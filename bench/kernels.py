@@ -69,8 +69,8 @@ def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
 TRIES: dict[str, list[Launch]] = {
     "update": _tiles((16, 32, 64), (1, 2, 4)),
     "read": _tiles((16, 32, 64), (1, 2, 4)),
-    "half_update": _tiles((16, 32, 64, 128), (1, 2, 4)),
-    "half_read": _tiles((16, 32, 64, 128), (1, 2, 4)),
+    "half_update": _tiles((16, 32, 64), (1, 2, 4)),
+    "half_read": _tiles((16, 32, 64), (1, 2, 4)),
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((32, 64)),
 }

@@ -94,9 +94,10 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     if not split:
         types |= dict.fromkeys(("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out"), "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
+    update, read = (launches.update, launches.read) if split else (launches.half_update, launches.half_read)
     for ask in (False, True):
-        compile_for(update_kernel, types, {**shape, "ASK": ask, **launches.update})
-    compile_for(read_kernel, types, {**shape, **launches.read})
+        compile_for(update_kernel, types, {**shape, "ASK": ask, **update})
+    compile_for(read_kernel, types, {**shape, **read})
     shape = {"WIDE": 128, "SPLIT": split}
     for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})

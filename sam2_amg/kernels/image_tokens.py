@@ -61,10 +61,11 @@ def load_point(heads, rows, point, tokens: tl.constexpr):
 def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
     """[BLOCK, ROWS] -> the same, each group of SLOTS columns a softmax over its first `tokens`."""
     grouped = tl.reshape(scores, (BLOCK, HEADS, SLOTS))
-    real = (tl.arange(0, SLOTS) < tokens)[None, None, :]
-    grouped = tl.where(real, grouped, float("-inf"))
+    if tokens < SLOTS:
+        real = (tl.arange(0, SLOTS) < tokens)[None, None, :]
+        grouped = tl.where(real, grouped, float("-inf"))
     grouped = tl.exp(grouped - tl.max(grouped, 2)[:, :, None])
-    grouped = grouped / tl.sum(grouped, 2)[:, :, None]
+    grouped = grouped * (1.0 / tl.sum(grouped, 2))[:, :, None]
     return tl.reshape(grouped, (BLOCK, ROWS))
 
 
