@@ -12,6 +12,7 @@ from demo.hierarchies import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.pool import Pool
 from demo.randomness import Draw
+from demo.ranks import Ranks
 from demo.scenery import choose_prompts
 from demo.scenes import Scenes, draw_plan, paint
 from demo.schedule import Stage
@@ -27,10 +28,17 @@ class Batches:
     """Batches for one stage, from a pool of the most recent scenes."""
 
     def __init__(
-        self, stage: Stage, index: int, device: torch.device, compiled: bool, photographs: Photographs | None
+        self,
+        stage: Stage,
+        index: int,
+        device: torch.device,
+        compiled: bool,
+        photographs: Photographs | None,
+        ranks: Ranks,
     ) -> None:
-        """`index` of the stage chooses the seeds."""
+        """`index` of the stage chooses the seeds, of which each of `ranks` has its own."""
         self.stage, self.index, self.device = stage, index, device
+        self.ranks = ranks
         self.photographs = photographs if stage.photograph_share else None
         self._paint: Callable[..., Scenes] = torch.compile(paint, dynamic=False) if compiled else paint
         self._borrowed = None if photographs is None else torch.cat([photographs.textures, photographs.images])
@@ -43,16 +51,20 @@ class Batches:
         stage = self.stage
         if step % stage.reuse == 0 or not self._pool.count:
             self._pool.add(self._draw_scenes(step))
-        draw = Draw(_PROMPT_SEED + FIRST_SEED * self.index + step, self.device)
+        draw = Draw(_PROMPT_SEED + self._seed(step), self.device)
         pictures = self._pool.pick(draw, stage.batch)
         prompts = choose_prompts(draw, pictures.levels, stage.prompts, stage.uniform_prompts)
         return Batch(*pictures, prompts, choose_prompts(draw, pictures.levels, stage.compared, 0.5))
+
+    def _seed(self, step: int) -> int:
+        """Of what this process draws for a step of this stage: different for every step and process."""
+        return FIRST_SEED * self.index + step * self.ranks.count + self.ranks.rank
 
     def _draw_scenes(self, step: int) -> Pictures:
         """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has."""
         stage = self.stage
         self._renew_textures(step)
-        draw = Draw(FIRST_SEED * (self.index + 1) + step, self.device)
+        draw = Draw(FIRST_SEED + self._seed(step), self.device)
         photographs = round(stage.batch * stage.photograph_share) if self.photographs else 0
         plan = draw_plan(draw, stage.scenes, stage.batch - photographs, stage.resolution, stage.textures)
         images, levels = self._paint(plan, self._textures)

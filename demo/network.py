@@ -9,7 +9,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, load_model
+from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, image_size_of, load_model
 from sam2_amg.decoder import embed_points
 from sam2_amg.encoder import ImageFeatures
 
@@ -30,8 +30,15 @@ _UNUSED = (
 
 
 def build(resolution: int) -> SAM2Base:
-    """The demo architecture for square inputs of `resolution` pixels, freshly initialised, on the CPU."""
-    model = build_model(MODEL_TYPES["demo"], [f"model.image_size={resolution}"])
+    """The demo architecture for square inputs of `resolution` pixels, freshly initialised, on the CPU.
+
+    Windows of the image encoder, but the first, to which weights belong, shrink with the input.
+    """
+    kind = MODEL_TYPES["demo"]
+    first, *windows = build_model(kind).image_encoder.trunk.window_spec
+    windows = [max(size * resolution // image_size_of(kind), 1) for size in windows]
+    overrides = [f"model.image_size={resolution}", f"++model.image_encoder.trunk.window_spec={[first, *windows]}"]
+    model = build_model(kind, [override.replace(" ", "") for override in overrides])
     fill_position_embeddings(model)
     return model
 

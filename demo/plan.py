@@ -12,6 +12,7 @@ from torch import Tensor
 from demo.randomness import Draw
 from demo.shapes import Shapes, draw_shapes
 
+_CONTRAST = 0.22  # between the colours of two things, and of a part and what it lies on, at least
 CELLS = 17  # pieces that a thing can be made of: its body and a grid of up to 4 x 4
 BODY, SPLIT, GRID, RINGS = range(4)
 
@@ -21,11 +22,11 @@ class SceneConfig:
     """How rich scenes are. Sizes are in half images."""
 
     backgrounds: int = 3  # at most, beside the one behind everything
-    things: int = 20  # at most
-    parts: int = 12  # at most, beside what things are made of
-    smallest: float = 0.06
+    things: int = 14  # at most
+    parts: int = 8  # at most, beside what things are made of
+    smallest: float = 0.1
     largest: float = 0.7
-    structured: float = 0.4  # share of things made of pieces, windows or rings
+    structured: float = 0.3  # share of things made of pieces, windows or rings
     plain: bool = False  # simple outlines, no seams
 
 
@@ -48,8 +49,25 @@ class Plan(NamedTuple):
     seam: Tensor  # [B, 1, 1]
 
 
+def keep_visible(colour: Tensor) -> Tensor:
+    """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
+    return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
+
+
+def _push_apart(colours: Tensor) -> Tensor:
+    """Moves those of n colours [B, n, 3] that are too alike away from each other: what nobody sees, nobody can find."""
+    for _ in range(8):
+        way = colours[:, :, None] - colours[:, None]  # [B, n, n, 3]
+        distance = way.norm(dim=3, keepdim=True).clamp_min(1e-3)
+        colours = colours + 0.4 * ((_CONTRAST - distance).clamp_min(0) / distance * way).sum(2)
+    return colours
+
+
 def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, textures: int) -> tuple[Tensor, Tensor]:
-    """Colours, gradients and textures: of the bodies and pieces of things, then of parts."""
+    """Colours, gradients and textures: of the bodies and pieces of things, then of parts.
+
+    The colour of a part is how it differs from what it lies on.
+    """
     count = things * CELLS + parts + 1
     vivid, spread = draw.uniform(batch, 1, 1, low=0.1, high=0.9), draw.uniform(batch, 1, 1, low=0.2, high=0.4)
     mood = draw.uniform(batch, 1, 1, low=0.3, high=0.7) + 0.2 * vivid * draw.normal(batch, 1, 3)
@@ -58,18 +76,17 @@ def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, 
         """Mostly shades of grey, as in photographs, more or less tinted."""
         return draw.normal(batch, *shape, 1) + vivid.view(-1, *[1] * len(shape), 1) * draw.normal(batch, *shape, 3)
 
-    def visible(colour: Tensor) -> Tensor:
-        """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
-        return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
+    def difference(*shape: int) -> Tensor:
+        """Seen against another surface."""
+        return F.normalize(hues(*shape), dim=-1) * draw.uniform(batch, *shape, 1, low=_CONTRAST, high=0.6)
 
-    body = mood + spread * hues(things)  # [B, things, 3]
-    piece = F.normalize(hues(things, CELLS), dim=3)
-    piece = piece * draw.uniform(batch, things, CELLS, 1, low=0.15, high=0.6)
+    body = _push_apart(mood + spread * hues(things))  # [B, things, 3]
+    piece = difference(things, CELLS)
     piece[:, :, 0] = 0
-    piece = visible(body[:, :, None] + piece).flatten(1, 2)
-    part = visible(mood + 1.3 * spread * hues(parts + 1))
+    piece = keep_visible(body[:, :, None] + piece).flatten(1, 2)
+    part = difference(parts + 1)
     gradient = 0.1 * draw.normal(batch, count, 6)
-    amplitude = draw.uniform(batch, count, 1, low=-0.3, high=0.25).clamp_min(0)
+    amplitude = draw.uniform(batch, count, 1, low=-0.25, high=0.2).clamp_min(0)
     tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)
     zoom = draw.log_uniform(batch, count, 1, low=0.5, high=2)
     rest = draw.uniform(batch, count, 3)
@@ -92,7 +109,7 @@ def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: 
     is_thing = torch.arange(layers, device=draw.device) > config.backgrounds
     structured = draw.chance(batch, layers, of=config.structured) & is_thing
     materials, texture = _draw_materials(draw, batch, layers, config.parts, size, textures)
-    shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.025).clamp_min(0)
+    shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.015).clamp_min(0)
     warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
     uneven = draw.uniform(batch, 1, 1, 1, high=0.2)
     return Plan(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan
+from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan, keep_visible
 from demo.shapes import Local, Shapes, contains, locate
 
 __all__ = ["SceneConfig", "Scenes", "draw_plan", "paint"]
@@ -109,8 +109,11 @@ def _surface(plan: Plan, levels: Tensor, local: Local, textures: Tensor) -> Tens
     cell = levels[:, 0] % CELLS
     grouped = levels[:, 0] - cell + cell.clamp_max(1)
     windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == GRID
-    index = torch.where((levels[:, 0] < pieces) & alike & windows, grouped, levels[:, 0])
+    is_part = levels[:, 0] >= pieces
+    index = torch.where(~is_part & alike & windows, grouped, levels[:, 0])
     material = _of_pixel(plan.materials, index)  # [B, C, S, S]
+    host = _of_pixel(plan.materials[..., :3], levels[:, 1])  # what a part lies on, and differs from
+    base = torch.where(is_part[:, None], keep_visible(host + material[:, :3]), material[:, :3])
     texture = _of_pixel(plan.texture, index)  # [B, 3, S, S]
     line = torch.arange(size, device=levels.device)
     zoom = material[:, 13]
@@ -120,7 +123,7 @@ def _surface(plan: Plan, levels: Tensor, local: Local, textures: Tensor) -> Tens
 
     grain = textures[texture[:, 0], mirrored(line[:, None], texture[:, 1]), mirrored(line, texture[:, 2])]
     u, v = local.u.clamp(-1.5, 1.5)[:, None], local.v.clamp(-1.5, 1.5)[:, None]
-    colour = material[:, 0:3] + material[:, 3:6] * u + material[:, 6:9] * v
+    colour = base + material[:, 3:6] * u + material[:, 6:9] * v
     return colour + (grain * material[:, 9])[:, None] * material[:, 10:13]
 
 

@@ -22,7 +22,7 @@ class Stage:
     batch: int = 40
     prompts: int = 16
     compared: int = 512  # pixels an image that are compared with each other, see demo/auxiliary.py
-    reuse: int = 6  # how often a scene is shown: drawing takes as long as a step
+    reuse: int = 8  # how often a scene is shown: drawing takes as long as a step
     pool: int = 32  # batches of scenes that are kept to choose from
     learning_rate: float = 4e-4
     warm_up: int = 300  # steps
@@ -57,7 +57,7 @@ SCHEDULE = (
     # A quarter of the pixels a picture: most of what there is to learn does not need more.
     # Batches are as large as keeps the GPU busy: the host needs 60 ms for a step of any size.
     Stage(name="small", steps=15000, resolution=256, batch=128, learning_rate=8e-4, warm_up=500),
-    Stage(name="scenes", steps=15000, learning_rate=5e-4),
+    Stage(name="scenes", steps=15000, learning_rate=6e-4),
 )
 
 

@@ -53,20 +53,20 @@ def draw_shapes(draw: Draw, images: int, count: int, smallest: float, largest: f
     fancy = 0.0 if plain else 1.0
     size = draw.log_uniform(images, count, 1, 1, low=smallest, high=largest)
     stretch = torch.exp(uniform(-0.45, 0.45))
-    bar = sometimes(0.15 * fancy, torch.exp(uniform(0.7, 1.4)), 1.0)  # thin and long
+    bar = sometimes(0.1 * fancy, torch.exp(uniform(0.7, 1.2)), 1.0)  # thin and long
     bumpy = sometimes(0.5, torch.ones_like(size), 0.0)
     upright = draw.chance(images, count, 1, 1, of=0.4)
     return Shapes(
         x=uniform(-1.05, 1.05),
         y=uniform(-1.05, 1.05),
         radius_u=size * stretch * bar,
-        radius_v=(size / stretch / bar).clamp_min(0.02),
+        radius_v=(size / stretch / bar).clamp_min(0.03),
         angle=torch.where(upright, uniform(-0.1, 0.1), uniform(0, 2 * math.pi)),
         power=sometimes(0.45, uniform(5, 12), 0.0) + sometimes(1.0, uniform(1.3, 2.8), 0.0),
         sides=sometimes(0.15, torch.floor(uniform(3, 7)), 0.0),
-        bend=sometimes(0.25 * fancy, uniform(-0.9, 0.9), 0.0),
-        hole=sometimes(0.1 * fancy, uniform(0.3, 0.75), 0.0),
-        cut=sometimes(0.25 * fancy, uniform(-0.2, 0.8), 9.0),
+        bend=sometimes(0.2 * fancy, uniform(-0.9, 0.9), 0.0),
+        hole=sometimes(0.06 * fancy, uniform(0.3, 0.75), 0.0),
+        cut=sometimes(0.2 * fancy, uniform(-0.2, 0.8), 9.0),
         bump_2=bumpy * uniform(-0.16, 0.16),
         bump_3=bumpy * uniform(-0.12, 0.12),
         bump_5=bumpy * uniform(-0.07, 0.07),

@@ -1,8 +1,9 @@
-"""Trains the demo model on one CUDA GPU (or, for a test, on the CPU), from scratch or from its own checkpoint.
+"""Trains the demo model on CUDA GPUs (or, for a test, on the CPU), from scratch or from its own checkpoint.
 
     python -m demo.train --directory /tmp/demo
     python -m demo.train --directory /tmp/demo --minutes 9    # stops by itself; the next call goes on from there
-    python -m demo.train --directory /tmp/demo --start weights.pt    # from these weights, without the first stage
+    python -m demo.train --directory /tmp/demo --weights weights.pt    # from these weights, without the first stage
+    torchrun --nproc_per_node 2 -m demo.train --directory /tmp/demo  # on two GPUs, each with a batch of its own
 
 The directory gets `state.pt` to resume from, `log.jsonl`, and `sam2.1_hiera_demo.pt`, the file that ships.
 """
@@ -25,9 +26,10 @@ from demo.auxiliary import Auxiliary
 from demo.batch import Batch
 from demo.batches import Batches
 from demo.consistency import Experience
-from demo.hierarchies import Photographs, load_photographs
+from demo.hierarchies import Photographs, read_photographs
 from demo.losses import LossConfig, Losses, losses, to_points
 from demo.network import SHIPPED_TEMPERATURE, decode, normalise
+from demo.ranks import Ranks
 from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
 from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 from sam2_amg.encoder import encode
@@ -58,7 +60,7 @@ def move_average(run: Run, decay: float) -> None:
 
 
 def take_step(
-    run: Run, stage: Stage, progress: float, batch: Batch, loss_of: Callable[..., tuple[Losses, Tensor]]
+    run: Run, stage: Stage, progress: float, batch: Batch, loss_of: Callable[..., tuple[Losses, Tensor]], ranks: Ranks
 ) -> dict[str, float]:
     """One step of the optimizer; none where the gradient is not finite. Returns what to log, on log steps."""
     for group in run.optimizer.param_groups:
@@ -66,6 +68,7 @@ def take_step(
     run.optimizer.zero_grad(set_to_none=True)
     result, run.experience = loss_of(run.model, run.auxiliary, batch, stage.losses, run.experience)
     result.total.backward()
+    ranks.average([value.grad for value in run.parameters() if value.grad is not None] + [run.experience])
     norm = torch.nn.utils.clip_grad_norm_(run.parameters(), stage.max_norm)
     # The fused optimizer looks at this by itself, so that the host need not wait for the device.
     run.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
@@ -78,24 +81,25 @@ def take_step(
     return {**{name: value.item() for name, value in result._asdict().items()}, "norm": norm.item()}
 
 
-def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, deadline: float) -> None:
+def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, deadline: float, ranks: Ranks) -> None:
     """Trains until the stage or the time is over."""
     stage = config.schedule[run.stage]
-    batches = Batches(stage, run.stage, config.device, config.compile, photographs)
+    batches = Batches(stage, run.stage, config.device, config.compile, photographs, ranks)
     loss_of = torch.compile(evaluate_losses, dynamic=False) if config.compile else evaluate_losses
     last = time.monotonic()
     begun = last - run.stage_seconds
-    while time.monotonic() < deadline:
-        progress = stage_progress(stage, run.step, time.monotonic() - begun)
+    while ranks.share_number(time.monotonic()) < deadline:
+        progress = ranks.share_number(stage_progress(stage, run.step, time.monotonic() - begun))
         run.over = progress >= 1
         if run.over:
             break
         if (cycle := cycle_of(stage, progress)) != run.cycle:
-            write_weights(run, config, f"{stage.name}-{run.cycle}.pt")
+            if ranks.first:
+                write_weights(run, config, f"{stage.name}-{run.cycle}.pt")
             run.cycle = cycle
-        figures = take_step(run, stage, progress, batches.draw(run.step), loss_of)
+        figures = take_step(run, stage, progress, batches.draw(run.step), loss_of, ranks)
         run.stage_seconds = time.monotonic() - begun
-        if figures:
+        if figures and ranks.first:
             now = time.monotonic()
             run.seconds, last = run.seconds + now - last, now
             entry = {"stage": stage.name, "step": run.step, "seconds": round(run.seconds, 1)}
@@ -103,26 +107,27 @@ def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, de
             print(line, flush=True)
             with (config.directory / "log.jsonl").open("a") as log:
                 log.write(line + "\n")
-        if run.step % _SAVE_STEPS == 0:
+        if run.step % _SAVE_STEPS == 0 and ranks.first:
             save(run, config)
     run.seconds += time.monotonic() - last
 
 
-def train(config: TrainConfig) -> Run:
+def train(config: TrainConfig, ranks: Ranks) -> Run:
     """Trains through the schedule, as far as the time allows."""
     config.directory.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + config.minutes * 60
+    deadline = ranks.share_number(time.monotonic() + config.minutes * 60)
     wanted = any(stage.photograph_share and stage.steps for stage in config.schedule)
-    photographs = load_photographs(config.workers) if wanted else None
+    photographs = read_photographs(config.directory / "photographs.pt", config.workers) if wanted else None
     photographs = photographs.to(config.device) if photographs else None
     run = resume(config)
     while True:
-        run_stage(run, config, photographs, deadline)
-        if not run.over or run.stage + 1 == len(config.schedule):
+        ranks.share([*run.parameters(), *run.average.values()])  # what is drawn by chance at the beginning differs
+        run_stage(run, config, photographs, deadline, ranks)
+        if ranks.first:
             save(run, config)
+        if not run.over or run.stage + 1 == len(config.schedule):
             return run
         run = next_stage(run, config)
-        save(run, config)
 
 
 def _parse(arguments: Sequence[str] | None) -> TrainConfig:
@@ -136,8 +141,10 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     )
     parser.add_argument("--batch", type=int, help="images a step, instead of the schedule's")
     parser.add_argument("--prompts", type=int, help="points an image, instead of the schedule's")
-    parser.add_argument("--start", type=Path, help="weights to begin the second stage with, a file that ships")
-    parser.add_argument("--start_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits")
+    parser.add_argument("--weights", type=Path, help="weights to begin the second stage with, a file that ships")
+    parser.add_argument(
+        "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
+    )
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
@@ -159,8 +166,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         minutes=args.minutes,
         compile=not args.eager,
         workers=args.workers,
-        start=args.start,
-        start_temperature=args.start_temperature,
+        start=args.weights,
+        start_temperature=args.weights_temperature,
     )
 
 
@@ -168,8 +175,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    run = train(_parse(arguments))
-    print(f"stage {run.stage}, step {run.step}, {run.seconds / 60:.1f} minutes of training")
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
+    config = _parse(arguments)
+    ranks = Ranks.join(config.device)
+    if config.device.type == "cuda":
+        torch.cuda.set_device(ranks.rank)
+    run = train(config, ranks)
+    ranks.leave()
+    if ranks.first:
+        print(f"stage {run.stage}, step {run.step}, {run.seconds / 60:.1f} minutes of training")
 
 
 if __name__ == "__main__":

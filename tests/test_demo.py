@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from demo import calibrate, evaluate, train
 from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
@@ -18,6 +19,7 @@ from demo.losses import LossConfig, mask_costs, real_ious, region_targets
 from demo.network import decode
 from demo.pool import Pool
 from demo.randomness import Draw
+from demo.ranks import Ranks
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
@@ -256,7 +258,7 @@ def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
 
 def test_scenes_are_shown_several_times_with_other_prompts():
     stage = replace(SCHEDULE[0], batch=2, prompts=8, resolution=64, textures=14, reuse=2, compared=16, pool=3)
-    batches = Batches(stage, 0, CPU, compiled=False, photographs=None)
+    batches = Batches(stage, 0, CPU, compiled=False, photographs=None, ranks=Ranks())
     first, second, *rest = (batches.draw(step) for step in range(7))
     colours = [{image.sum((1, 2)).round(decimals=2).sum().tolist() for image in batch.images} for batch in rest]
     assert not torch.equal(first.pixels, second.pixels)
@@ -277,3 +279,20 @@ def test_pool_keeps_the_newest_and_turns_labels_with_images():
     assert any(not torch.equal(one, grey[0]) for one in grey)
     with pytest.raises(ValueError, match="the pool has 4 pictures, not 5"):
         pool.pick(Draw(0, CPU), 5)
+
+
+def tell_the_others(folder):
+    """What each of two processes runs."""
+    ranks = Ranks.join(CPU)
+    mine, mean = torch.full((3,), float(ranks.rank)), [torch.full((2,), float(ranks.rank)), torch.ones(1)]
+    ranks.share([mine])
+    ranks.average(mean)
+    seen = [mine.tolist(), [x.tolist() for x in mean], ranks.share_number(5.0 + ranks.rank)]
+    (folder / f"{ranks.rank}.json").write_text(json.dumps(seen))
+    ranks.leave()
+
+
+def test_processes_that_train_together_agree(tmp_path):
+    launch_agent(LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0"), tell_the_others, [tmp_path])
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert seen == [[[0, 0, 0], [[0.5, 0.5], [1]], 5]] * 2
