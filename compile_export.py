@@ -22,9 +22,9 @@ from sam2_amg.checkpoints import (
     image_size_of,
     load_model,
 )
-from sam2_amg.cli import Parser, add_device, add_model, device_of, fail, model_of, underscored
+from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.comparison import ImageAgreement, compare_images, parse_masks
-from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.config import GeneratorConfig, Limits, Mode, require_batch_size
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, from_packages, package_names
 from sam2_amg.http import rles_by_name
@@ -57,6 +57,7 @@ class ExportConfig:
     device: str
     output: Path
     points_per_side: int
+    batch_size: int
 
 
 def parse(arguments: Sequence[str]) -> ExportConfig:
@@ -70,7 +71,7 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
     add_model(parser)
     parser.add_argument("--fast", action="store_true", help="the mode to compile")
     parser.add_argument("--furious", action="store_true", help="with --fast, on a CUDA GPU: compile that mode instead")
-    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="images at a time: only 1 so far")
+    add_batch_size(parser)
     text = "points along a side of the grid with which the packages are tried (default %(default)s)"
     parser.add_argument("--points_per_side", type=int, default=8, metavar="N", help=text)
     add_device(parser)
@@ -81,10 +82,9 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
         raise StartupError("give --fast, or --fast --furious: no other mode compiles anything")
     mode, device = Mode.FURIOUS if args.furious else Mode.FAST, device_of(args.device)
     mode.require_device(device)
-    if args.batch_size != 1:
-        raise StartupError(f"--batch_size {args.batch_size} is not available yet; leave it out")
+    require_batch_size(args.batch_size)
     GeneratorConfig(points_per_side=args.points_per_side)  # refuses what is out of range
-    return ExportConfig(directory, kind.name, mode, device, args.output, args.points_per_side)
+    return ExportConfig(directory, kind.name, mode, device, args.output, args.points_per_side, args.batch_size)
 
 
 def export(config: ExportConfig) -> None:
@@ -94,14 +94,15 @@ def export(config: ExportConfig) -> None:
         raise StartupError(f"--output {output} is there already; remove it, or give another folder")
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
-    build = Build(checkpoint, kind.name, config.mode, device, fast_shapes(image_size_of(kind), device))
+    shapes = fast_shapes(image_size_of(kind), device, config.batch_size)
+    build = Build(checkpoint, kind.name, config.mode, device, shapes)
     report = partial(logger.info, "%s ...")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # what is left of it is cleared away, whatever happens; in the end that is nothing
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder:
             part = Path(folder)
-            units = units_of(load_model(checkpoint, kind, device), config.mode, device)
+            units = units_of(load_model(checkpoint, kind, device), config.mode, device, config.batch_size)
             write_manifest(part, build, export_units(units, build.shapes, device, part, report))
             report("trying the packages")
             agreement = try_packages(config, build, part)
@@ -123,7 +124,9 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgree
     answers = []
     for mode in (Mode.AO, config.mode):
         model = load_model(build.checkpoint, kind, build.device)
-        generator = build_generator(model, mode, generator_config, build.device, from_packages(folder))
+        generator = build_generator(
+            model, mode, generator_config, build.device, from_packages(folder), config.batch_size
+        )
         answers.append(parse_masks(orjson.dumps(rles_by_name(generator.generate(image)))))
     agreement = compare_images(*answers)
     if agreement.candidate_count == 0 or agreement.score < _LEAST_AGREEMENT:

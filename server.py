@@ -36,12 +36,12 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     make_units: MakeUnits = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is not None:
         report(f"checking the packages in {folder}")
-        shapes = fast_shapes(image_size_of(kind), device)
+        shapes = fast_shapes(image_size_of(kind), device, config.model.batch_size)
         check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
         make_units = from_packages(folder, report)
     report(f"loading {path.name}")
     model = load_model(path, kind, device)
-    return build_generator(model, config.model.mode, config.generator, device, make_units)
+    return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
 
 
 def begin(config: ServerConfig, engine: Engine) -> Generator:

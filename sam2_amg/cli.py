@@ -12,7 +12,7 @@ from typing import NoReturn
 import torch
 
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, default_thresholds, find_model_type
-from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.config import COMPILED_MODES, MOST_TOGETHER, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."
@@ -84,6 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     starts.add_argument(
         "--compile_cache", type=Path, metavar="DIR", help="where what was compiled is kept for the next start"
     )
+    together = parser.add_argument_group("many requests")
+    add_batch_size(together)
     place = parser.add_argument_group("where")
     place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
     place.add_argument("--port", type=int, default=ServerConfig.port, help="default %(default)s; 0 takes a free one")
@@ -104,6 +106,12 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
     if (args.checkpoint_dir is None) != (args.model_type is None):
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
     return args.checkpoint_dir or DEMO_DIR, find_model_type(args.model_type or "demo")
+
+
+def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --batch_size."""
+    text = f"images that may be encoded together, where so many wait; at most {MOST_TOGETHER} (default %(default)s)"
+    parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -137,7 +145,7 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator = GeneratorConfig(**default_thresholds(kind))
     return ServerConfig(
-        model=ModelConfig(directory, kind.name, mode, device_of(args.device), args.load_exported),
+        model=ModelConfig(directory, kind.name, mode, device_of(args.device), args.load_exported, args.batch_size),
         generator=replace(generator, **_only(GeneratorConfig, given)),
         limits=Limits(**_only(Limits, given)),
         host=args.host,

@@ -33,12 +33,18 @@ class Mode(Enum):
             raise StartupError(f"{self.flags} needs a CUDA GPU, and would run on {device}; give --fast alone")
 
 
+MOST_TOGETHER = 8  # images; torch.compile gives up on a function after as many shapes
 COMPILED_MODES = (Mode.FAST, Mode.FURIOUS)  # those whose network is compiled, or loaded from packages
 
 
 def _require(condition: bool, flag: str, need: str, value: object) -> None:
     if not condition:
         raise StartupError(f"--{flag} must be {need}, not {value}")
+
+
+def require_batch_size(batch_size: int) -> None:
+    """Raises StartupError for a number of images that is not encoded together: each number is compiled by itself."""
+    _require(1 <= batch_size <= MOST_TOGETHER, "batch_size", f"from 1 to {MOST_TOGETHER}", batch_size)
 
 
 @dataclass(frozen=True)
@@ -85,16 +91,21 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model runs, and how. `load_exported` is a folder of packages, which are run instead of compiling."""
+    """Which model runs, and how. `load_exported` is a folder of packages, which are run instead of compiling; up to
+    `batch_size` images that wait at the same time are encoded together."""
 
     checkpoint_dir: Path
     model_type: str
     mode: Mode = Mode.AO
     device: str = "cpu"
     load_exported: Path | None = None
+    batch_size: int = 1
 
     def __post_init__(self) -> None:
         self.mode.require_device(self.device)
+        require_batch_size(self.batch_size)
+        if self.mode is Mode.BASELINE and self.batch_size > 1:
+            raise StartupError("--batch_size contradicts --baseline, which takes one image at a time; leave one out")
 
 
 @dataclass(frozen=True)

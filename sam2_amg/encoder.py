@@ -12,21 +12,27 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the decoder needs of one image, for a model whose input is S x S pixels.
+    """What the decoder needs of n images, for a model whose input is S x S pixels; it takes those of one.
 
-    `image_embedding` is [1, 256, S/16, S/16]; `high_res_features` are [1, 32, S/4, S/4] and [1, 64, S/8, S/8].
+    `image_embedding` is [n, 256, S/16, S/16]; `high_res_features` are [n, 32, S/4, S/4] and [n, 64, S/8, S/8].
     """
 
     image_embedding: Tensor
     high_res_features: tuple[Tensor, Tensor]
 
+    def split(self) -> list[ImageFeatures]:
+        """Each image's own."""
+        s0, s1 = (features.split(1) for features in self.high_res_features)
+        embeddings = self.image_embedding.split(1)
+        return [ImageFeatures(one, (a, b)) for one, a, b in zip(embeddings, s0, s1, strict=True)]
+
 
 def encode(model: SAM2Base, pixels: Tensor) -> ImageFeatures:
-    """Encodes normalised pixels, float [1, 3, S, S], as `SAM2ImagePredictor.set_image` does."""
+    """Encodes normalised pixels, float [n, 3, S, S], as `SAM2ImagePredictor.set_image` does."""
     _, features, _, sizes = model._prepare_backbone_features(model.forward_image(pixels))
     if model.directly_add_no_mem_embed:
         features[-1] = features[-1] + model.no_mem_embed
-    # [S*S/k, 1, C] -> [1, C, S/k, S/k]
+    # [S*S/k, n, C] -> [n, C, S/k, S/k]
     s0, s1, embedding = (x.permute(1, 2, 0).unflatten(2, size) for x, size in zip(features, sizes, strict=True))
     return ImageFeatures(embedding, (s0, s1))
 
@@ -39,7 +45,7 @@ class PlainEncoder(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [1, 3, S, S]."""
+        """Encodes normalised pixels, float32 [n, 3, S, S]."""
         return encode(self.model, pixels)
 
 

@@ -20,7 +20,7 @@ from torch._inductor.package import AOTICompiledModel
 from sam2_amg.compiled import Settling, compiler_errors, require_compiler
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.units import NAMES, Unit, Units, UnitShapes
+from sam2_amg.units import Unit, Units, UnitShapes
 
 logger = logging.getLogger(__name__)
 _UNPACKING = "it is unpacked into TMPDIR, which needs room and must allow execution; or make the packages again"
@@ -33,7 +33,7 @@ def package_name(unit: str) -> str:
 
 def package_names(shapes: UnitShapes) -> list[str]:
     """The files of all units that there are."""
-    return [package_name(name) for name in NAMES if getattr(shapes, name)]
+    return [package_name(name) for name in shapes.names]
 
 
 def export_units(
@@ -45,9 +45,7 @@ def export_units(
     """
     require_compiler(device)
     paths: list[Path] = []
-    for name in NAMES:
-        if (unit := getattr(units, name)) is None:
-            continue
+    for name, unit in units.by_name().items():
         report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
         paths.append(folder / package_name(name))
         with compiler_errors():
@@ -55,10 +53,11 @@ def export_units(
     return paths
 
 
-def _export(unit: nn.Module, examples: tuple[Tensor, ...], path: Path) -> None:
+def _export(unit: Unit, examples: tuple[Tensor, ...], path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
         unit(*examples)  # fills sam2's cache of position encodings, which export would take for a side effect
+        assert isinstance(unit, nn.Module)  # plain units are
         program = torch.export.export(unit, examples, strict=False)
         aoti_compile_and_package(program, package_path=str(path))
 
@@ -77,8 +76,7 @@ def load_packages(
         package = _open(folder / package_name(name), device)
         return settling.settle(lambda *inputs: tuple(package(*inputs)), settling.examples(name))
 
-    encode, prepare, attend = (load(name) for name in NAMES[:3])
-    return Units(encode, prepare, attend, load("upscale") if shapes.upscale else None)
+    return Units.named({name: load(name) for name in shapes.names})
 
 
 def from_packages(

@@ -17,14 +17,15 @@ from sam2_amg.upscaling import square_side
 
 
 class FixedEncoder:
-    """The image encoder in a unit. Its answer may lie in the same memory every time."""
+    """The image encoder in units, one for each number of images. The answer may lie in the same memory every time."""
 
     def __init__(self, units: Units) -> None:
         self.units = units
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [1, 3, S, S]."""
-        embedding, s0, s1 = self.units.encode(pixels)
+        """Encodes normalised pixels, float32 [n, 3, S, S], of as many images as there is a unit for."""
+        unit = self.units.encode if len(pixels) == 1 else self.units.together[len(pixels)]
+        embedding, s0, s1 = unit(pixels)
         return ImageFeatures(embedding, (s0, s1))
 
 

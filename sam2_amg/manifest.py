@@ -40,7 +40,9 @@ class Build:
     def command(self) -> str:
         """The command that makes the packages, but for its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
-        return f"python compile_export.py {directory} {self.model_type} {self.mode.flags} --device {self.device.type}"
+        batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
+        flags = f"{self.mode.flags} --device {self.device.type}{batch}"
+        return f"python compile_export.py {directory} {self.model_type} {flags}"
 
 
 def hash_file(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,19 @@ class Stages:
 class MaskGenerator(Generator):
     """Segments everything in an image: the same records as `SAM2AutomaticMaskGenerator`, in the same order."""
 
-    def __init__(self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device) -> None:
-        """`image_size` is the side of the model's square input; `config` has every default filled in."""
+    def __init__(
+        self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device, batch_size: int = 1
+    ) -> None:
+        """`image_size` is the side of the model's square input; `config` has every default filled in.
+
+        The encoder takes up to `batch_size` images at a time.
+        """
         assert config.points_per_batch is not None
         self.stages = stages
         self.config = config
         self.image_size = image_size
         self.device = device
+        self.batch_size = batch_size
         self.points_per_batch = config.points_per_batch
         self.point_grids = PointGrids(config, device)
 
@@ -56,20 +62,32 @@ class MaskGenerator(Generator):
 
     @torch.inference_mode()
     @float32_convolutions()
-    def segment(self, image: NDArray[np.uint8]) -> Unfinished:
-        """Everything that takes the device; what is left takes none."""
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[ImageFeatures]:
+        """The features of up to `batch_size` images, for `segment`; valid until the encoder runs again."""
+        return self.stages.encode(torch.cat([self.stages.preprocess(image) for image in images])).split()
+
+    @torch.inference_mode()
+    @float32_convolutions()
+    def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> Unfinished:
+        """Everything that takes the device; what is left takes none. `features` are the image's, if it is encoded."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
-        candidates = Candidates.concatenate([self._search(image, crop, i) for i, crop in enumerate(crops)])
+        known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
+        found = [self._search(image, crop, i, known[i]) for i, crop in enumerate(crops)]
+        candidates = Candidates.concatenate(found)
         crop_boxes = torch.tensor([crop.box for crop in crops], device=self.device)
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
         return candidates.leave_device(self._find_edges(candidates, crops, size), size, crop_boxes)
 
-    def _search(self, image: NDArray[np.uint8], crop: Crop, crop_index: int) -> Candidates:
+    def _search(
+        self, image: NDArray[np.uint8], crop: Crop, crop_index: int, features: ImageFeatures | None
+    ) -> Candidates:
         """The masks of one crop, without duplicates."""
-        pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
-        prepared = self.stages.decoder.prepare(self.stages.encode(pixels))
+        if features is None:
+            pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
+            features = self.stages.encode(pixels)
+        prepared = self.stages.decoder.prepare(features)
         points = self.point_grids(crop)  # [P, 2]
         size = image.shape[0], image.shape[1]
         batches = points.split(self.points_per_batch)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Protocol, Self, TypedDict
+from typing import Any, Protocol, Self, TypedDict
 
 import numpy as np
 import torch
@@ -37,13 +37,18 @@ class Generator(Protocol):
     """Makes masks of an image, in whatever mode. `config` has no None left in it."""
 
     config: GeneratorConfig
+    batch_size: int = 1  # most images that `encode` takes
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
         ...
 
-    def segment(self, image: NDArray[np.uint8]) -> Unfinished:
-        """The same, in two: while one thread finishes an image, another can begin the next."""
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
+        """What `segment` is given with each of these images; they are segmented before others are encoded."""
+        return [None] * len(images)
+
+    def segment(self, image: NDArray[np.uint8], features: Any = None) -> Unfinished:
+        """Masks in two steps: while one thread finishes an image, another can begin the next."""
         records = self.generate(image)
         return lambda: records
 

@@ -93,14 +93,14 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
     )
 
 
-def fast_shapes(image_size: int, device: torch.device) -> UnitShapes:
-    """The shapes that modes fast and furious fix on a device."""
+def fast_shapes(image_size: int, device: torch.device, batch_size: int = 1) -> UnitShapes:
+    """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together."""
     if device.type == "cuda":
-        return unit_shapes(image_size, _GPU_UNIT_POINTS, None)
-    return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS)
+        return unit_shapes(image_size, _GPU_UNIT_POINTS, None, batch_size)
+    return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS, batch_size)
 
 
-def fast_units(model: SAM2Base, device: torch.device) -> Units:
+def fast_units(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Units:
     """The plain units of mode fast: what is compiled, or exported.
 
     On a GPU the encoder's linear layers and attention and the decoder's image side become products of split float16;
@@ -108,39 +108,45 @@ def fast_units(model: SAM2Base, device: torch.device) -> Units:
     masks are signs, and few of their pixels lie so close to zero.
     """
     if device.type == "cpu":
-        return plain_units(model, FoldedDecoder(model), upscale=True)
+        return plain_units(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
     split_encoder(model.image_encoder)
     decoder = FoldedDecoder(model, KernelUpscaling(model.sam_mask_decoder), SplitImageSide)
-    return plain_units(model, decoder, upscale=False, storage=torch.float16)
+    return plain_units(model, decoder, upscale=False, storage=torch.float16, batch_size=batch_size)
 
 
-def furious_units(model: SAM2Base) -> Units:
+def furious_units(model: SAM2Base, batch_size: int = 1) -> Units:
     """The plain units of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
     decoder = HalfDecoder(model)
-    return plain_units(model, decoder, upscale=False, storage=torch.float16, encoder=HalfEncoder(model))
+    encoder = HalfEncoder(model)
+    return plain_units(model, decoder, upscale=False, storage=torch.float16, encoder=encoder, batch_size=batch_size)
 
 
-def units_of(model: SAM2Base, mode: Mode, device: torch.device) -> Units:
+def units_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Units:
     """The plain units of a mode that has them. Raises StartupError where it is not made for the device."""
     mode.require_device(device.type)
     if device.type == "cuda":
         properties = driver.active.utils.get_device_properties(torch.cuda.current_device())
         require_shared_memory(properties["max_shared_mem"], torch.cuda.get_device_name(device), mode is Mode.FAST)
-    return furious_units(model) if mode is Mode.FURIOUS else fast_units(model, device)
+    return furious_units(model, batch_size) if mode is Mode.FURIOUS else fast_units(model, device, batch_size)
 
 
 def compile_mode(
     model: SAM2Base, mode: Mode, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Units:
     """The units of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
-    return compile_units(units_of(model, mode, device), shapes, device, report)
+    return compile_units(units_of(model, mode, device, shapes.batch_size), shapes, device, report)
 
 
 def unit_stages(
-    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, make_units: MakeUnits
+    model: SAM2Base,
+    mode: Mode,
+    config: GeneratorConfig,
+    device: torch.device,
+    make_units: MakeUnits,
+    batch_size: int,
 ) -> Stages:
     """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
-    shapes = fast_shapes(model.image_size, device)
+    shapes = fast_shapes(model.image_size, device, batch_size)
     units = make_units(model, mode, shapes, device)
     _forget_video(model)
     on_gpu = device.type == "cuda"
@@ -179,13 +185,18 @@ def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None
 
 
 def build_stages(
-    model: SAM2Base, mode: Mode, config: GeneratorConfig, device: torch.device, make_units: MakeUnits
+    model: SAM2Base,
+    mode: Mode,
+    config: GeneratorConfig,
+    device: torch.device,
+    make_units: MakeUnits,
+    batch_size: int = 1,
 ) -> Stages:
     """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
     with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-        return unit_stages(model, mode, config, device, make_units)
+        return unit_stages(model, mode, config, device, make_units, batch_size)
 
 
 def build_generator(
@@ -194,12 +205,15 @@ def build_generator(
     config: GeneratorConfig,
     device: torch.device,
     make_units: MakeUnits = compile_mode,
+    batch_size: int = 1,
 ) -> Generator:
     """The generator of a mode, around a model that is already on `device`.
 
-    `make_units` makes the units that run, where a mode has them: it compiles, or loads packages.
+    `make_units` makes the units that run, where a mode has them: it compiles, or loads packages. Up to `batch_size`
+    images are encoded together, but in baseline.
     """
     config = fill_in(config, mode, device)
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
-    return MaskGenerator(build_stages(model, mode, config, device, make_units), config, model.image_size, device)
+    stages = build_stages(model, mode, config, device, make_units, batch_size)
+    return MaskGenerator(stages, config, model.image_size, device, batch_size)

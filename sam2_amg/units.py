@@ -1,6 +1,6 @@
 """The network in four units of fixed shapes, tensors in and out: what is compiled, captured in graphs and exported.
 
-    encode(pixels)                       -> image embedding, high-resolution features
+    encode(pixels)                       -> image embedding, high-resolution features; of one image, or of several
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
     attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; so many points at a time
     upscale(tokens, vectors, features)   -> low-res logits; likewise, where no kernel does it
@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -32,14 +32,39 @@ class Units:
     prepare: Unit
     attend: Unit
     upscale: Unit | None  # None where a kernel takes its place, whose shapes need not be fixed
+    together: Mapping[int, Unit] = field(default_factory=dict)  # encoders of so many images at a time
+
+    def by_name(self) -> dict[str, Unit]:
+        """Those that there are, in the order of `UnitShapes.names`."""
+        encoders = {together(count): self.together[count] for count in sorted(self.together, reverse=True)}
+        alone = {name: getattr(self, name) for name in ALONE}
+        return {**encoders, **{name: unit for name, unit in alone.items() if unit is not None}}
+
+    @staticmethod
+    def named(units: Mapping[str, Unit]) -> Units:
+        """The opposite of `by_name`."""
+        encoders = {count_of(name): unit for name, unit in units.items() if name not in ALONE}
+        return Units(units["encode"], units["prepare"], units["attend"], units.get("upscale"), encoders)
 
 
-NAMES = tuple(field.name for field in fields(Units))
+ALONE = ("encode", "prepare", "attend", "upscale")
+
+
+def together(count: int) -> str:
+    """The name of the encoder of `count` images at a time."""
+    return f"encode_{count}"
+
+
+def count_of(name: str) -> int:
+    """How many images the encoder of this name takes at a time."""
+    return int(name.removeprefix("encode_"))
+
+
 FED_BY_THE_ONE_BEFORE = ("prepare", "attend")  # whose last inputs are all that the unit before answers
 
 
 class Encode(nn.Module):
-    """Normalised pixels, float32 [1, 3, S, S] -> [1, 256, S/16, S/16], [1, 32, S/4, S/4], [1, 64, S/8, S/8]."""
+    """Normalised pixels, float32 [n, 3, S, S] -> [n, 256, S/16, S/16], [n, 32, S/4, S/4], [n, 64, S/8, S/8]."""
 
     def __init__(self, encoder: nn.Module) -> None:
         """`encoder` answers pixels with `ImageFeatures`."""
@@ -47,7 +72,7 @@ class Encode(nn.Module):
         self.encoder = encoder
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The image's features."""
+        """The images' features."""
         features = self.encoder(pixels)
         return features.image_embedding.contiguous(), *(x.contiguous() for x in features.high_res_features)
 
@@ -99,16 +124,30 @@ class UnitShapes:
     prepare: tuple[tuple[int, ...], ...]
     attend: tuple[tuple[int, ...], ...]
     upscale: tuple[tuple[int, ...], ...]  # () without such a unit
+    batch_size: int = 1  # most images that are encoded together
+
+    @property
+    def names(self) -> list[str]:
+        """All units that there are, in the order in which they are made."""
+        encoders = [together(count) for count in range(self.batch_size, 1, -1)]
+        return [*encoders, *(name for name in ALONE if getattr(self, name))]
+
+    def of(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """What goes into a unit."""
+        if name in ALONE:
+            return getattr(self, name)
+        return tuple((count_of(name), *shape[1:]) for shape in self.encode)
 
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
         """Inputs of a unit, zeros."""
-        return tuple(torch.zeros(shape, device=device) for shape in getattr(self, name))
+        return tuple(torch.zeros(shape, device=device) for shape in self.of(name))
 
 
-def unit_shapes(image_size: int, points: int, upscaled: int | None) -> UnitShapes:
+def unit_shapes(image_size: int, points: int, upscaled: int | None, batch_size: int = 1) -> UnitShapes:
     """The shapes for a model with square input of `image_size` pixels; SAM 2.1 has the same channels in all sizes.
 
-    `attend` takes `points` at a time, and `upscale`, where there is one, `upscaled` of them.
+    `attend` takes `points` at a time, and `upscale`, where there is one, `upscaled` of them; up to `batch_size` images
+    are encoded together.
     """
     side = image_size // 16
     tokens = side * side
@@ -116,7 +155,7 @@ def unit_shapes(image_size: int, points: int, upscaled: int | None) -> UnitShape
     by_head, of_upscaling = (8, tokens, 16), ((tokens, 4, 64), (tokens, 4, 128))
     shared = (tokens, 256), by_head, by_head, (8, 16, tokens), *of_upscaling
     upscale = () if upscaled is None else ((upscaled, tokens, 256), (upscaled, 32, 3), *of_upscaling)
-    return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale)
+    return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale, batch_size)
 
 
 def plain_units(
@@ -125,18 +164,18 @@ def plain_units(
     upscale: bool,
     storage: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
+    batch_size: int = 1,
 ) -> Units:
     """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`.
 
     `encoder` is sam2's own where None.
     """
     last = Upscale(decoder).eval() if upscale else None
-    return Units(
-        Encode(encoder or PlainEncoder(model)).eval(), Prepare(decoder).eval(), Attend(decoder, storage).eval(), last
-    )
+    encode = Encode(encoder or PlainEncoder(model)).eval()
+    encoders = dict.fromkeys(range(2, batch_size + 1), encode)
+    return Units(encode, Prepare(decoder).eval(), Attend(decoder, storage).eval(), last, encoders)
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:
     """Each unit that is there changed, by its name."""
-    found = ((name, getattr(units, name)) for name in NAMES)
-    return Units(*(unit and change(name, unit) for name, unit in found))
+    return Units.named({name: change(name, unit) for name, unit in units.by_name().items()})

@@ -166,8 +166,9 @@ def start_server(*arguments: str) -> RunningServer:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    """The demo model in mode ao with few points, so that an answer takes half a second."""
-    running = start_server("--points_per_side", "8")
+    """The demo model in mode ao with few points, so that an answer takes half a second; it encodes up to three images
+    together where they wait."""
+    running = start_server("--points_per_side", "8", "--batch_size", "3")
     yield running
     assert running.stop() == 0
     running.process.stdout.close()

@@ -70,6 +70,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--request_timeout", "inf"], "--request_timeout must be more than 0 and at most 86400 seconds"),
         (["--pred_iou_thresh", "nan"], "--pred_iou_thresh must be from 0 to 1"),
         (["--baseline", "--mask_memory_mib", "9"], "--mask_memory_mib contradicts --baseline"),
+        (["--baseline", "--batch_size", "2"], "--batch_size contradicts --baseline"),
+        (["--batch_size", "9"], "--batch_size must be from 1 to 8, not 9"),
         (["--queue_size", "0"], "--queue_size must be from 1 to 256"),
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -173,7 +174,7 @@ def test_the_next_image_begins_while_records_are_made() -> None:
     """What is left to be done without the device is done by whoever asked, and what it raises is theirs alone."""
 
     class HandingOver(GatedGenerator):
-        def segment(self, image: NDArray[np.uint8]) -> Unfinished:
+        def segment(self, image: NDArray[np.uint8], features: object = None) -> Unfinished:
             records = self.generate(image)
             return lambda: self.finish(records)
 
@@ -194,3 +195,49 @@ def test_the_next_image_begins_while_records_are_made() -> None:
         with pytest.raises(ArithmeticError, match="one"):
             first.result(30)
     engine.close()
+
+
+class TogetherGenerator(GatedGenerator):
+    """Encodes up to three images together; features are what the image says, and 99 spoils all of them."""
+
+    batch_size = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoded: list[list[int]] = []
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[int]:
+        values = [int(image[0, 0, 0]) for image in images]
+        self.encoded.append(values)
+        if 99 in values:
+            raise MemoryError("ninety-nine")
+        return values
+
+    def segment(self, image: NDArray[np.uint8], features: int | None = None) -> Unfinished:
+        assert features in (None, image[0, 0, 0])  # nobody else's
+        return super().segment(image)
+
+
+def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list[int | str]]:
+    """What was encoded together, and every answer or error, where all but the first wait for the first."""
+    generator = TogetherGenerator()
+    engine = Engine(generator, Limits())
+    with ThreadPoolExecutor(len(values)) as pool:
+        asked = []
+        for count, value in enumerate(values):
+            asked.append(pool.submit(ask, engine, value))
+            wait_until(lambda count=count: generator.started == 1 and len(engine._jobs) == count)
+        generator.gate.set()
+        wait(asked)
+    engine.close()
+    return generator.encoded, [str(one.exception()) if one.exception() else one.result() for one in asked]
+
+
+def test_images_that_wait_are_encoded_together() -> None:
+    assert ask_while_one_is_worked_on([1]) == ([], [1])  # nobody waits for company
+    assert ask_while_one_is_worked_on([1, 2, 3, 4, 5]) == ([[2, 3, 4]], [1, 2, 3, 4, 5])
+
+
+def test_an_image_that_fails_harms_none_of_those_beside_it() -> None:
+    assert ask_while_one_is_worked_on([1, 2, 13, 4]) == ([[2, 13, 4]], [1, 2, "thirteen", 4])
+    assert ask_while_one_is_worked_on([1, 2, 99]) == ([[2, 99]], [1, 2, 99])

@@ -179,7 +179,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path) -> None:
         (["--output", "x"], "give --fast, or --fast --furious: no other mode"),
         (["--furious", "--output", "x"], "give --fast, or --fast --furious: no other mode"),
         (["--fast", "--furious", "--device", "cpu", "--output", "x"], "--fast --furious needs a CUDA GPU"),
-        (["--fast", "--batch_size", "4", "--output", "x"], "--batch_size 4 is not available yet"),
+        (["--fast", "--batch_size", "0", "--output", "x"], "--batch_size must be from 1 to 8, not 0"),
         (["--fast", "--points-per-side", "0", "--output", "x"], "--points_per_side must be from 1 to 256"),
         (["--fast", "--output", "tests"], "--output tests is there already"),
         (["demo", "--fast", "--output", "x"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
@@ -195,3 +195,11 @@ def test_an_error_is_one_line() -> None:
     answer = run_export("--output", "x")
     assert answer.returncode == 2
     assert answer.stderr.strip().startswith("compile_export.py: error: give --fast, or --fast --furious: no other mode")
+
+
+def test_an_encoder_for_each_number_of_images() -> None:
+    shapes = fast_shapes(512, CPU, batch_size=3)
+    assert package_names(shapes)[:3] == ["encode_3.pt2", "encode_2.pt2", "encode.pt2"]
+    assert [shapes.examples(name, CPU)[0].shape[0] for name in shapes.names[:3]] == [3, 2, 1]
+    assert replace(BUILD, shapes=shapes).command.endswith("--fast --device cpu --batch_size 3")
+    assert "batch_size" not in BUILD.command

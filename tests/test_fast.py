@@ -24,7 +24,7 @@ from sam2_amg.kernels.split_rows import split_rows
 from sam2_amg.records import Generator
 from sam2_amg.split_linear import SplitLinear, split, split_linears
 from sam2_amg.stages import build_generator
-from sam2_amg.units import plain_units, unit_shapes
+from sam2_amg.units import map_units, plain_units, unit_shapes
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)
@@ -115,6 +115,23 @@ def test_shapes_are_those_of_the_plain_units(demo_model: SAM2Base) -> None:
         assert tuple(tuple(x.shape) for x in tensors) == shape
     assert unit_shapes(1024, 128, None).attend[:2] == ((128, 2), (4096, 256))
     assert unit_shapes(1024, 128, None).upscale == ()
+
+
+@torch.inference_mode()
+def test_images_that_are_encoded_together(demo_model: SAM2Base) -> None:
+    plain = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True, batch_size=2)
+    shapes = unit_shapes(demo_model.image_size, 2, 2, batch_size=2)
+    assert list(plain.by_name()) == shapes.names == ["encode_2", "encode", "prepare", "attend", "upscale"]
+    encoder = FixedEncoder(map_units(lambda name, unit: settle(unit, shapes.examples(name, CPU)), plain))
+    pixels = torch.randn(2, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    alone = [encoder(one) for one in pixels.split(1)]
+    for one, twin in zip(encoder(pixels).split(), alone, strict=True):
+        tensors = (one.image_embedding, *one.high_res_features), (twin.image_embedding, *twin.high_res_features)
+        for a, b in zip(*tensors, strict=True):
+            assert a.shape == b.shape
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+    with pytest.raises(KeyError):
+        encoder(pixels.repeat(2, 1, 1, 1))
 
 
 @torch.inference_mode()

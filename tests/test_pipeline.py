@@ -104,6 +104,22 @@ def test_batches_and_memory_do_not_change_the_answer(demo_model: SAM2Base, demo_
     assert_all_but_equal(answers[2], answers[0])
 
 
+@pytest.mark.parametrize("crop_layers", [0, 1])
+def test_images_encoded_together_are_segmented_as_alone(
+    demo_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int
+) -> None:
+    config = replace(demo_config, points_per_side=4, crop_n_layers=crop_layers)
+    generator = build_generator(demo_model, Mode.AO, config, CPU, batch_size=3)
+    assert generator.batch_size == 3
+    images = [IMAGES[name]() for name in ("groceries", "17x900", "dog")]
+    together = [
+        generator.segment(image, features)() for image, features in zip(images, generator.encode(images), strict=True)
+    ]
+    assert sum(map(len, together)) >= 5
+    for records, image in zip(together, images, strict=True):
+        assert_all_but_equal(records, generator.generate(image))
+
+
 def test_crops_without_a_pixel_are_passed_over() -> None:
     config = GeneratorConfig(crop_n_layers=1)
     assert [crop.box for crop in crops_of((1, 1), config)] == [[0, 0, 1, 1], [0, 0, 1, 1]]
