@@ -33,6 +33,7 @@ from bench.systems import SYSTEMS
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.config import MOST_TOGETHER
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +72,7 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         startup_only=False,
         result="",
         profile=args.profile,
+        batch_size=args.batch_size,
     )
     if args.accuracy:
         collector = Collector(args.modes, job, args.shards)
@@ -143,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--points_per_side", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=1, help="images that a mode may encode together (default 1)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="clients; 1 is always first")
     parser.add_argument("--requests", type=int, default=16, help="at each concurrency above 1, at least")
     parser.add_argument("--repeats", type=int, default=5, help="of generate(), an image (default %(default)s)")
@@ -173,6 +176,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--again {args.again}: there is no such file")
     if min(args.scenes, args.repeats, args.points_per_side, args.shards, *args.concurrency) < 1:
         parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
+    if not 1 <= args.batch_size <= MOST_TOGETHER:
+        parser.error(f"--batch_size must be from 1 to {MOST_TOGETHER}, not {args.batch_size}")
 
 
 def main(arguments: list[str]) -> int:

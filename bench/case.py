@@ -25,3 +25,4 @@ class Case:
     device: torch.device
     clock: StageClock
     planted: Planted | None
+    batch_size: int = 1  # images that a mode may encode together

@@ -68,7 +68,7 @@ def _time_sam2(clock: StageClock, generator: automatic_mask_generator.SAM2Automa
 
 def build_mode(case: Case, mode: Mode) -> Generator:
     """A mode that is made of stages."""
-    generator = build_generator(case.model, mode, case.config, case.device)
+    generator = build_generator(case.model, mode, case.config, case.device, batch_size=case.batch_size)
     assert isinstance(generator, MaskGenerator)
     stages = generator.stages
     if case.planted is not None:

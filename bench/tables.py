@@ -51,7 +51,7 @@ def published_table(systems: dict[str, Any]) -> str:
                 accuracy.get("count_mismatches"),
                 _number(figures["http"]["1"]["mean"], 1),
                 figures["peak_device_mib"],
-                1,
+                figures.get("batch_size", 1),
                 figures["points_per_batch"],
             ]
         )

@@ -50,6 +50,7 @@ class Job:
     startup_only: bool
     result: str
     profile: bool = False
+    batch_size: int = 1  # of modes that encode images together
 
 
 def build(job: Job) -> tuple[Generator, StageClock, int]:
@@ -60,7 +61,7 @@ def build(job: Job) -> tuple[Generator, StageClock, int]:
     config = GeneratorConfig(**{**thresholds, "points_per_side": job.points_per_side})
     planted = plant(job.points_per_side, model.image_size // 4, device) if job.planted else None
     clock = StageClock(device)
-    case = Case(model, job.model_type, config, device, clock, planted)
+    case = Case(model, job.model_type, config, device, clock, planted, job.batch_size)
     return SYSTEMS[job.system].build(case), clock, planted.nbytes if planted else 0
 
 
@@ -73,7 +74,8 @@ def serve(job: Job, generator: Generator) -> None:
     """Serves on a free port of the loopback address until a signal drains it, with the product's own server."""
     system = SYSTEMS[job.system]
     mode = system.mode or Mode.BASELINE  # a peer is no mode, and /info is all that reads it
-    config = ServerConfig(ModelConfig(Path(job.directory), job.model_type, mode, job.device), generator.config, LIMITS)
+    model = ModelConfig(Path(job.directory), job.model_type, mode, job.device, batch_size=generator.batch_size)
+    config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
     app = create_app(config, engine)
@@ -144,6 +146,7 @@ def main() -> None:
     timing = time_generate(job, generator, clock)
     cuda = job.device == "cuda"
     result: dict[str, Any] = {
+        "batch_size": generator.batch_size,
         "points_per_batch": generator.config.points_per_batch,
         "generate": timing,
         "peak_device_mib": round((torch.cuda.max_memory_allocated() - ballast) / 2**20) if cuda else None,
