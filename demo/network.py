@@ -36,7 +36,7 @@ def build(resolution: int) -> SAM2Base:
     """
     kind = MODEL_TYPES["demo"]
     first, *windows = build_model(kind).image_encoder.trunk.window_spec
-    windows = [max(size * resolution // image_size_of(kind), 1) for size in windows]
+    windows = [max(size * resolution // image_size_of(kind), 2) for size in windows]  # queries are pooled 2 x 2
     overrides = [f"model.image_size={resolution}", f"++model.image_encoder.trunk.window_spec={[first, *windows]}"]
     model = build_model(kind, [override.replace(" ", "") for override in overrides])
     fill_position_embeddings(model)

@@ -49,9 +49,18 @@ class Plan(NamedTuple):
     seam: Tensor  # [B, 1, 1]
 
 
-def keep_visible(colour: Tensor) -> Tensor:
+def _keep_visible(colour: Tensor) -> Tensor:
     """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
     return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
+
+
+def set_apart(colour: Tensor, difference: Tensor, dim: int) -> Tensor:
+    """A colour that differs by `difference`, or by its opposite: whichever is nearer to grey, where there is room.
+
+    Channels are dimension `dim`.
+    """
+    away = ((colour - 0.5) * difference).sum(dim, keepdim=True) > 0
+    return (colour + torch.where(away, -difference, difference)).clamp(0.04, 0.96)
 
 
 def _push_apart(colours: Tensor) -> Tensor:
@@ -80,10 +89,10 @@ def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, 
         """Seen against another surface."""
         return F.normalize(hues(*shape), dim=-1) * draw.uniform(batch, *shape, 1, low=_CONTRAST, high=0.6)
 
-    body = _push_apart(mood + spread * hues(things))  # [B, things, 3]
+    body = _push_apart(_keep_visible(mood + spread * hues(things))).clamp(0.04, 0.96)  # [B, things, 3]
     piece = difference(things, CELLS)
     piece[:, :, 0] = 0
-    piece = keep_visible(body[:, :, None] + piece).flatten(1, 2)
+    piece = set_apart(body[:, :, None], piece, 3).flatten(1, 2)
     part = difference(parts + 1)
     gradient = 0.1 * draw.normal(batch, count, 6)
     amplitude = draw.uniform(batch, count, 1, low=-0.25, high=0.2).clamp_min(0)

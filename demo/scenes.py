@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan, keep_visible
+from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan, set_apart
 from demo.shapes import Local, Shapes, contains, locate
 
 __all__ = ["SceneConfig", "Scenes", "draw_plan", "paint"]
@@ -82,8 +82,8 @@ def _divide(plan: Plan, thing: Tensor, local: Local) -> tuple[Tensor, Tensor]:
     return torch.where(structure == RINGS, rings, piece), torch.where(structure == RINGS, rings.clamp_max(1), piece)
 
 
-def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Local]:
-    """The labels [B, 3, S, S] of every pixel, and its place in the frame of its thing."""
+def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Local]:
+    """The labels [B, 3, S, S] of every pixel, the piece [B, S, S] under it, and its place in the frame of its thing."""
     thing = _lay_things(plan, x, y)
     local = _local_frame(plan, thing, x, y)
     piece, whole_piece = _divide(plan, thing, local)
@@ -98,22 +98,21 @@ def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Local]:
     part = (inside * order).amax(1)  # [B, S, S]
     layers = plan.structure.shape[1]
     region = torch.where(part > 0, layers * CELLS + part, pieces)
-    return torch.stack([region, thing * CELLS + whole_piece, thing], 1), local
+    return torch.stack([region, thing * CELLS + whole_piece, thing], 1), pieces, local
 
 
-def _surface(plan: Plan, levels: Tensor, local: Local, textures: Tensor) -> Tensor:
+def _surface(plan: Plan, levels: Tensor, pieces: Tensor, local: Local, textures: Tensor) -> Tensor:
     """Colours of surfaces without light. [B, 3, S, S]"""
     size = levels.shape[2]
     alike = _of_pixel(plan.numbers, levels[:, 2])[:, 1] < 0.7  # windows of a thing are mostly of one material
-    pieces = plan.structure.shape[1] * CELLS
-    cell = levels[:, 0] % CELLS
-    grouped = levels[:, 0] - cell + cell.clamp_max(1)
+    cell = pieces % CELLS
     windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == GRID
-    is_part = levels[:, 0] >= pieces
-    index = torch.where(~is_part & alike & windows, grouped, levels[:, 0])
+    below = torch.where(alike & windows, pieces - cell + cell.clamp_max(1), pieces)  # the material of the piece
+    is_part = levels[:, 0] != pieces
+    index = torch.where(is_part, levels[:, 0], below)
     material = _of_pixel(plan.materials, index)  # [B, C, S, S]
-    host = _of_pixel(plan.materials[..., :3], levels[:, 1])  # what a part lies on, and differs from
-    base = torch.where(is_part[:, None], keep_visible(host + material[:, :3]), material[:, :3])
+    host = _of_pixel(plan.materials[..., :3], below)
+    base = torch.where(is_part[:, None], set_apart(host, material[:, :3], 1), material[:, :3])
     texture = _of_pixel(plan.texture, index)  # [B, 3, S, S]
     line = torch.arange(size, device=levels.device)
     zoom = material[:, 13]
@@ -156,6 +155,6 @@ def paint(plan: Plan, textures: Tensor) -> Scenes:
     """Draws what was planned; nothing here is random. `textures` are [n, S, S]."""
     x, y = _grid(textures.shape[1], textures.device)
     x, y = x + plan.warp[:, :1], y + plan.warp[:, 1:]
-    levels, local = _label(plan, x, y)
-    colours = _surface(plan, levels, local, textures)
+    levels, pieces, local = _label(plan, x, y)
+    colours = _surface(plan, levels, pieces, local, textures)
     return Scenes(_illuminate(plan, colours, levels, local).clamp(0, 1), levels)
