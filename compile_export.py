@@ -127,7 +127,8 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgree
         generator = build_generator(
             model, mode, generator_config, build.device, from_packages(folder), config.batch_size
         )
-        answers.append(parse_masks(orjson.dumps(rles_by_name(generator.generate(image)))))
+        features = generator.encode([image] * config.batch_size)[-1]
+        answers.append(parse_masks(orjson.dumps(rles_by_name(generator.segment(image, features)()))))
     agreement = compare_images(*answers)
     if agreement.candidate_count == 0 or agreement.score < _LEAST_AGREEMENT:
         found = f"{agreement.candidate_count} masks, matched mIoU with mode ao {agreement.score:.4f}"

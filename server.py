@@ -53,7 +53,9 @@ def begin(config: ServerConfig, engine: Engine) -> Generator:
         engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
     except torch.OutOfMemoryError as error:
         reason = str(error).split(".")[0]
-        raise StartupError(f"{reason}; lower --points_per_batch, or give a smaller MODEL_TYPE") from error
+        raise StartupError(
+            f"{reason}; lower --points_per_batch or --batch_size, or give a smaller MODEL_TYPE"
+        ) from error
     return generator
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from bench.accuracy import Collector
-from bench.images import draw_scenes, find_images
+from bench.images import VERSION, draw_scenes, find_images
 from bench.lists import find_list
 from bench.machine import machine, stem_of
 from bench.numerics import measure_numerics
@@ -95,13 +95,17 @@ def name_of(args: argparse.Namespace) -> str:
         return "accuracy"
     if all(SYSTEMS[name].mode is None for name in args.modes):
         return "peers"
-    return "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded"
+    name = "planted" if args.planted else "modes" if args.weights == "checkpoint" else "seeded"
+    return name if args.batch_size == 1 else f"{name}-together{args.batch_size}"
 
 
 def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     """How it was measured, in words."""
     host = result["machine"]
     source = str(args.images) if args.images else f"{len(result['images'])} drawn scenes, 480 x 360 to 1920 x 1080"
+    count = args.batch_size
+    together = f" Up to {count} images that wait at the same time are encoded together" if count > 1 else ""
+    together += ", of which one client and generate() know nothing." if together else ""
     planted = ", decoder outputs planted (the network runs in full)" if args.planted else ""
     return (
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
@@ -109,7 +113,7 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
         f"mode runs in a process of its own, one after the other in the table's order, on the same images: a start "
         f"with empty compile caches, a second start, one image to warm up, every image once over HTTP from one client, "
         f"at least {args.requests} requests at each higher concurrency, and then generate() {args.repeats} times an "
-        f"image without HTTP. Times over HTTP are of /upload_rle."
+        f"image without HTTP. Times over HTTP are of /upload_rle.{together}"
     )
 
 
@@ -138,7 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
     parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
-    folder = _ROOT / "results" / "scenes"
+    folder = _ROOT / "results" / f"scenes-{VERSION}"
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
     parser.add_argument("--draw_only", action="store_true", help="draw the scenes, and no more")
     parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
@@ -176,6 +180,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--again {args.again}: there is no such file")
     if min(args.scenes, args.repeats, args.points_per_side, args.shards, *args.concurrency) < 1:
         parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
+    if args.accuracy and args.batch_size > 1:
+        parser.error("--accuracy asks for one image at a time, so --batch_size changes nothing: leave it out")
     if not 1 <= args.batch_size <= MOST_TOGETHER:
         parser.error(f"--batch_size must be from 1 to {MOST_TOGETHER}, not {args.batch_size}")
 

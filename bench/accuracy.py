@@ -54,8 +54,9 @@ class Collector:
         """What lets several processes share a machine: each has one of its GPUs, in turn; and where they are of one
         system, baseline's allocator alone would hold 15 GB each, four times what it uses, and torch would start a
         thread a core. `place` is the number of the process among all."""
-        gpus = torch.cuda.device_count()
-        chosen = {"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus > 1 and self.job.device == "cuda" else {}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+        chosen = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus and self.job.device == "cuda" else {}
         if self.shards[name] == 1:
             return chosen
         threads = max(1, len(os.sched_getaffinity(0)) // self.shards[name])

@@ -23,6 +23,7 @@ _SIZES = [(480, 360)] * 3 + [(640, 480)] * 5 + [(800, 600)] * 3 + [(1024, 768)] 
 _SIZES += [(1600, 1200)] * 2 + [(1920, 1080)]
 FIRST_SEED = 500_000  # between those of demo/evaluate.py, from 0, and of demo/train.py, from 1,000,000
 _TEXTURES = 8
+VERSION = 3  # of what a number draws: files of another version lie in another folder
 _MOST_WORKERS = 8  # the largest scene takes 3 GB while it is drawn
 
 

@@ -186,13 +186,16 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("there is no CUDA GPU here, and kernels are for those")
+    rows = measure(args.points, torch.device("cuda"), args.only)
+    if not rows:
+        parser.error(f'--only "{args.only}": no kernel begins with this')
     result = {
-        "what": "kernels",
+        "what": "-".join(["kernels", *args.only.replace(",", "").split()]),
         "model": "large",
         "command": shlex.join(["python", "-m", "bench.kernels", *arguments]),
         "machine": machine("cuda"),
         "points": args.points,
-        "rows": measure(args.points, torch.device("cuda"), args.only),
+        "rows": rows,
     }
     write(result, args.out)
 

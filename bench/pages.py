@@ -23,7 +23,7 @@ _PAGES = {
 
 def page_of(result: dict[str, Any]) -> str:
     """The Markdown of a result."""
-    return _PAGES.get(result["what"], to_markdown)(result)
+    return _PAGES.get(result["what"].split("-")[0], to_markdown)(result)
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

@@ -19,6 +19,7 @@ from bench.planted import PlantingHooks
 from bench.timing import StageClock, time_sam2_like
 from sam2_amg.checkpoints import MODEL_TYPES
 from sam2_amg.config import Mode
+from sam2_amg.precision import float32_convolutions
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.stages import fill_in
 
@@ -44,8 +45,9 @@ class TorchaoGenerator(Generator):
         _time(case.clock, self.generator)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3]."""
-        return self.generator.generate(image)
+        """The masks of uint8 RGB [H, W, 3]. Convolutions are float32, as in baseline, where the peer is."""
+        with float32_convolutions():
+            return self.generator.generate(image)
 
 
 def torchao_model(model_type: str) -> Any:

@@ -6,7 +6,6 @@ there to show the model textures, light and outlines as they are in the world.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -98,7 +97,7 @@ def load_photographs(workers: int) -> Photographs:
 def read_photographs(path: Path, workers: int) -> Photographs:
     """What `load_photographs` returns, from `path`, where it is written the first time: segmenting takes a while."""
     if not path.is_file():
-        temporary = path.with_suffix(f".{os.getpid()}.part")
+        temporary = path.with_suffix(".part")
         torch.save(load_photographs(workers)._asdict(), temporary)
         temporary.rename(path)
     return Photographs(**torch.load(path, weights_only=True))

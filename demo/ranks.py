@@ -21,10 +21,17 @@ class Ranks:
     @staticmethod
     def join(device: torch.device) -> Ranks:
         """Meets the other processes that `torchrun` started, if it did."""
-        if "WORLD_SIZE" not in os.environ:
+        if not dist.is_torchelastic_launched():
             return Ranks()
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return Ranks(dist.get_rank(), dist.get_world_size())
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
 
     def leave(self) -> None:
         """Parts from the others."""

@@ -32,8 +32,8 @@ class TrainConfig:
     minutes: float
     compile: bool
     workers: int
-    start: Path | None = None
-    start_temperature: float = SHIPPED_TEMPERATURE
+    weights: Path | None = None
+    weights_temperature: float = SHIPPED_TEMPERATURE
 
 
 @dataclass
@@ -100,9 +100,9 @@ def save(run: Run, config: TrainConfig) -> None:
 def resume(config: TrainConfig) -> Run:
     """The run that the directory holds, or a new one."""
     path = config.directory / "state.pt"
-    if not path.is_file() and config.start is not None:
-        weights = load_model(config.start, MODEL_TYPES["demo"], torch.device("cpu")).state_dict()
-        return begin_stage(config, 1, weights, config.start_temperature)
+    if not path.is_file() and config.weights is not None:
+        weights = load_model(config.weights, MODEL_TYPES["demo"], torch.device("cpu")).state_dict()
+        return begin_stage(config, 1, weights, config.weights_temperature)
     if not path.is_file():
         torch.manual_seed(0)
         return begin_stage(config, 0, None, 1.0)

@@ -112,12 +112,23 @@ def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, de
     run.seconds += time.monotonic() - last
 
 
+def _load_photographs(config: TrainConfig, ranks: Ranks) -> Photographs:
+    """The first process segments them, where that is still to be done; the others wait."""
+    path = config.directory / "photographs.pt"
+    if not ranks.first:
+        ranks.wait()
+    photographs = read_photographs(path, config.workers)
+    if ranks.first:
+        ranks.wait()
+    return photographs
+
+
 def train(config: TrainConfig, ranks: Ranks) -> Run:
     """Trains through the schedule, as far as the time allows."""
     config.directory.mkdir(parents=True, exist_ok=True)
     deadline = ranks.share_number(time.monotonic() + config.minutes * 60)
     wanted = any(stage.photograph_share and stage.steps for stage in config.schedule)
-    photographs = read_photographs(config.directory / "photographs.pt", config.workers) if wanted else None
+    photographs = _load_photographs(config, ranks) if wanted else None
     photographs = photographs.to(config.device) if photographs else None
     run = resume(config)
     while True:
@@ -166,8 +177,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         minutes=args.minutes,
         compile=not args.eager,
         workers=args.workers,
-        start=args.weights,
-        start_temperature=args.weights_temperature,
+        weights=args.weights,
+        weights_temperature=args.weights_temperature,
     )
 
 
@@ -178,8 +189,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     config = _parse(arguments)
     ranks = Ranks.join(config.device)
-    if config.device.type == "cuda":
-        torch.cuda.set_device(ranks.rank)
     run = train(config, ranks)
     ranks.leave()
     if ranks.first:

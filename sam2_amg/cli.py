@@ -110,7 +110,10 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
 
 def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --batch_size."""
-    text = f"images that may be encoded together, where so many wait; at most {MOST_TOGETHER} (default %(default)s)"
+    text = (
+        f"up to N images that wait at the same time are encoded together, N at most {MOST_TOGETHER}; with --fast each "
+        "number is compiled, and takes room, by itself, and packages are made for one N (default %(default)s)"
+    )
     parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
 
 

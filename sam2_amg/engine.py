@@ -39,7 +39,7 @@ class Engine:
             records = engine.generate(image)   # waits; whatever the generator raises comes out here
 
     A place is held from before decoding until the answer is made, so `queue_size` bounds the images in
-    memory (and one more, where a request ran out of time while its image was being worked on).
+    memory (and as many more as are encoded together, where requests ran out of time meanwhile).
 
     Without a generator it refuses, and says what `report` last said is being done, until `open` brings one.
     """
@@ -144,8 +144,9 @@ class Engine:
         except FutureTimeout as error:
             if job.answer.done():  # it came at this very moment, or the generator itself raised TimeoutError
                 return job.answer.result()
+            job.answer.cancel()  # if it is not begun, nobody need begin it
             with self._lock:
-                if job in self._jobs:  # not begun: nobody waits for it any more, and it holds an image
+                if job in self._jobs:  # it holds an image
                     self._jobs.remove(job)
             message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout)."
             raise RequestError(504, "timeout", message) from error
@@ -165,12 +166,23 @@ class Engine:
             begun.set_exception(error)
             return
         begun.set_result(None)
-        while jobs := self._next():
-            started = time.monotonic()
-            for job, features in zip(jobs, self._encode(jobs), strict=True):
-                self._answer(job, features)
-            seconds = (time.monotonic() - started) / len(jobs)
+        while self._answer_next():
+            pass
+
+    def _answer_next(self) -> bool:
+        """Answers one request, and those that wait beside it; False where there will be no more of them.
+
+        Images and features are let go of as soon as they are answered: what comes next may be long in coming.
+        """
+        jobs = self._next()
+        started, count = time.monotonic(), len(jobs)
+        features = list(self._encode(jobs))
+        while jobs:
+            self._answer(jobs.pop(0), features.pop(0))
+        if count:
+            seconds = (time.monotonic() - started) / count
             self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * seconds
+        return count > 0
 
     def _next(self) -> list[_Job]:
         """The next jobs, in order of arrival: one, and what waits already; none where there will be none."""
@@ -182,15 +194,20 @@ class Engine:
     def _encode(self, jobs: list[_Job]) -> Sequence[Any]:
         """What the generator knows of the images that were encoded together; nothing of one alone."""
         alone = [None] * len(jobs)
-        if len(jobs) == 1 or self._generator is None:
+        if len(jobs) <= 1 or self._generator is None:
             return alone
         try:
-            return self._generator.encode([job.image for job in jobs])
+            features = self._generator.encode([job.image for job in jobs])
+            if len(features) != len(jobs):
+                raise ValueError(f"features of {len(features)} images, not of {len(jobs)}")
+            return features
         except BaseException:  # of one of them, perhaps: each gets its own answer
             logger.exception("encoding %d images together failed; going on with each by itself", len(jobs))
             return alone
 
     def _answer(self, job: _Job, features: Any) -> None:
+        if not job.answer.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
         try:
             assert self._generator is not None
             found = self._generator.segment(job.image, features)

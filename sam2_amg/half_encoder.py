@@ -91,16 +91,16 @@ class HalfEncoder(nn.Module):
             halve_block(block)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [1, 3, S, S]; features are float32."""
-        x = self.patch(pixels.half()).permute(0, 2, 3, 1) + self.positions  # [1, S/4, S/4, C] float32
+        """Encodes normalised pixels, float32 [n, 3, S, S]; features are float32."""
+        x = self.patch(pixels.half()).permute(0, 2, 3, 1) + self.positions  # [n, S/4, S/4, C] float32
         ends = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.stage_ends:
-                ends.append(x.half())  # [1, S/4, S/4, C], and then half the side and twice the channels
-        above = self.to_embedding_above(ends[3]).float()  # [1, S/32, S/32, 256]
+                ends.append(x.half())  # [n, S/4, S/4, C], and then half the side and twice the channels
+        above = self.to_embedding_above(ends[3]).float()  # [n, S/32, S/32, 256]
         above = above[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2)
-        embedding = self.to_embedding(ends[2]).float() + above  # [1, S/16, S/16, 256]
+        embedding = self.to_embedding(ends[2]).float() + above  # [n, S/16, S/16, 256]
         s0, s1 = self.to_s0(ends[0]).float(), self.to_s1(ends[1]).float()
         return ImageFeatures(embedding.permute(0, 3, 1, 2), (s0.permute(0, 3, 1, 2), s1.permute(0, 3, 1, 2)))
 

@@ -92,6 +92,7 @@ def describe_build(build: Build) -> dict[str, Any]:
         "code (SHA-256)": hash_code(),
         "CUDA": torch.version.cuda if build.device.type == "cuda" else None,
         "dtype of inputs": "float32",
+        "batch size": build.shapes.batch_size,
         "shapes": json.loads(json.dumps(asdict(build.shapes))),
     }
 

@@ -1,4 +1,4 @@
-"""The network in four units of fixed shapes, tensors in and out: what is compiled, captured in graphs and exported.
+"""The network in units of fixed shapes, tensors in and out: what is compiled, captured in graphs and exported.
 
     encode(pixels)                       -> image embedding, high-resolution features; of one image, or of several
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
@@ -26,7 +26,7 @@ Unit = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Units:
-    """The four, in whatever form: plain modules, compiled, captured or loaded from packages."""
+    """All of them, in whatever form: plain modules, compiled, captured or loaded from packages."""
 
     encode: Unit
     prepare: Unit

@@ -18,6 +18,8 @@ def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device
     """Runs uint8 RGB [H, W, 3] through every stage with few points, and on a GPU, where that is quick, in full, too."""
     _with_few_points(generator).generate(image)
     if device.type == "cuda":
+        for count in range(2, generator.batch_size + 1):
+            generator.encode([image] * count)
         generator.generate(image)
 
 

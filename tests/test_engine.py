@@ -233,6 +233,32 @@ def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list
     return generator.encoded, [str(one.exception()) if one.exception() else one.result() for one in asked]
 
 
+def test_of_images_encoded_together_those_too_late_are_dropped() -> None:
+    class HoldingGenerator(TogetherGenerator):
+        def segment(self, image: NDArray[np.uint8], features: int | None = None) -> Unfinished:
+            begun.append(int(image[0, 0, 0]))
+            assert begun[-1] == 1 or hold.wait(30)
+            return super().segment(image, features)
+
+    begun: list[int] = []
+    hold = threading.Event()
+    generator = HoldingGenerator()
+    engine = Engine(generator, Limits(request_timeout=0.5))
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask, engine, 1)
+        wait_until(lambda: generator.running == 1)
+        others = [pool.submit(ask, engine, value) for value in (2, 3, 4)]
+        wait_until(lambda: len(engine._jobs) == 3)
+        generator.gate.set()
+        assert first.result() == 1
+        for other in others:
+            assert isinstance(other.exception(), RequestError)
+    hold.set()
+    engine.close()
+    assert sorted(generator.encoded[0]) == [2, 3, 4]
+    assert len(begun) == 2  # of the three, one was being worked on when their time was over
+
+
 def test_images_that_wait_are_encoded_together() -> None:
     assert ask_while_one_is_worked_on([1]) == ([], [1])  # nobody waits for company
     assert ask_while_one_is_worked_on([1, 2, 3, 4, 5]) == ([[2, 3, 4]], [1, 2, 3, 4, 5])

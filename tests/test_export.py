@@ -89,6 +89,7 @@ CHANGED = {
     "sam2": "1.0",
     "code (SHA-256)": "0" * 64,
     "dtype of inputs": "float16",
+    "batch size": 2,
     "shapes": {"encode": [[1, 3, 1024, 1024]]},
 }
 
@@ -203,3 +204,9 @@ def test_an_encoder_for_each_number_of_images() -> None:
     assert [shapes.examples(name, CPU)[0].shape[0] for name in shapes.names[:3]] == [3, 2, 1]
     assert replace(BUILD, shapes=shapes).command.endswith("--fast --device cpu --batch_size 3")
     assert "batch_size" not in BUILD.command
+
+
+def test_packages_for_fewer_images_are_refused(copied: Path) -> None:
+    build = replace(BUILD, shapes=fast_shapes(512, CPU, batch_size=3))
+    with pytest.raises(StartupError, match="made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
+        check_packages(copied, build, package_names(build.shapes))

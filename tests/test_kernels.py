@@ -111,7 +111,7 @@ def assert_same_edges(logits: Tensor, crop: Crop, size: tuple[int, int]) -> None
     found = kernel_rle.edges_of_logits(logits, crop, size, 0.0)
     assert len(found) == len(expected)
     for a, b, clear in zip(expected, found, away_from(logits, crop.size, (0.0,)).tolist(), strict=True):
-        assert (np.diff(b) > 0).all()
+        assert (np.diff(b, prepend=-1, append=size[0] * size[1]) > 0).all()
         assert np.array_equal(a, b) or not clear
 
 

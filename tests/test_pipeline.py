@@ -163,3 +163,20 @@ def test_points_per_batch_of_fast_on_a_gpu() -> None:
     for side, batch in ((1, 1), (32, 1024), (64, 4096), (256, 4096)):
         assert fill_in(GeneratorConfig(points_per_side=side), Mode.FAST, cuda).points_per_batch == batch
     assert fill_in(GeneratorConfig(points_per_batch=9), Mode.FAST, cuda).points_per_batch == 9
+
+
+def test_convolutions_are_float32_in_every_mode(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    """What torch would do by itself on a GPU is TF32. A CPU has neither, but the same switch."""
+    assert torch.backends.cudnn.allow_tf32
+    seen = []
+    encoder = demo_model.image_encoder
+    hook = encoder.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    try:
+        for mode in (Mode.BASELINE, Mode.AO):
+            generator = build_generator(demo_model, mode, replace(demo_config, points_per_side=2), CPU)
+            generator.segment(drawn_image(40, 60))
+            generator.encode([drawn_image(40, 60)])
+    finally:
+        hook.remove()
+    assert seen == [False, False, False]  # baseline encodes nothing beforehand
+    assert torch.backends.cudnn.allow_tf32

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -142,17 +143,22 @@ def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("flags", [("--fast",), ("--fast", "--furious")], ids=" ".join)
 def test_60_sizes_over_http_compile_nothing(flags: tuple[str, ...]) -> None:
-    """What the server counts as compilations is the same before the first photograph and after the last."""
-    server = start_server(*flags, "--points_per_side", "8")
+    """What the server counts as compilations is the same before the first photograph and after the last, whether they
+    come alone or several at a time."""
+    server = start_server(*flags, "--points_per_side", "8", "--batch_size", "3")
     try:
         wait_until(lambda: server.get("/readyz").status_code == 200, seconds=300)
         before = server.get("/info").json()["compilations"]
         assert before >= 4
         sides = np.random.default_rng(2).integers(1, 2000, (58, 2)).tolist()
-        for seed, (height, width) in enumerate([(1, 1), *sides, (2000, 30)]):
-            answer = server.post("/upload_rle", encode_png(drawn_image(height, width, seed)))
-            assert answer.status_code == 200
-            assert all(mask["size"] == [height, width] for mask in answer.json().values())
+        sizes = [(1, 1), *sides, (2000, 30)]
+        images = [encode_png(drawn_image(*size, seed)) for seed, size in enumerate(sizes)]
+        for clients in (1, 6):
+            with ThreadPoolExecutor(clients) as pool:
+                answers = list(pool.map(lambda image: server.post("/upload_rle", image), images))
+            for size, answer in zip(sizes, answers, strict=True):
+                assert answer.status_code == 200
+                assert all(mask["size"] == list(size) for mask in answer.json().values())
         assert server.get("/info").json()["compilations"] == before
     finally:
         assert server.stop() == 0

@@ -32,10 +32,15 @@ def attention_kernel(
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
     KEYS: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program answers BLOCK queries of one head of one image (or window)."""
-    image, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    """A program answers BLOCK queries of one head of one image (or window).
+
+    The grid has one dimension: others end at 65,535, and eight images have more heads of windows than that.
+    """
+    blocks = tl.cdiv(queries, BLOCK)
+    place = tl.program_id(0) // blocks
+    image, head = (place // heads).to(tl.int64), place % heads
     channel = tl.arange(0, WIDE)
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     asked = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
     asked_high, asked_low = split(asked.to(tl.float32) * scale)
     k += image * k_image + head * k_head
@@ -57,8 +62,8 @@ def attention_kernel(
         high, low = split(load_tile(v, n, KEYS, v_row, channel, width))
         sum = split_dot(weights_high, weights_low, high, low, sum * shrink[:, None], SPLIT)
         most = now
-    place = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
-    tl.store(out + place, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
+    answer = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
+    tl.store(out + answer, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
 
 
 @triton_op("sam2_amg::attention", mutates_args={})
@@ -76,7 +81,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = q.new_empty(images, queries, heads, width)
     tuned = launches(q.device)
     launch = tuned.small_attention if k.shape[1] <= tuned.small_attention["BLOCK"] else tuned.attention
-    launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]), images * heads)](
+    launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]) * images * heads,)](
         q, k, v, out, heads, queries, width, width**-0.5,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), SPLIT=q.dtype == torch.float32, **launch,

@@ -25,7 +25,7 @@ class Launches:
 
     update: Launch  # kernels/image_attention.py, split products; as the next
     read: Launch
-    half_update: Launch  # the same with products of float16, which need less room
+    half_update: Launch  # the same with products of float16, which leave room for more
     half_read: Launch
     attention: Launch  # kernels/attention.py: images and large windows
     small_attention: Launch  # windows of no more tokens than its tile
