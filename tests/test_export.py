@@ -208,5 +208,5 @@ def test_an_encoder_for_each_number_of_images() -> None:
 
 def test_packages_for_fewer_images_are_refused(copied: Path) -> None:
     build = replace(BUILD, shapes=fast_shapes(512, CPU, batch_size=3))
-    with pytest.raises(StartupError, match="made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
+    with pytest.raises(StartupError, match=r"made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
         check_packages(copied, build, package_names(build.shapes))
