@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         result["images"] = [result["images"][index] for index in answered]
         result["summary"] = accuracy_summary(result, args)
     else:
-        plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists)
+        plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists, args.one_start)
         result["systems"], result["missing"] = measure_all(args.modes, plan)
         result["summary"] = summary(result, args)
     add_accuracy(result, lists)
@@ -103,6 +103,7 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     """How it was measured, in words."""
     host = result["machine"]
     source = str(args.images) if args.images else f"{len(result['images'])} drawn scenes, 480 x 360 to 1920 x 1080"
+    second = "" if args.one_start else "a second start, "
     count = args.batch_size
     together = f" Up to {count} images that wait at the same time are encoded together" if count > 1 else ""
     together += ", of which one client and generate() know nothing." if together else ""
@@ -111,7 +112,7 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
         f"{host['python']}. Weights: {args.weights}{planted}. Images: {source}; {args.points_per_side}^2 points. Each "
         f"mode runs in a process of its own, one after the other in the table's order, on the same images: a start "
-        f"with empty compile caches, a second start, one image to warm up, every image once over HTTP from one client, "
+        f"with empty compile caches, {second}one image to warm up, every image once over HTTP from one client, "
         f"at least {args.requests} requests at each higher concurrency, and then generate() {args.repeats} times an "
         f"image without HTTP. Times over HTTP are of /upload_rle.{together}"
     )
@@ -154,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=16, help="at each concurrency above 1, at least")
     parser.add_argument("--repeats", type=int, default=5, help="of generate(), an image (default %(default)s)")
     parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
+    parser.add_argument("--one_start", action="store_true", help="start each mode once, with empty compile caches")
     parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
     parser.add_argument("--accuracy", action="store_true", help="agreement alone: every mode at once, nothing is timed")

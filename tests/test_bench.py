@@ -68,6 +68,19 @@ def test_a_small_run_measures_both_modes_and_can_be_tabled_again(tmp_path: Path)
     assert (tmp_path / "out" / f"{stem}.md").read_text() == page
 
 
+def test_one_start_is_the_cold_one(tmp_path: Path) -> None:
+    Image.fromarray(drawn_image(60, 90)).save(tmp_path / "one.png")
+    (tmp_path / "paths.txt").write_text(f"{tmp_path}/one.png\n")
+    options = ["--points_per_side", 2, "--repeats", 1, "--requests", 1, "--concurrency", 1, "--device", "cpu"]
+    result = run_bench("--images", tmp_path / "paths.txt", "--out", tmp_path, *options, "--modes", "ao", "--one_start")
+    assert result.returncode == 0, result.stderr
+    (path,) = tmp_path.glob("modes-*.json")
+    startup = json.loads(path.read_text())["systems"]["ao"]["startup_s"]
+    assert startup["cold"] > 0
+    assert startup["warm"] is None
+    assert "a second start" not in path.with_suffix(".md").read_text()
+
+
 def test_a_mode_that_fails_is_not_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "paths.txt").write_text(f"{tmp_path}/broken.png\n")
@@ -131,6 +144,7 @@ def test_what_does_not_fit_together_is_refused(
         (["--modes", "torchao-64", "--planted"], "peers"),
         (["--weights", "seeded", "--planted"], "planted"),
         (["--weights", "seeded"], "seeded"),
+        (["--batch_size", "4"], "modes-together4"),
         (["--accuracy"], "accuracy"),
     ],
     ids=str,
