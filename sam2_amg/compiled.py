@@ -113,7 +113,6 @@ def compile_units(
     def compile_one(name: str, unit: Unit) -> Unit:
         report(f"compiling {name} for {device.type}")
         examples = settling.examples(name)
-        unit(*examples)  # fills sam2's cache of position encodings, which when it changes has all compiled again
         compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
         return settling.settle(compiled, examples)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import MultiScaleAttention, do_pool
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
@@ -37,16 +38,38 @@ def encode(model: SAM2Base, pixels: Tensor) -> ImageFeatures:
     return ImageFeatures(embedding, (s0, s1))
 
 
+def require_sam2_encoder(model: SAM2Base) -> None:
+    """Raises ValueError for an encoder of another build than SAM 2's, which what takes its place is written for."""
+    encoder, neck = model.image_encoder, model.image_encoder.neck
+    built = encoder.scalp, sorted(neck.fpn_top_down_levels), neck.fpn_interp_model, neck.fuse_type
+    if built != (1, [2, 3], "nearest", "sum") or not model.sam_mask_decoder.use_high_res_features:
+        raise ValueError(f"the encoder is written for SAM 2's neck, not for {built}")
+
+
 class PlainEncoder(nn.Module):
-    """`encode` as a module."""
+    """`encode` as a module of what an image needs, which is what a package holds.
+
+    sam2's own computes positions of the feature maps, too, 88 MiB of them for 1024 x 1024 pixels, which only video
+    reads.
+    """
 
     def __init__(self, model: SAM2Base) -> None:
+        """Raises ValueError for an encoder of another build than SAM 2's."""
         super().__init__()
-        self.model = model
+        require_sam2_encoder(model)
+        decoder = model.sam_mask_decoder
+        self.trunk, self.convs = model.image_encoder.trunk, model.image_encoder.neck.convs
+        self.conv_s0, self.conv_s1 = decoder.conv_s0, decoder.conv_s1
+        self.no_memory = model.no_mem_embed if model.directly_add_no_mem_embed else None  # [1, 1, 256]
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S]."""
-        return encode(self.model, pixels)
+        ends = self.trunk(pixels)[::-1]  # from [n, C, S/32, S/32] to [n, C / 8, S/4, S/4]
+        above, embedding, s1, s0 = (conv(x) for conv, x in zip(self.convs, ends, strict=True))  # 256 channels each
+        embedding = embedding + F.interpolate(above, scale_factor=2.0, mode="nearest")
+        if self.no_memory is not None:
+            embedding = embedding + self.no_memory.mT[..., None]
+        return ImageFeatures(embedding, (self.conv_s0(s0), self.conv_s1(s1)))
 
 
 class LaidOutAttention(nn.Module):

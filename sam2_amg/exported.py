@@ -56,7 +56,6 @@ def export_units(
 def _export(unit: Unit, examples: tuple[Tensor, ...], path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
-        unit(*examples)  # fills sam2's cache of position encodings, which export would take for a side effect
         assert isinstance(unit, nn.Module)  # plain units are
         program = torch.export.export(unit, examples, strict=False)
         aoti_compile_and_package(program, package_path=str(path))

@@ -14,7 +14,7 @@ from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures, LaidOutAttention
+from sam2_amg.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder
 from sam2_amg.kernels.attention import attention
 
 # Windows of at most so many tokens are our kernel's, which takes tiles as small as they are; torch's takes 64 queries
@@ -73,9 +73,7 @@ class HalfEncoder(nn.Module):
         super().__init__()
         encoder, decoder = model.image_encoder, model.sam_mask_decoder
         trunk, neck = encoder.trunk, encoder.neck
-        built = encoder.scalp, sorted(neck.fpn_top_down_levels), neck.fpn_interp_model, neck.fuse_type
-        if built != (1, [2, 3], "nearest", "sum") or not decoder.use_high_res_features:
-            raise ValueError(f"the half encoder is written for SAM 2's neck, not for {built}")
+        require_sam2_encoder(model)
         side = model.image_size // 4
         self.register_buffer("positions", trunk._get_pos_embed((side, side)).contiguous())
         fourth, third, second, first = (layer.conv for layer in neck.convs)

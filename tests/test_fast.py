@@ -15,7 +15,7 @@ from torch import nn
 from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept
-from sam2_amg.encoder import encode
+from sam2_amg.encoder import PlainEncoder, encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
@@ -115,6 +115,15 @@ def test_shapes_are_those_of_the_plain_units(demo_model: SAM2Base) -> None:
         assert tuple(tuple(x.shape) for x in tensors) == shape
     assert unit_shapes(1024, 128, None).attend[:2] == ((128, 2), (4096, 256))
     assert unit_shapes(1024, 128, None).upscale == ()
+
+
+@torch.inference_mode()
+def test_the_encoder_without_what_video_needs(demo_model: SAM2Base) -> None:
+    pixels = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
+    found, expected = PlainEncoder(demo_model)(pixels), encode(demo_model, pixels)
+    torch.testing.assert_close(found.image_embedding, expected.image_embedding, rtol=0, atol=1e-5)
+    for one, twin in zip(found.high_res_features, expected.high_res_features, strict=True):
+        torch.testing.assert_close(one, twin, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
