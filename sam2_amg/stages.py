@@ -148,7 +148,7 @@ def unit_stages(
     """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
     shapes = fast_shapes(model.image_size, device, batch_size)
     units = make_units(model, mode, shapes, device)
-    _forget_video(model)
+    _let_go(model)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
         upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
@@ -166,9 +166,10 @@ def unit_stages(
     return stages
 
 
-def _forget_video(model: SAM2Base) -> None:
-    """Lets go of what follows objects through video, 28 MiB that no photograph needs."""
-    for name in ("memory_attention", "memory_encoder"):
+def _let_go(model: SAM2Base) -> None:
+    """Lets go of what units do not need: what follows objects through video, and the encoder, which they hold
+    themselves, or have in a package: 850 MiB of large."""
+    for name in ("memory_attention", "memory_encoder", "image_encoder"):
         setattr(model, name, None)
 
 
