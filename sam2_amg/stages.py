@@ -208,7 +208,7 @@ def build_generator(
     make_units: MakeUnits = compile_mode,
     batch_size: int = 1,
 ) -> Generator:
-    """The generator of a mode, around a model that is already on `device`.
+    """The generator of a mode, around a model that is already on `device`; fast and furious change it, and keep it.
 
     `make_units` makes the units that run, where a mode has them: it compiles, or loads packages. Up to `batch_size`
     images are encoded together, but in baseline.

@@ -75,7 +75,7 @@ def test_ao_finds_what_baseline_finds(
 def test_nothing_found(demo_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int) -> None:
     config = replace(demo_config, points_per_side=2, crop_n_layers=crop_layers, pred_iou_thresh=1.0)
     for mode in (Mode.BASELINE, *modes_on(CPU)):
-        assert build_generator(demo_model, mode, config, CPU).generate(drawn_image(40, 50)) == []
+        assert build_generator(deepcopy(demo_model), mode, config, CPU).generate(drawn_image(40, 50)) == []
 
 
 @pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.0, 0.9), (0.65, 0.0)])
