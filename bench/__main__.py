@@ -33,7 +33,8 @@ from bench.systems import SYSTEMS
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
-from sam2_amg.config import MOST_TOGETHER
+from sam2_amg.config import require_batch_size
+from sam2_amg.errors import StartupError
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -184,8 +185,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
     if args.accuracy and args.batch_size > 1:
         parser.error("--accuracy asks for one image at a time, so --batch_size changes nothing: leave it out")
-    if not 1 <= args.batch_size <= MOST_TOGETHER:
-        parser.error(f"--batch_size must be from 1 to {MOST_TOGETHER}, not {args.batch_size}")
+    try:
+        require_batch_size(args.batch_size)
+    except StartupError as error:
+        parser.error(str(error))
 
 
 def main(arguments: list[str]) -> int:

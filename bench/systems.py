@@ -14,7 +14,7 @@ from bench.peers import TorchaoGenerator
 from bench.planted import PlantedDecoder, PlantingHooks
 from bench.timing import StageClock, time_sam2_like, time_stages
 from sam2_amg.baseline import BaselineGenerator
-from sam2_amg.config import Mode
+from sam2_amg.config import COMPILED_MODES, Mode
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fill_in
@@ -26,7 +26,6 @@ _WHAT = {
 }
 MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
 _NEED_CUDA = (Mode.FURIOUS,)
-_COMPILE = (Mode.FAST, Mode.FURIOUS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,12 @@ def build_mode(case: Case, mode: Mode) -> Generator:
 
 def _system(mode: Mode) -> System:
     return System(
-        mode.value, _WHAT[mode], partial(build_mode, mode=mode), mode, mode in _NEED_CUDA, compiles=mode in _COMPILE
+        mode.value,
+        _WHAT[mode],
+        partial(build_mode, mode=mode),
+        mode,
+        mode in _NEED_CUDA,
+        compiles=mode in COMPILED_MODES,
     )
 
 
