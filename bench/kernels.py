@@ -33,7 +33,7 @@ from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.attention import attention
-from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.image_side import RecomputedReading
 from sam2_amg.kernels.tuning import Launch, launches, launching
 from sam2_amg.kernels.upscale import KernelUpscaling
@@ -67,10 +67,8 @@ def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
 
 
 TRIES: dict[str, list[Launch]] = {
-    "update": _tiles((16, 32, 64), (1, 2, 4)),
-    "read": _tiles((16, 32, 64), (1, 2, 4)),
-    "half_update": _tiles((16, 32, 64), (1, 2, 4)),
-    "half_read": _tiles((16, 32, 64), (1, 2, 4)),
+    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((16, 32, 64), (2, 4))),
+    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((16, 32, 64), (2, 4))),
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((32, 64)),
 }
@@ -95,19 +93,22 @@ class Inputs:
 
 def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     """Image tokens that are kept in memory: updated and read, in float32's accuracy and in float16."""
-    gain, bias = inputs.normal(_CHANNELS), inputs.normal(_CHANNELS)
+    gain, shift = inputs.normal(_CHANNELS), inputs.normal(points, _ROWS)
     for dtype in (torch.float32, torch.float16):
         form, split = str(dtype).removeprefix("torch."), dtype == torch.float32
         half = "" if split else "half_"
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
         folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
-        told = scores, folded, values, gain, bias, 1e-5
-        yield Trial("update", f"{form}, layer 1", partial(update_keys, keys[0], *told, False, split), f"{half}update")
-        yield Trial("update", f"{form}, layer 2", partial(update_keys, keys, *told, True, split), f"{half}update")
+        queries = inputs.normal(_PIXELS, _HEADS * _WIDTH, dtype=dtype)
+        heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH, dtype=dtype)
+        first = partial(update_first, keys[0], queries, heads, values, gain, 1e-5, split)
+        yield Trial("update", f"{form}, layer 1", first, f"{half}update_first")
+        second = partial(update_second, keys, scores, folded, shift, values, 1e-5, split)
+        yield Trial("update", f"{form}, layer 2", second, f"{half}update_second")
         yield Trial("read", form, partial(read_keys, keys, scores, folded, split), f"{half}read")
-        heads, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
-        yield Trial("scores of positions", form, partial(torch.matmul, heads, positions.mT.contiguous()))
+        by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
+        yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
 
 
 def recomputed_trials(points: int, inputs: Inputs, plain: PlainImageSide) -> Iterator[Trial]:

@@ -93,6 +93,9 @@ class FixedDecoder:
         return FixedAttended(torch.cat(iou)[:count], torch.cat(hyper)[:count], self._keys[:count], prepared)
 
     def _store(self, keys: Tensor, start: int, count: int) -> None:
+        if len(keys) == count:  # all of them: where they lie, they are not touched until the next call
+            self._keys = keys
+            return
         if self._keys is None or len(self._keys) < count:
             self._keys = None  # before the new one is allocated
             self._keys = keys.new_empty(count, *keys.shape[1:])

@@ -1,48 +1,60 @@
-"""The image side of the folded decoder by kernels with products on tensor cores, of `kernels/image_attention.py`."""
+"""The image side of the folded decoder by kernels with products on tensor cores, of `kernels/image_attention.py`.
+
+What they store lacks an affine part of LayerNorm, gain g and bias b, which meets the vectors instead:
+
+    keys1 = stored + b:       keys1 . w = stored . w + b . w,        keys1 + sum_ht a_ht v_ht = stored + sum_ht a_ht (v_ht + b / H)
+    keys2 = g stored + b:     keys2 . u = stored . (g u) + b . u,    sum_n a_n keys2 = g (sum_n a_n stored) + b
+
+for the weights of a head add up to one; and what is added to all scores of a softmax cancels.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
-from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 
 
 class SplitImageSide(PlainImageSide):
-    """Keeps the image tokens of every point, float32 [P, N, C], as its parent does, and is as exact."""
+    """Keeps the image tokens of every point, float32 [P, N, C], as its parent does, and is as exact.
+
+    Its upscaling takes those of layer 2 as they are stored: see `KernelUpscaling`.
+    """
 
     split = True  # products of split numbers
     dtype = torch.float32  # of everything that a kernel reads
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C]."""
-        keys = self._update(image.keys, update, image.first_queries, self.first_norm, ask=False)
-        return keys, self._read(keys, queries, self.second_keys)
+        """See `ImageSide`; the state is the image tokens [P, N, C], without the bias of their norm."""
+        norm = self.first_norm
+        projected = self._operand(image.first_queries.permute(2, 0, 1).flatten(1))  # [N, H*D]
+        heads, values = self._operand(update.keys.heads), self._operand(update.values)
+        keys = update_first(self._operand(image.keys), projected, heads, values, norm.weight, norm.eps, self.split)
+        return keys, self._read(keys, queries, queries.folded, self.second_keys) + norm.bias
 
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C]."""
-        keys = self._update(state, update, self.second_queries, self.second_norm, ask=True)
-        return keys, self._read(keys, queries, self.final_keys)
+        """See `ImageSide`; the state is the image tokens [P, N, C], without gain and bias of their norm."""
+        bias, norm = self.first_norm.bias, self.second_norm
+        scores = self._scores(update.keys, self.second_queries)
+        shift = update.keys.folded.float() @ bias  # [P, H*T]
+        folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
+        keys = update_second(state, scores, folded, shift, values, norm.eps, self.split)
+        return keys, self._read(keys, queries, queries.folded * norm.weight, self.final_keys) * norm.weight + norm.bias
+
+    def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
+        return read_keys(keys, self._scores(queries, positions), self._operand(folded), self.split)
 
     def _scores(self, tokens: FoldedTokens, positions: Tensor) -> Tensor:
         """The share of positions [H, D, N] in the scores, a product a head: [H, P*T, N]."""
         heads = tokens.heads.transpose(0, 1).flatten(1, 2)  # [H, P*T, D]
         return heads.to(self.dtype) @ positions.to(self.dtype)
 
-    def _update(self, keys: Tensor, update: TokenUpdate, positions: Tensor, norm: nn.LayerNorm, ask: bool) -> Tensor:
-        scores = self._scores(update.keys, positions)
-        folded, values = self._vectors(update.keys.folded), self._vectors(update.values)
-        keys = keys.to(self.dtype)
-        return update_keys(keys, scores, folded, values, norm.weight, norm.bias, norm.eps, ask, self.split)
-
-    def _read(self, keys: Tensor, queries: FoldedTokens, positions: Tensor) -> Tensor:
-        return read_keys(keys, self._scores(queries, positions), self._vectors(queries.folded), self.split)
-
-    def _vectors(self, x: Tensor) -> Tensor:
+    def _operand(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous()
 
 

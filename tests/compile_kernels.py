@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sam2_amg.kernels import attention, split_rows, tuning
-from sam2_amg.kernels.image_attention import read_kernel, update_kernel
+from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
@@ -85,25 +85,29 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
         if launches is SAFE:
             assert binary.metadata.shared <= tuning.SHARED_MEMORY[split]
 
-    floats = ("keys", "scores", "folded", "values", "gain", "bias", "updated", "context", "most", "total")
-    floats += ("hyper", "children", "grandchildren", "logits", "q", "k", "v", "out")
+    operands = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
+    floats = (*operands, "gain", "bias", "shift", "context", "most", "total")
+    floats += ("hyper", "children", "grandchildren", "logits")
     types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(("eps", "scale"), "fp32")
-    numbers = ("key_stride", "points", "heads", "queries", "width")
+    numbers = ("points", "heads", "queries", "width")
     numbers += tuple(f"{tensor}_{part}" for tensor in "qkv" for part in ("image", "row", "head"))
     types |= dict.fromkeys(numbers, "i32")
     if not split:
-        types |= dict.fromkeys(("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out"), "*fp16")
+        types |= dict.fromkeys(operands, "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
-    update, read = (launches.update, launches.read) if split else (launches.half_update, launches.half_read)
-    for ask in (False, True):
-        compile_for(update_kernel, types, {**shape, "ASK": ask, **update})
+    names = ("update_first", "update_second", "read")
+    first, second, read = (getattr(launches, name if split else f"half_{name}") for name in names)
+    vectors = dict.fromkeys(("queries", "heads"), types["keys"])
+    compile_for(update_first_kernel, types | vectors, {**shape, **first})
+    compile_for(update_second_kernel, types, {**shape, **second})
     compile_for(read_kernel, types, {**shape, **read})
     shape = {"WIDE": 128, "SPLIT": split}
     for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(split_rows.split_rows_kernel, rows, split_rows.LAUNCH)
-    types |= {"keys": "*fp16", "first": "*fp16", "second": "*fp16", "points": "*i64", "rows": "*i64"}
+    types |= dict.fromkeys(("keys", "first", "second", "children", "grandchildren"), "*fp16")
+    types |= {"points": "*i64", "rows": "*i64"}
     compile_for(upscale_kernel, types, {"SIDE": 64, **launches.upscale})
 
 

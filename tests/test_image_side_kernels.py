@@ -14,7 +14,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
-from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.image_side import RecomputedReading
 from sam2_amg.split_image_side import SplitImageSide
 
@@ -80,6 +80,7 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
     decoder = FoldedDecoder(deepcopy(demo_model).to(DEVICE))
     sides = [kind(decoder.model, decoder.pe, decoder.upscaling) for kind in (SplitImageSide, PlainImageSide)]
     answers = [run_through(side, *given) for side in sides]
+    answers[0] = with_affine_parts(sides[0], *answers[0])
     exact = PlainImageSide(decoder.model.double(), decoder.pe.double(), decoder.upscaling)
     answers.append(run_through(exact, *map(doubled, given)))
     for found, plain, exact in zip(*answers, strict=True):
@@ -91,20 +92,34 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
 def test_products_of_float16_are_near() -> None:
     """Without the second halves, which mode furious does without: operands and answers are rounded to 2^-12."""
     random = torch.Generator().manual_seed(0)
-    keys, scores = torch.randn(2, 512, 256, generator=random), torch.randn(8, 16, 512, generator=random)
-    folded, values = (torch.randn(2, 64, 256, generator=random) * scale for scale in (0.1, 1.0))
-    gain, bias = torch.rand(256, generator=random) + 0.5, torch.randn(256, generator=random)
-    everything = [x.to(DEVICE) for x in (keys, scores, folded, values, gain, bias)]
-    halves = [x.half() for x in everything[:4]]
-    exact = update_keys(*everything, 1e-5, True, split=True)
-    near = update_keys(*halves, *everything[4:], 1e-5, True, split=False)
-    assert near.dtype == torch.float16
-    assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
-    exact, near = read_keys(*everything[:3], split=True), read_keys(*halves[:3], split=False)
-    assert near.dtype == torch.float32
-    assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
+
+    def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        return (torch.randn(*shape, generator=random) * scale).to(DEVICE)
+
+    keys, scores = normal(2, 512, 256), normal(8, 16, 512)
+    folded, values = normal(2, 64, 256, scale=0.1), normal(2, 64, 256)
+    queries, heads = normal(512, 128), normal(2, 8, 8, 16, scale=0.5)
+    gain, shift = 1 + normal(256, scale=0.2), normal(2, 64)
+
+    def answers(split: bool) -> list[torch.Tensor]:
+        def operand(x: torch.Tensor) -> torch.Tensor:
+            return x if split else x.half()
+
+        first = operand(keys[0]), operand(queries), operand(heads), operand(values), gain
+        second = operand(keys), operand(scores), operand(folded)
+        return [
+            update_first(*first, 1e-5, split),
+            update_second(*second, shift, operand(values), 1e-5, split),
+            read_keys(*second, split),
+        ]
+
+    for exact, near, dtype in zip(answers(True), answers(False), (torch.float16,) * 2 + (torch.float32,), strict=True):
+        assert near.dtype == dtype
+        assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
     with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
-        read_keys(*everything[:3], split=False)
+        read_keys(keys, scores, folded, split=False)
+    with pytest.raises(ValueError, match=r"scores must be \(8, 16, 512\), not \(8, 8, 512\)"):
+        read_keys(keys, normal(8, 8, 512), folded, split=True)
 
 
 def run_through(
@@ -118,6 +133,14 @@ def run_through(
     keys_1, context_1 = side.first(image, first, queries)
     keys_2, context_2 = side.second(image, keys_1, second, last)
     return keys_1, context_1, keys_2, context_2
+
+
+def with_affine_parts(
+    side: PlainImageSide, keys_1: torch.Tensor, context_1: torch.Tensor, keys_2: torch.Tensor, context_2: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What `SplitImageSide` answers, and what it leaves to its readers: see there."""
+    first, second = side.first_norm, side.second_norm
+    return keys_1 + first.bias, context_1, keys_2 * second.weight + second.bias, context_2
 
 
 def doubled(x: Any) -> Any:

@@ -16,7 +16,7 @@ from bench.tables import kernels_markdown
 from sam2_amg.decoder import Kept
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention
-from sam2_amg.kernels.image_attention import read_keys, update_keys
+from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
 from sam2_amg.kernels.upscale import KernelUpscaling
 
@@ -31,13 +31,15 @@ def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[T
     dtype = torch.float32 if split else torch.float16
     keys, scores = normal(1, 512, 256).to(dtype), normal(8, 8, 512).to(dtype)
     folded, values = (0.1 * normal(1, 64, 256)).to(dtype), normal(1, 64, 256).to(dtype)
+    queries, heads = normal(512, 128).to(dtype), normal(1, 8, 8, 16).to(dtype)
     q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
     hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
     with launching(chosen):
         assert launches(DEVICE) is chosen
         return [
-            update_keys(keys, scores, folded, values, normal(256), normal(256), 1e-5, True, split),
+            update_first(keys[0], queries, heads, values, normal(256), 1e-5, split),
+            update_second(keys, scores, folded, normal(1, 64), values, 1e-5, split),
             read_keys(keys, scores, folded, split),
             attention(q, k, v),
             upscaling.masks(normal(1, 1024, 256).half(), hyper, children, grandchildren, kept),

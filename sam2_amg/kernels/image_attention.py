@@ -1,12 +1,16 @@
-"""The image side of the mask decoder in two kernels, products by tensor cores.
+"""The image side of the mask decoder in three kernels, products by tensor cores.
 
-    update_keys: keys' = LayerNorm(keys + sum_ht softmax_t(keys . w_ht + s_ht) v_ht), image tokens ask prompt tokens
-    read_keys:   context_ht = sum_n softmax_n(keys . u_ht + s_ht) keys, prompt tokens ask image tokens
+    update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image tokens ask prompt tokens
+    update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
+    read_keys:     context_ht = sum_n softmax_n(keys . u_ht + s_ht) keys, prompt tokens ask image tokens
 
-with keys [N, C] of a point, h heads, t tokens; s are scores that come from elsewhere, those of positions. Only keys
-touch memory, once in and once out; scores and weights of [N, H*T] stay in registers. With SPLIT all is float32, every
-number the sum of two of float16, as in `split_linear.py`, and products are as exact as float32's; without it all is
-float16, and what adds up is float32.
+with keys [N, C] of a point, h heads, t tokens; q are projections of image tokens that all points share, s are scores
+that come from elsewhere, those of positions. Only keys touch memory, once in and once out; scores and weights of
+[N, H*T] stay in registers. Registers are what there is least of, so no kernel adds LayerNorm's bias, and the second
+does not multiply by its gain: `split_image_side.py` folds them into the vectors.
+
+With SPLIT all is float32, every number the sum of two of float16, as in `split_linear.py`, and products are as exact as
+float32's; without it all is float16, and what adds up is float32.
 Twins: `PlainImageSide` in `image_side.py`, whose symbols these are.
 """
 
@@ -18,7 +22,19 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.image_tokens import CHANNELS, HEADS, ROWS, SLOTS, load_vectors, normalise, softmax_over_tokens
+from sam2_amg.kernels.image_tokens import (
+    CHANNELS,
+    HEAD_CHANNELS,
+    HEADS,
+    ROWS,
+    WIDTH,
+    load_block_diagonal,
+    load_rows,
+    load_vectors,
+    normalise,
+    softmax_over_tokens,
+    tile_rows,
+)
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 from sam2_amg.kernels.split_products import split, split_dot
 from sam2_amg.kernels.tuning import launches
@@ -28,37 +44,65 @@ from sam2_amg.kernels.tuning import launches
 def score_rows(point, points, TOKENS: tl.constexpr):
     """Rows of scores [H, P*T, N] that are a point's, in the order of tiles' rows, and which of them are real."""
     row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    return ((row // SLOTS) * points + point) * TOKENS + token, token < TOKENS
+    token = row // HEADS
+    return ((row % HEADS) * points + point) * TOKENS + token, token < TOKENS
 
 
 @triton.jit
-def update_kernel(
-    keys, scores, folded, values, gain, bias, eps, updated, key_stride, points,
-    PIXELS: tl.constexpr, TOKENS: tl.constexpr, ASK: tl.constexpr, SPLIT: tl.constexpr,
-    BLOCK: tl.constexpr, PARTS: tl.constexpr,
+def updated_tile(
+    before, score, values_high, values_low, eps, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Image tokens [BLOCK, CHANNELS], float32, after an update by their scores [BLOCK, ROWS], before gain and bias."""
+    high, low = split(softmax_over_tokens(score, TOKENS, BLOCK))
+    return normalise(split_dot(high, low, values_high, values_low, before.to(tl.float32), SPLIT), eps)
+
+
+@triton.jit
+def update_first_kernel(
+    keys, queries, heads, values, gain, eps, updated,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """A program updates one of PARTS stretches of a point's image tokens; ASK adds keys . w to their scores."""
+    """A program makes one of PARTS stretches of a point's image tokens from those that all points share."""
     point = tl.program_id(0).to(tl.int64)
-    rows, real = score_rows(point, points, TOKENS)
     channel = tl.arange(0, CHANNELS)
-    first = point * HEADS * TOKENS * CHANNELS
-    values_high, values_low = split(load_vectors(values + first, TOKENS))
-    if ASK:
-        folded_high, folded_low = split(tl.trans(load_vectors(folded + first, TOKENS)))
-    gains, biases = tl.load(gain + channel), tl.load(bias + channel)
+    first = point * HEADS * TOKENS
+    values_high, values_low = split(load_vectors(values + first * CHANNELS, TOKENS))
+    told_high, told_low = split(load_block_diagonal(heads + first * WIDTH, TOKENS))
+    gains = tl.load(gain + channel)
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        place = n[:, None] * CHANNELS + channel[None, :]
-        before = tl.load(keys + point * key_stride + place).to(tl.float32)  # [BLOCK, CHANNELS]
+        high, low = split(load_rows(queries, n, HEAD_CHANNELS))
+        score = split_dot(high, low, told_high, told_low, tl.zeros((BLOCK, ROWS), tl.float32), SPLIT)
+        before = load_rows(keys, n, CHANNELS)
+        after = updated_tile(before, score, values_high, values_low, eps, TOKENS, SPLIT, BLOCK)
+        place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]
+        tl.store(updated + place, after * gains[None, :])
+
+
+@triton.jit
+def update_second_kernel(
+    keys, scores, folded, shift, values, eps, updated, points,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """A program updates one of PARTS stretches of a point's image tokens."""
+    point = tl.program_id(0).to(tl.int64)
+    rows, real = score_rows(point, points, TOKENS)
+    source, _ = tile_rows(TOKENS)
+    first = point * HEADS * TOKENS
+    values_high, values_low = split(load_vectors(values + first * CHANNELS, TOKENS))
+    folded_high, folded_low = split(tl.trans(load_vectors(folded + first * CHANNELS, TOKENS)))
+    shifts = tl.load(shift + first + source, mask=real, other=0.0)
+    begin = tl.program_id(1) * (PIXELS // PARTS)
+    for start in range(0, PIXELS // PARTS, BLOCK):
+        n = begin + start + tl.arange(0, BLOCK)
+        before = load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS)
+        high, low = split(before)
         score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0).to(tl.float32)
-        if ASK:
-            high, low = split(before)
-            score = split_dot(high, low, folded_high, folded_low, score, SPLIT)
-        high, low = split(softmax_over_tokens(score, TOKENS, BLOCK))  # [BLOCK, ROWS]
-        after = normalise(split_dot(high, low, values_high, values_low, before, SPLIT), eps)
-        tl.store(updated + point * PIXELS * CHANNELS + place, after * gains[None, :] + biases[None, :])
+        score = split_dot(high, low, folded_high, folded_low, score, SPLIT) + shifts[None, :]
+        after = updated_tile(before, score, values_high, values_low, eps, TOKENS, SPLIT, BLOCK)
+        place = n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+        tl.store(updated + point * PIXELS * CHANNELS + place, after)
 
 
 @triton.jit
@@ -91,54 +135,69 @@ def read_kernel(
         weights_high, weights_low = split(weights)
         read = split_dot(weights_high, weights_low, high, low, read * shrink[:, None], SPLIT)
         highest = now
-    row = tl.arange(0, ROWS)
-    out = (point * PARTS + part) * HEADS * TOKENS + (row // SLOTS) * TOKENS + row % SLOTS
+    source, _ = tile_rows(TOKENS)
+    out = (point * PARTS + part) * HEADS * TOKENS + source
     tl.store(most + out, highest, mask=real)
     tl.store(total + out, sum, mask=real)
     tl.store(context + out[:, None] * CHANNELS + channel[None, :], read, mask=real[:, None])
 
 
-def _check(split: bool, keys: Tensor, scores: Tensor, folded: Tensor, *others: Tensor) -> None:
+def _check(split: bool, pixels: int, channels: int, rows: int, *operands: Tensor) -> None:
     """Raises ValueError for what the kernels are not written for."""
-    require_kernel_device(keys, "keys")
-    pixels, channels = keys.shape[-2:]
-    rows = folded.shape[1]
+    require_kernel_device(operands[0], "keys")
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
         raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
     dtype = torch.float32 if split else torch.float16
-    if not all(x.is_contiguous() and x.dtype == dtype for x in (keys, scores, folded, *others)):
+    if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
         raise ValueError(f"keys, scores and vectors must be contiguous and {dtype}")
-    if scores.shape != (expected := (int(HEADS), len(folded) * rows // int(HEADS), pixels)):
+
+
+def _check_scores(scores: Tensor, points: int, rows: int, pixels: int) -> None:
+    if scores.shape != (expected := (int(HEADS), points * rows // int(HEADS), pixels)):
         raise ValueError(f"scores must be {expected}, not {tuple(scores.shape)}")
 
 
-@triton_op("sam2_amg::update_keys", mutates_args={})
-def update_keys(
-    keys: Tensor,
-    scores: Tensor,
-    folded: Tensor,
-    values: Tensor,
-    gain: Tensor,
-    bias: Tensor,
-    eps: float,
-    ask: bool,
-    split: bool,
+@triton_op("sam2_amg::update_first", mutates_args={})
+def update_first(
+    keys: Tensor, queries: Tensor, heads: Tensor, values: Tensor, gain: Tensor, eps: float, split: bool
 ) -> Tensor:
-    """Image tokens [P, N, C] after an update; `keys` are [P, N, C], or [N, C] where all points have the same.
+    """Image tokens [P, N, C] after layer 1's update, times LayerNorm's `gain` (float32 [C]), without its bias.
 
-    `scores` are [H, P*T, N], to which `ask` adds the products of keys and `folded`; this and `values` are
-    [P, H*T, C]; `gain` and `bias`, [C], are LayerNorm's, float32. The others and the answer are float32 where products
-    are to `split`, float16 where not.
+    `keys` [N, C] and their projections `queries` [N, H*D] are those of all points; `heads` [P, H, T, D] and `values`
+    [P, H*T, C] are a point's. They and the answer are float32 where products are to `split`, float16 where not.
     """
-    _check(split, keys, scores, folded, values)
-    points, rows, _ = values.shape
-    pixels, channels = keys.shape[-2:]
+    points, rows, channels = values.shape
+    pixels = len(keys)
+    _check(split, pixels, channels, rows, keys, queries, heads, values)
     updated = keys.new_empty(points, pixels, channels)
     tuned = launches(keys.device)
-    launch = tuned.update if split else tuned.half_update
-    launcher(update_kernel)[(points, launch["PARTS"])](
-        keys, scores, folded, values, gain, bias, eps, updated, pixels * channels if keys.ndim == 3 else 0, points,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), ASK=ask, SPLIT=split, **launch,
+    launch = tuned.update_first if split else tuned.half_update_first
+    launcher(update_first_kernel)[(points, launch["PARTS"])](
+        keys, queries, heads, values, gain, eps, updated,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+    )  # fmt: skip
+    return updated
+
+
+@triton_op("sam2_amg::update_second", mutates_args={})
+def update_second(
+    keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, split: bool
+) -> Tensor:
+    """Image tokens [P, N, C] after layer 2's update, without LayerNorm's gain and bias.
+
+    To `scores`, [H, P*T, N], products of `keys` and `folded` are added, and `shift`, float32 [P, H*T]; `folded` and
+    `values` are [P, H*T, C]. The others and the answer are float32 where products are to `split`, float16 where not.
+    """
+    points, rows, channels = values.shape
+    pixels = keys.shape[1]
+    _check(split, pixels, channels, rows, keys, scores, folded, values)
+    _check_scores(scores, points, rows, pixels)
+    updated = torch.empty_like(keys)
+    tuned = launches(keys.device)
+    launch = tuned.update_second if split else tuned.half_update_second
+    launcher(update_second_kernel)[(points, launch["PARTS"])](
+        keys, scores, folded, shift, values, eps, updated, points,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
     )  # fmt: skip
     return updated
 
@@ -146,8 +205,9 @@ def update_keys(
 @triton_op("sam2_amg::read_parts", mutates_args={})
 def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tuple[Tensor, Tensor, Tensor]:
     """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
-    _check(split, keys, scores, folded)
     points, rows, channels = folded.shape
+    _check(split, keys.shape[1], channels, rows, keys, scores, folded)
+    _check_scores(scores, points, rows, keys.shape[1])
     tuned = launches(keys.device)
     launch = tuned.read if split else tuned.half_read
     parts = launch["PARTS"]

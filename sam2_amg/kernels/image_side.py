@@ -19,7 +19,6 @@ from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_tokens import (
     CHANNELS,
     HEADS,
-    SLOTS,
     WIDTH,
     begin_reading,
     load_point,
@@ -28,6 +27,7 @@ from sam2_amg.kernels.image_tokens import (
     make_second_keys,
     read_tile,
     store_context,
+    tile_rows,
 )
 from sam2_amg.kernels.launch import require_kernel_device
 
@@ -66,9 +66,8 @@ def second_kernel(
     told_1, values_1 = load_point(told, values, point, TOKENS)
     told_2, keys_2 = load_point(told_2, folded_2, point, TOKENS)
     values_2 = load_vectors(values_2 + point * HEADS * TOKENS * CHANNELS, TOKENS)
-    row = tl.arange(0, HEADS * SLOTS)
-    source = (row // SLOTS) * TOKENS + row % SLOTS
-    shift = tl.load(shift_2 + point * HEADS * TOKENS + source, mask=row % SLOTS < TOKENS, other=0.0)
+    source, real = tile_rows(TOKENS)
+    shift = tl.load(shift_2 + point * HEADS * TOKENS + source, mask=real, other=0.0)
     asking_3, folded_3 = load_point(asking, folded, point, TOKENS)
     gain_1 = tl.load(gain + tl.arange(0, CHANNELS))
     most, total, read = begin_reading()

@@ -27,27 +27,36 @@ WIDTH = tl.constexpr(16)  # channels a head
 CHANNELS = tl.constexpr(256)
 ROWS = tl.constexpr(64)  # HEADS * SLOTS
 HEAD_CHANNELS = tl.constexpr(128)  # HEADS * WIDTH
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def tile_rows(tokens: tl.constexpr):
+    """Which of a point's H*T vectors each row of a tile is, and whether it is one: [ROWS], [ROWS].
+
+    Rows go token by token, all heads of one side by side. The tokens of a head then lie in registers of one thread,
+    and a softmax over them asks no other.
+    """
+    row = tl.arange(0, ROWS)
+    token = row // HEADS
+    return (row % HEADS) * tokens + token, token < tokens
 
 
 @triton.jit
 def load_vectors(pointer, tokens: tl.constexpr):
     """A point's folded vectors [H*T, C] -> [ROWS, CHANNELS], zeros in padding."""
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    source = (row // SLOTS) * tokens + token
-    offsets = source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    return tl.load(pointer + offsets, mask=(token < tokens)[:, None], other=0.0)
+    source, real = tile_rows(tokens)
+    return tl.load(pointer + source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :], mask=real[:, None], other=0.0)
 
 
 @triton.jit
 def load_block_diagonal(pointer, tokens: tl.constexpr):
     """A point's vectors by head [H, T, D] -> [HEAD_CHANNELS, ROWS], a column a token and head, zeros elsewhere."""
     channel = tl.arange(0, HEAD_CHANNELS)
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    own = (channel // WIDTH)[:, None] == (row // SLOTS)[None, :]
-    offsets = ((row // SLOTS) * tokens + token)[None, :] * WIDTH + (channel % WIDTH)[:, None]
-    return tl.load(pointer + offsets, mask=own & (token < tokens)[None, :], other=0.0)
+    source, real = tile_rows(tokens)
+    own = (channel // WIDTH)[:, None] == (tl.arange(0, ROWS) % HEADS)[None, :]
+    offsets = source[None, :] * WIDTH + (channel % WIDTH)[:, None]
+    return tl.load(pointer + offsets, mask=own & real[None, :], other=0.0)
 
 
 @triton.jit
@@ -59,13 +68,13 @@ def load_point(heads, rows, point, tokens: tl.constexpr):
 
 @triton.jit
 def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK, ROWS] -> the same, each group of SLOTS columns a softmax over its first `tokens`."""
-    grouped = tl.reshape(scores, (BLOCK, HEADS, SLOTS))
+    """[BLOCK, ROWS] -> the same, a softmax over the first `tokens` of each head."""
+    grouped = tl.reshape(scores, (BLOCK, SLOTS, HEADS))
     if tokens < SLOTS:
-        real = (tl.arange(0, SLOTS) < tokens)[None, None, :]
+        real = (tl.arange(0, SLOTS) < tokens)[None, :, None]
         grouped = tl.where(real, grouped, float("-inf"))
-    grouped = tl.exp(grouped - tl.max(grouped, 2)[:, :, None])
-    grouped = grouped * (1.0 / tl.sum(grouped, 2))[:, :, None]
+    grouped = tl.exp2((grouped - tl.max(grouped, 1)[:, None, :]) * LOG2_E)
+    grouped = grouped * (1.0 / tl.sum(grouped, 1))[:, None, :]
     return tl.reshape(grouped, (BLOCK, ROWS))
 
 
@@ -156,7 +165,6 @@ def read_tile(tile, positions, n, folded, asking, most, total, context, PRECISIO
 @triton.jit
 def store_context(pointer, context, total, tokens: tl.constexpr):
     """[ROWS, CHANNELS] without padding -> [H*T, C]."""
-    row = tl.arange(0, ROWS)
-    token = row % SLOTS
-    offsets = ((row // SLOTS) * tokens + token)[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    tl.store(pointer + offsets, context / total[:, None], mask=(token < tokens)[:, None])
+    source, real = tile_rows(tokens)
+    offsets = source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    tl.store(pointer + offsets, context / total[:, None], mask=real[:, None])

@@ -23,9 +23,11 @@ Launch = Mapping[str, int]  # constants of the kernel in capitals, and Triton's 
 class Launches:
     """One for each kernel."""
 
-    update: Launch  # kernels/image_attention.py, split products; as the next
+    update_first: Launch  # kernels/image_attention.py, split products; as the next two
+    update_second: Launch
     read: Launch
-    half_update: Launch  # the same with products of float16, which leave room for more
+    half_update_first: Launch  # the same with products of float16
+    half_update_second: Launch
     half_read: Launch
     attention: Launch  # kernels/attention.py: images and large windows
     small_attention: Launch  # windows of no more tokens than its tile
@@ -33,18 +35,22 @@ class Launches:
 
 
 HOPPER = Launches(
-    update={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
+    update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
+    update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
     read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1},
-    half_update={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
-    half_read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_read={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     attention={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
     upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
 )
 SAFE = Launches(
-    update={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
-    half_update={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    half_update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     half_read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     attention={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
