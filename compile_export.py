@@ -31,7 +31,7 @@ from sam2_amg.http import rles_by_name
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.serving import exit_on_signals
-from sam2_amg.stages import build_generator, fast_shapes, units_of
+from sam2_amg.stages import build_generator, fixed_shapes, units_of
 
 logger = logging.getLogger("compile_export")
 _LEAST_AGREEMENT = 0.99  # of packages with mode ao, in that photograph
@@ -94,7 +94,7 @@ def export(config: ExportConfig) -> None:
         raise StartupError(f"--output {output} is there already; remove it, or give another folder")
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
-    shapes = fast_shapes(image_size_of(kind), device, config.batch_size)
+    shapes = fixed_shapes(config.mode, image_size_of(kind), config.points_per_side, device, config.batch_size)
     build = Build(checkpoint, kind.name, config.mode, device, shapes)
     report = partial(logger.info, "%s ...")
     try:

@@ -24,7 +24,7 @@ from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
-from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fast_shapes
+from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
 from sam2_amg.warm_up import warm_up
 
 
@@ -36,7 +36,8 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     make_units: MakeUnits = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is not None:
         report(f"checking the packages in {folder}")
-        shapes = fast_shapes(image_size_of(kind), device, config.model.batch_size)
+        size, side = image_size_of(kind), config.generator.points_per_side
+        shapes = fixed_shapes(config.model.mode, size, side, device, config.model.batch_size)
         check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
         make_units = from_packages(folder, report)
     report(f"loading {path.name}")

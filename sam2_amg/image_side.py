@@ -49,7 +49,10 @@ class ImageSide(Protocol):
         """Layer 1's update, and what layer 2's tokens read: the state for the next call, and [P, H*T, C]."""
 
     def second(self, image: SharedImage, state: Any, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
-        """Layer 2's update, and what the tokens read in the end: a state of tensors [P, ...], and [P, H*T, C]."""
+        """Layer 2's update, and what the tokens read in the end: a state of tensors [P, ...], and [P, H*T, C].
+
+        The given state is used up.
+        """
 
     def upscale(self, image: SharedImage, state: Any, hyper: Tensor) -> Tensor:
         """Low-res logits [U, 3, 4h, 4w] of the points whose rows of the state are given; `hyper` is [U, C/8, 3]."""

@@ -38,13 +38,17 @@ class SplitImageSide(PlainImageSide):
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C], without gain and bias of their norm."""
+        """See `ImageSide`; the state is the image tokens [P, N, C], without gain and bias of their norm.
+
+        They lie where those of layer 1 lay, which are gone.
+        """
         bias, norm = self.first_norm.bias, self.second_norm
         scores = self._scores(update.keys, self.second_queries)
         shift = update.keys.folded.float() @ bias  # [P, H*T]
         folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
-        keys = update_second(state, scores, folded, shift, values, norm.eps, self.split)
-        return keys, self._read(keys, queries, queries.folded * norm.weight, self.final_keys) * norm.weight + norm.bias
+        update_second(state, scores, folded, shift, values, norm.eps, self.split)
+        context = self._read(state, queries, queries.folded * norm.weight, self.final_keys)
+        return state, context * norm.weight + norm.bias
 
     def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
         return read_keys(keys, self._scores(queries, positions), self._operand(folded), self.split)

@@ -48,7 +48,8 @@ _CPU_MASK_MEMORY_MIB = 32
 # The fixed shapes of units: on a GPU many points at a time spare launches.
 _CPU_UNIT_POINTS = 8
 _MOST_POINTS_PER_BATCH = 4096  # whose image tokens take 8.6 GB on a GPU
-_GPU_UNIT_POINTS = 128
+_GPU_UNIT_POINTS = {Mode.FAST: 128, Mode.FURIOUS: 1024}  # whose image tokens take 0.5 and 2.1 GB
+_UNIT_STEP = 128
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
@@ -93,10 +94,16 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
     )
 
 
-def fast_shapes(image_size: int, device: torch.device, batch_size: int = 1) -> UnitShapes:
-    """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together."""
+def fixed_shapes(
+    mode: Mode, image_size: int, points_per_side: int, device: torch.device, batch_size: int = 1
+) -> UnitShapes:
+    """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together.
+
+    A unit takes all points of a grid where there is room for their image tokens: that spares launches, and a copy.
+    """
     if device.type == "cuda":
-        return unit_shapes(image_size, _GPU_UNIT_POINTS, None, batch_size)
+        points = min(_GPU_UNIT_POINTS[mode], -(-(points_per_side**2) // _UNIT_STEP) * _UNIT_STEP)
+        return unit_shapes(image_size, points, None, batch_size)
     return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS, batch_size)
 
 
@@ -146,7 +153,7 @@ def unit_stages(
     batch_size: int,
 ) -> Stages:
     """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
-    shapes = fast_shapes(model.image_size, device, batch_size)
+    shapes = fixed_shapes(mode, model.image_size, config.points_per_side, device, batch_size)
     units = make_units(model, mode, shapes, device)
     _let_go(model)
     on_gpu = device.type == "cuda"

@@ -88,20 +88,21 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     operands = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
     floats = (*operands, "gain", "bias", "shift", "context", "most", "total")
     floats += ("hyper", "children", "grandchildren", "logits")
-    types = dict.fromkeys(floats, "*fp32") | dict.fromkeys(("eps", "scale"), "fp32")
+    types = dict.fromkeys(floats, "*fp32") | {"eps": "fp32"}
     numbers = ("points", "heads", "queries", "width")
     numbers += tuple(f"{tensor}_{part}" for tensor in "qkv" for part in ("image", "row", "head"))
     types |= dict.fromkeys(numbers, "i32")
     if not split:
         types |= dict.fromkeys(operands, "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
+    epsilon = {"EPS": 1e-5}
     names = ("update_first", "update_second", "read")
     first, second, read = (getattr(launches, name if split else f"half_{name}") for name in names)
     vectors = dict.fromkeys(("queries", "heads"), types["keys"])
-    compile_for(update_first_kernel, types | vectors, {**shape, **first})
-    compile_for(update_second_kernel, types, {**shape, **second})
+    compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
+    compile_for(update_second_kernel, types, {**shape, **epsilon, **second})
     compile_for(read_kernel, types, {**shape, **read})
-    shape = {"WIDE": 128, "SPLIT": split}
+    shape = {"SCALE": 72**-0.5, "WIDE": 128, "SPLIT": split}
     for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}

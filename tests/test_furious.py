@@ -18,7 +18,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess
 from sam2_amg.kernels.upscale import KernelUpscaling
-from sam2_amg.stages import build_generator, fast_shapes, furious_units
+from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 
 
 @torch.inference_mode()
@@ -43,7 +43,9 @@ def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
     model = deepcopy(demo_model).to(DEVICE)
     units = furious_units(model)
     assert units.upscale is None
-    shapes = fast_shapes(model.image_size, torch.device("cuda"))
+    shapes = fixed_shapes(Mode.FURIOUS, model.image_size, 32, torch.device("cuda"))
+    assert shapes.attend[0] == (1024, 2)
+    assert fixed_shapes(Mode.FURIOUS, 512, 13, torch.device("cuda")).attend[0] == (256, 2)
     shared = units.prepare(*shapes.examples("prepare", DEVICE))
     assert [tuple(x.shape) for x in shared] == list(shapes.attend[1:])
     assert all(x.dtype == torch.float32 and x.is_contiguous() for x in shared)

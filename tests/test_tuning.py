@@ -37,9 +37,12 @@ def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[T
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
     with launching(chosen):
         assert launches(DEVICE) is chosen
+        first = update_first(keys[0], queries, heads, values, normal(256), 1e-5, split)
+        second = first.clone()
+        update_second(second, scores, folded, normal(1, 64), values, 1e-5, split)
         return [
-            update_first(keys[0], queries, heads, values, normal(256), 1e-5, split),
-            update_second(keys, scores, folded, normal(1, 64), values, 1e-5, split),
+            first,
+            second,
             read_keys(keys, scores, folded, split),
             attention(q, k, v),
             upscaling.masks(normal(1, 1024, 256).half(), hyper, children, grandchildren, kept),

@@ -28,9 +28,9 @@ def load_tile(pointer, row, length, stride, channel, width):
 
 @triton.jit
 def attention_kernel(
-    q, k, v, out, heads, queries, width, scale,
+    q, k, v, out, heads, queries, width,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
-    KEYS: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    SCALE: tl.constexpr, KEYS: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program answers BLOCK queries of one head of one image (or window).
 
@@ -42,7 +42,7 @@ def attention_kernel(
     channel = tl.arange(0, WIDE)
     row = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     asked = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
-    asked_high, asked_low = split(asked.to(tl.float32) * scale)
+    asked_high, asked_low = split(asked.to(tl.float32) * SCALE)
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -82,8 +82,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     tuned = launches(q.device)
     launch = tuned.small_attention if k.shape[1] <= tuned.small_attention["BLOCK"] else tuned.attention
     launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]) * images * heads,)](
-        q, k, v, out, heads, queries, width, width**-0.5,
+        q, k, v, out, heads, queries, width,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)), SPLIT=q.dtype == torch.float32, **launch,
+        SCALE=width**-0.5, KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)),
+        SPLIT=q.dtype == torch.float32, **launch,
     )  # fmt: skip
     return out

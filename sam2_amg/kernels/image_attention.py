@@ -10,7 +10,8 @@ that come from elsewhere, those of positions. Only keys touch memory, once in an
 does not multiply by its gain: `split_image_side.py` folds them into the vectors.
 
 With SPLIT all is float32, every number the sum of two of float16, as in `split_linear.py`, and products are as exact as
-float32's; without it all is float16, and what adds up is float32.
+float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument it
+would be of 64 bits in a compiled graph, and so would be everything that it meets.
 Twins: `PlainImageSide` in `image_side.py`, whose symbols these are.
 """
 
@@ -50,16 +51,17 @@ def score_rows(point, points, TOKENS: tl.constexpr):
 
 @triton.jit
 def updated_tile(
-    before, score, values_high, values_low, eps, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr
-):
+    before, score, values_high, values_low,
+    EPS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Image tokens [BLOCK, CHANNELS], float32, after an update by their scores [BLOCK, ROWS], before gain and bias."""
     high, low = split(softmax_over_tokens(score, TOKENS, BLOCK))
-    return normalise(split_dot(high, low, values_high, values_low, before.to(tl.float32), SPLIT), eps)
+    return normalise(split_dot(high, low, values_high, values_low, before.to(tl.float32), SPLIT), EPS)
 
 
 @triton.jit
 def update_first_kernel(
-    keys, queries, heads, values, gain, eps, updated,
+    keys, queries, heads, values, gain, updated, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program makes one of PARTS stretches of a point's image tokens from those that all points share."""
@@ -75,17 +77,17 @@ def update_first_kernel(
         high, low = split(load_rows(queries, n, HEAD_CHANNELS))
         score = split_dot(high, low, told_high, told_low, tl.zeros((BLOCK, ROWS), tl.float32), SPLIT)
         before = load_rows(keys, n, CHANNELS)
-        after = updated_tile(before, score, values_high, values_low, eps, TOKENS, SPLIT, BLOCK)
+        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, SPLIT, BLOCK)
         place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]
         tl.store(updated + place, after * gains[None, :])
 
 
 @triton.jit
 def update_second_kernel(
-    keys, scores, folded, shift, values, eps, updated, points,
+    keys, scores, folded, shift, values, points, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """A program updates one of PARTS stretches of a point's image tokens."""
+    """A program updates one of PARTS stretches of a point's image tokens, in place."""
     point = tl.program_id(0).to(tl.int64)
     rows, real = score_rows(point, points, TOKENS)
     source, _ = tile_rows(TOKENS)
@@ -100,9 +102,9 @@ def update_second_kernel(
         high, low = split(before)
         score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0).to(tl.float32)
         score = split_dot(high, low, folded_high, folded_low, score, SPLIT) + shifts[None, :]
-        after = updated_tile(before, score, values_high, values_low, eps, TOKENS, SPLIT, BLOCK)
-        place = n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-        tl.store(updated + point * PIXELS * CHANNELS + place, after)
+        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, SPLIT, BLOCK)
+        place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+        tl.store(keys + place, after)
 
 
 @triton.jit
@@ -173,33 +175,32 @@ def update_first(
     tuned = launches(keys.device)
     launch = tuned.update_first if split else tuned.half_update_first
     launcher(update_first_kernel)[(points, launch["PARTS"])](
-        keys, queries, heads, values, gain, eps, updated,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        keys, queries, heads, values, gain, updated,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
     )  # fmt: skip
     return updated
 
 
-@triton_op("sam2_amg::update_second", mutates_args={})
+@triton_op("sam2_amg::update_second", mutates_args={"keys"})
 def update_second(
     keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, split: bool
-) -> Tensor:
-    """Image tokens [P, N, C] after layer 2's update, without LayerNorm's gain and bias.
+) -> None:
+    """Layer 2's update of image tokens `keys` [P, N, C], in place: they take gigabytes. LayerNorm's gain and bias are
+    left out.
 
     To `scores`, [H, P*T, N], products of `keys` and `folded` are added, and `shift`, float32 [P, H*T]; `folded` and
-    `values` are [P, H*T, C]. The others and the answer are float32 where products are to `split`, float16 where not.
+    `values` are [P, H*T, C]. All others are float32 where products are to `split`, float16 where not.
     """
     points, rows, channels = values.shape
     pixels = keys.shape[1]
     _check(split, pixels, channels, rows, keys, scores, folded, values)
     _check_scores(scores, points, rows, pixels)
-    updated = torch.empty_like(keys)
     tuned = launches(keys.device)
     launch = tuned.update_second if split else tuned.half_update_second
     launcher(update_second_kernel)[(points, launch["PARTS"])](
-        keys, scores, folded, shift, values, eps, updated, points,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        keys, scores, folded, shift, values, points,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
     )  # fmt: skip
-    return updated
 
 
 @triton_op("sam2_amg::read_parts", mutates_args={})

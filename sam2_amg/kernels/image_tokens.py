@@ -46,7 +46,9 @@ def tile_rows(tokens: tl.constexpr):
 def load_vectors(pointer, tokens: tl.constexpr):
     """A point's folded vectors [H*T, C] -> [ROWS, CHANNELS], zeros in padding."""
     source, real = tile_rows(tokens)
-    return tl.load(pointer + source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :], mask=real[:, None], other=0.0)
+    return tl.load(
+        pointer + source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :], mask=real[:, None], other=0.0
+    )
 
 
 @triton.jit

@@ -35,7 +35,7 @@ class Launches:
 
 
 HOPPER = Launches(
-    update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
+    update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
     read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     half_update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
