@@ -36,8 +36,8 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     make_units: MakeUnits = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is not None:
         report(f"checking the packages in {folder}")
-        size, side = image_size_of(kind), config.generator.points_per_side
-        shapes = fixed_shapes(config.model.mode, size, side, device, config.model.batch_size)
+        size, batch_size = image_size_of(kind), config.model.batch_size
+        shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
         check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
         make_units = from_packages(folder, report)
     report(f"loading {path.name}")

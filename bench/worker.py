@@ -22,7 +22,6 @@ from bench.profile import profile_generate
 from bench.systems import SYSTEMS, System
 from bench.timing import StageClock
 from bench.weights import get_model
-from sam2_amg.checkpoints import MODEL_TYPES, default_thresholds
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
@@ -57,8 +56,7 @@ def build(job: Job) -> tuple[Generator, StageClock, int]:
     """The system's generator, the clock that is in it, and how many bytes of planted outputs lie on the device."""
     device = torch.device(job.device)
     model = get_model(job.weights, Path(job.directory), job.model_type, device)
-    thresholds = {} if job.planted else default_thresholds(MODEL_TYPES[job.model_type])
-    config = GeneratorConfig(**{**thresholds, "points_per_side": job.points_per_side})
+    config = GeneratorConfig(points_per_side=job.points_per_side)
     planted = plant(job.points_per_side, model.image_size // 4, device) if job.planted else None
     clock = StageClock(device)
     case = Case(model, job.model_type, config, device, clock, planted, job.batch_size)

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from demo.scenery import draw_scenes
 from demo.scenes import Scenes
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
@@ -177,8 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     device = torch.device(args.device)
     kind = MODEL_TYPES["demo"]
-    config = GeneratorConfig(**default_thresholds(kind))
-    generator = build_generator(load_model(args.checkpoint, kind, device), Mode.AO, config, device)
+    generator = build_generator(load_model(args.checkpoint, kind, device), Mode.AO, GeneratorConfig(), device)
     args.output.mkdir(parents=True, exist_ok=True)
     report = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",

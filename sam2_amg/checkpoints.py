@@ -70,11 +70,6 @@ def _demo_config() -> dict[str, Any]:
     return yaml.safe_load((DEMO_DIR / MODEL_TYPES["demo"].config).read_text())
 
 
-def default_thresholds(kind: ModelType) -> dict[str, Any]:
-    """Generator parameters that a model's own configuration sets; empty for the official sizes."""
-    return {} if kind.download else _demo_config().get("generator", {})
-
-
 def build_model(kind: ModelType, overrides: Sequence[str] = ()) -> SAM2Base:
     """A model of this size with random weights, on the CPU, in float32, by sam2's own builder.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, default_thresholds, find_model_type
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, find_model_type
 from sam2_amg.config import COMPILED_MODES, MOST_TOGETHER, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
 
@@ -146,10 +146,9 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     if mode not in COMPILED_MODES and args.load_exported is not None:
         raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
     given = {key: value for key, value in vars(args).items() if value is not None}
-    generator = GeneratorConfig(**default_thresholds(kind))
     return ServerConfig(
         model=ModelConfig(directory, kind.name, mode, device_of(args.device), args.load_exported, args.batch_size),
-        generator=replace(generator, **_only(GeneratorConfig, given)),
+        generator=GeneratorConfig(**_only(GeneratorConfig, given)),
         limits=Limits(**_only(Limits, given)),
         host=args.host,
         port=args.port,

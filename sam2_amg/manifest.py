@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shlex
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.units import UnitShapes
 
 NAME = "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 1 << 22  # bytes
 
 
@@ -41,7 +42,9 @@ class Build:
         """The command that makes the packages, but for its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
         batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
-        flags = f"{self.mode.flags} --device {self.device.type}{batch}"
+        # furious alone has units for the points of a grid
+        side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.mode is Mode.FURIOUS else ""
+        flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
         return f"python compile_export.py {directory} {self.model_type} {flags}"
 
 
@@ -93,6 +96,7 @@ def describe_build(build: Build) -> dict[str, Any]:
         "CUDA": torch.version.cuda if build.device.type == "cuda" else None,
         "dtype of inputs": "float32",
         "batch size": build.shapes.batch_size,
+        "points at a time": build.shapes.points,
         "shapes": json.loads(json.dumps(asdict(build.shapes))),
     }
 

@@ -2,8 +2,10 @@
 
 What they store lacks an affine part of LayerNorm, gain g and bias b, which meets the vectors instead:
 
-    keys1 = stored + b:       keys1 . w = stored . w + b . w,        keys1 + sum_ht a_ht v_ht = stored + sum_ht a_ht (v_ht + b / H)
-    keys2 = g stored + b:     keys2 . u = stored . (g u) + b . u,    sum_n a_n keys2 = g (sum_n a_n stored) + b
+    layer 1, keys = stored + b:    keys . w = stored . w + b . w
+                                   keys + sum_ht a_ht v_ht = stored + sum_ht a_ht (v_ht + b / H)
+    layer 2, keys = g stored + b:  keys . u = stored . (g u) + b . u
+                                   sum_n a_n keys = g (sum_n a_n stored) + b
 
 for the weights of a head add up to one; and what is added to all scores of a softmax cancels.
 """

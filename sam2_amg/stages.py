@@ -95,14 +95,16 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
 
 
 def fixed_shapes(
-    mode: Mode, image_size: int, points_per_side: int, device: torch.device, batch_size: int = 1
+    mode: Mode, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int = 1
 ) -> UnitShapes:
     """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together.
 
-    A unit takes all points of a grid where there is room for their image tokens: that spares launches, and a copy.
+    A unit takes all points of a batch where there is room for their image tokens: that spares launches, and a copy.
     """
     if device.type == "cuda":
-        points = min(_GPU_UNIT_POINTS[mode], -(-(points_per_side**2) // _UNIT_STEP) * _UNIT_STEP)
+        every = config.points_per_side**2
+        steps = -(-min(every, config.points_per_batch or every) // _UNIT_STEP)
+        points = min(_GPU_UNIT_POINTS[mode], steps * _UNIT_STEP)
         return unit_shapes(image_size, points, None, batch_size)
     return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS, batch_size)
 
@@ -153,7 +155,7 @@ def unit_stages(
     batch_size: int,
 ) -> Stages:
     """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
-    shapes = fixed_shapes(mode, model.image_size, config.points_per_side, device, batch_size)
+    shapes = fixed_shapes(mode, model.image_size, config, device, batch_size)
     units = make_units(model, mode, shapes, device)
     _let_go(model)
     on_gpu = device.type == "cuda"
@@ -164,7 +166,7 @@ def unit_stages(
     stages = Stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, shapes.attend[0][0], upscale),
+        decoder=FixedDecoder(units, shapes.points, upscale),
         **mask_stages(config, device),
     )
     if on_gpu:

@@ -127,6 +127,11 @@ class UnitShapes:
     batch_size: int = 1  # most images that are encoded together
 
     @property
+    def points(self) -> int:
+        """How many points the transformer takes at a time."""
+        return self.attend[0][0]
+
+    @property
     def names(self) -> list[str]:
         """All units that there are, in the order in which they are made."""
         encoders = [together(count) for count in range(self.batch_size, 1, -1)]

@@ -27,7 +27,7 @@ from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.worker import Job
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.records import Generator
@@ -54,7 +54,7 @@ def demo_model() -> SAM2Base:
 
 @pytest.fixture(scope="session")
 def demo_config() -> GeneratorConfig:
-    return GeneratorConfig(**default_thresholds(MODEL_TYPES["demo"]))
+    return GeneratorConfig()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from demo.ranks import Ranks
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, default_thresholds, load_model
+from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
 from sam2_amg.stages import build_generator
@@ -75,7 +75,7 @@ def test_decode_agrees_with_sam2(model):
 
 
 def test_segments_scenes_it_never_saw(model):
-    config = GeneratorConfig(points_per_side=12, **default_thresholds(MODEL_TYPES["demo"]))
+    config = GeneratorConfig(points_per_side=12)
     measured = evaluate.measure_scenes(build_generator(model, Mode.AO, config, CPU), 8)
     assert measured["recall_0.5"] >= FLOORS["recall_0.5"]
     assert measured["recall_0.75"] >= FLOORS["recall_0.75"]

@@ -26,7 +26,8 @@ from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fixed_shapes
 
 KIND = MODEL_TYPES["demo"]
-BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, fixed_shapes(Mode.FAST, image_size_of(KIND), 32, CPU))
+SHAPES = fixed_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)
+BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, SHAPES)
 NAMES = package_names(BUILD.shapes)
 
 
@@ -199,7 +200,7 @@ def test_an_error_is_one_line() -> None:
 
 
 def test_an_encoder_for_each_number_of_images() -> None:
-    shapes = fixed_shapes(Mode.FAST, 512, 32, CPU, batch_size=3)
+    shapes = fixed_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3)
     assert package_names(shapes)[:3] == ["encode_3.pt2", "encode_2.pt2", "encode.pt2"]
     assert [shapes.examples(name, CPU)[0].shape[0] for name in shapes.names[:3]] == [3, 2, 1]
     assert replace(BUILD, shapes=shapes).command.endswith("--fast --device cpu --batch_size 3")
@@ -207,6 +208,6 @@ def test_an_encoder_for_each_number_of_images() -> None:
 
 
 def test_packages_for_fewer_images_are_refused(copied: Path) -> None:
-    build = replace(BUILD, shapes=fixed_shapes(Mode.FAST, 512, 32, CPU, batch_size=3))
+    build = replace(BUILD, shapes=fixed_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3))
     with pytest.raises(StartupError, match=r"made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
         check_packages(copied, build, package_names(build.shapes))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess
 from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.manifest import Build
 from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 
 
@@ -43,9 +46,7 @@ def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
     model = deepcopy(demo_model).to(DEVICE)
     units = furious_units(model)
     assert units.upscale is None
-    shapes = fixed_shapes(Mode.FURIOUS, model.image_size, 32, torch.device("cuda"))
-    assert shapes.attend[0] == (1024, 2)
-    assert fixed_shapes(Mode.FURIOUS, 512, 13, torch.device("cuda")).attend[0] == (256, 2)
+    shapes = fixed_shapes(Mode.FURIOUS, model.image_size, GeneratorConfig(), torch.device("cuda"))
     shared = units.prepare(*shapes.examples("prepare", DEVICE))
     assert [tuple(x.shape) for x in shared] == list(shapes.attend[1:])
     assert all(x.dtype == torch.float32 and x.is_contiguous() for x in shared)
@@ -58,3 +59,16 @@ def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) ->
         build_generator(demo_model, Mode.FURIOUS, demo_config, CPU)
     assert modes_on(CPU) == (Mode.AO, Mode.FAST)
     assert modes_on(torch.device("cuda")) == MODES
+
+
+@pytest.mark.parametrize(
+    ("side", "batch", "points"), [(32, None, 1024), (13, None, 256), (64, None, 1024), (32, 64, 128)]
+)
+def test_units_take_the_points_of_a_batch(side: int, batch: int | None, points: int) -> None:
+    config = GeneratorConfig(points_per_side=side, points_per_batch=batch)
+    shapes = fixed_shapes(Mode.FURIOUS, 512, config, torch.device("cuda"))
+    assert shapes.attend[0] == (points, 2)
+    build = Build(Path("weights.pt"), "demo", Mode.FURIOUS, torch.device("cuda"), shapes)
+    assert build.command.endswith(f"--points_per_side {math.isqrt(points)}")
+    again = GeneratorConfig(points_per_side=math.isqrt(points))
+    assert fixed_shapes(Mode.FURIOUS, 512, again, torch.device("cuda")) == shapes

@@ -2,8 +2,8 @@
 
 A token becomes 2 x 2 children by the first transposed convolution, each of them 2 x 2 by the second, with LayerNorm,
 GELU and high-resolution features in between; the products of what they are with mask vectors are logits. Operands of
-the two convolutions, and features, are float16; all sums, and the last product, are float32's. Twin: `LinearUpscaling` in
-`upscaling.py`.
+the two convolutions, and features, are float16; all sums, and the last product, are float32's. Twin:
+`LinearUpscaling` in `upscaling.py`.
 """
 
 from __future__ import annotations
