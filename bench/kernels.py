@@ -106,7 +106,7 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
         yield Trial("update", f"{form}, layer 1", first, f"{half}update_first")
         second = partial(update_second, keys, scores, folded, shift, values, 1e-5, split)
         yield Trial("update", f"{form}, layer 2", second, f"{half}update_second")
-        yield Trial("read", form, partial(read_keys, keys, scores, folded, split), f"{half}read")
+        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, split), f"{half}read")
         by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
         yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
 

@@ -53,10 +53,12 @@ class MaskDecoder(Protocol):
 def embed_points(model: SAM2Base, points: Tensor) -> tuple[Tensor, Tensor]:
     """Embeds foreground points, a prompt each: float [P, 2] in (x, y) pixels of the model's input.
 
-    Returns the sparse embeddings [P, 2, C] (the point, and padding) and the dense one [P, C, h, w] (no mask).
+    Returns the sparse embeddings [P, 2, C] (the point, and padding) and the dense one [P, C, h, w] (no mask). They are
+    sines of large angles, which float16 would blur: autocast has no say here.
     """
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
-    return model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+    with torch.autocast(points.device.type, enabled=False):
+        return model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
 
 
 @dataclass(frozen=True)

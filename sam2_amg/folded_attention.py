@@ -52,12 +52,14 @@ class FoldedAttention:
 
     def position_keys(self, pe: Tensor) -> Tensor:
         """Positions E [N, C] as tokens that ask the image meet them, [H, D, N]."""
-        return (self.wk @ pe.mT).contiguous()
+        with torch.autocast(pe.device.type, enabled=False):
+            return (self.wk.to(pe.dtype) @ pe.mT).contiguous()
 
     def position_queries(self, pe: Tensor) -> Tensor:
         """Positions E [N, C] as tokens that the image asks meet them, bias included, [H, D, N]."""
         bias = self.attention.q_proj.bias.unflatten(0, (self.heads, -1, 1))
-        return (self.wq @ pe.mT + bias).contiguous()
+        with torch.autocast(pe.device.type, enabled=False):
+            return (self.wq.to(pe.dtype) @ pe.mT + bias).contiguous()
 
     def split_heads(self, x: Tensor) -> Tensor:
         """[P, T, H*D] -> [P, H, T, D]"""

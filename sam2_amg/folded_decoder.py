@@ -55,7 +55,8 @@ class FoldedDecoder:
         self.model = model
         self.decoder = decoder
         first, second = decoder.transformer.layers
-        dense_pe = model.sam_prompt_encoder.get_dense_pe().to(decoder.iou_token.weight.dtype)  # always made in float32
+        with torch.autocast(decoder.iou_token.weight.device.type, enabled=False):  # as in `embed_points`
+            dense_pe = model.sam_prompt_encoder.get_dense_pe().to(decoder.iou_token.weight.dtype)  # made in float32
         self.pe = dense_pe[0].flatten(1).mT.contiguous()  # [N, C]
         self.first_to_image = FoldedAttention(first.cross_attn_token_to_image)
         self.first_to_tokens = FoldedAttention(first.cross_attn_image_to_token)

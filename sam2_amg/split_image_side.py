@@ -32,7 +32,7 @@ class SplitImageSide(PlainImageSide):
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
         """See `ImageSide`; the state is the image tokens [P, N, C], without the bias of their norm."""
         norm = self.first_norm
-        projected = self._operand(image.first_queries.permute(2, 0, 1).flatten(1))  # [N, H*D]
+        projected = self._by_token(image.first_queries)
         heads, values = self._operand(update.keys.heads), self._operand(update.values)
         keys = update_first(self._operand(image.keys), projected, heads, values, norm.weight, norm.eps, self.split)
         return keys, self._read(keys, queries, queries.folded, self.second_keys) + norm.bias
@@ -53,7 +53,12 @@ class SplitImageSide(PlainImageSide):
         return state, context * norm.weight + norm.bias
 
     def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
-        return read_keys(keys, self._scores(queries, positions), self._operand(folded), self.split)
+        heads, folded = self._operand(queries.heads), self._operand(folded)
+        return read_keys(keys, self._by_token(positions), heads, folded, self.split)
+
+    def _by_token(self, projections: Tensor) -> Tensor:
+        """[H, D, N] -> [N, H*D]"""
+        return self._operand(projections.permute(2, 0, 1).flatten(1))
 
     def _scores(self, tokens: FoldedTokens, positions: Tensor) -> Tensor:
         """The share of positions [H, D, N] in the scores, a product a head: [H, P*T, N]."""

@@ -98,10 +98,10 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     epsilon = {"EPS": 1e-5}
     names = ("update_first", "update_second", "read")
     first, second, read = (getattr(launches, name if split else f"half_{name}") for name in names)
-    vectors = dict.fromkeys(("queries", "heads"), types["keys"])
+    vectors = dict.fromkeys(("queries", "positions", "heads"), types["keys"])
     compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
     compile_for(update_second_kernel, types, {**shape, **epsilon, **second})
-    compile_for(read_kernel, types, {**shape, **read})
+    compile_for(read_kernel, types | vectors, {**shape, **read})
     shape = {"SCALE": 72**-0.5, "WIDE": 128, "SPLIT": split}
     for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})

@@ -107,7 +107,7 @@ def test_products_of_float16_are_near() -> None:
 
         first = operand(keys[0]), operand(queries), operand(heads), operand(values), gain
         second = operand(keys), operand(scores), operand(folded)
-        context = read_keys(*second, split)
+        context = read_keys(second[0], operand(queries), operand(heads), second[2], split)
         updated = second[0].clone()
         update_second(updated, *second[1:], shift, operand(values), 1e-5, split)
         return [update_first(*first, 1e-5, split), updated, context]
@@ -116,9 +116,9 @@ def test_products_of_float16_are_near() -> None:
         assert near.dtype == dtype
         assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
     with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
-        read_keys(keys, scores, folded, split=False)
+        read_keys(keys, queries, heads, folded, split=False)
     with pytest.raises(ValueError, match=r"scores must be \(8, 16, 512\), not \(8, 8, 512\)"):
-        read_keys(keys, normal(8, 8, 512), folded, split=True)
+        update_second(keys, normal(8, 8, 512), folded, shift, values, 1e-5, split=True)
 
 
 def run_through(

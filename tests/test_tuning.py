@@ -43,7 +43,7 @@ def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[T
         return [
             first,
             second,
-            read_keys(keys, scores, folded, split),
+            read_keys(keys, queries, heads, folded, split),
             attention(q, k, v),
             upscaling.masks(normal(1, 1024, 256).half(), hyper, children, grandchildren, kept),
         ]

@@ -2,12 +2,13 @@
 
     update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image tokens ask prompt tokens
     update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
-    read_keys:     context_ht = sum_n softmax_n(keys . u_ht + s_ht) keys, prompt tokens ask image tokens
+    read_keys:     context_ht = sum_n softmax_n(keys . u_ht + e . q_ht) keys, prompt tokens ask image tokens
 
-with keys [N, C] of a point, h heads, t tokens; q are projections of image tokens that all points share, s are scores
-that come from elsewhere, those of positions. Only keys touch memory, once in and once out; scores and weights of
-[N, H*T] stay in registers. Registers are what there is least of, so no kernel adds LayerNorm's bias, and the second
-does not multiply by its gain: `split_image_side.py` folds them into the vectors.
+with keys [N, C] of a point, h heads, t tokens; q and e are projections of image tokens and of positions that all points
+share, s are scores of positions that come from elsewhere (in that kernel they would take registers that are not there;
+rounded to 16 bits they would blur what is read, and hardly what is updated). Only keys touch memory, once in and once
+out; scores and weights of [N, H*T] stay in registers. Registers are what there is least of, so no kernel adds
+LayerNorm's bias, and the second does not multiply by its gain: `split_image_side.py` folds them into the vectors.
 
 With SPLIT all is float32, every number the sum of two of float16, as in `split_linear.py`, and products are as exact as
 float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument it
@@ -109,7 +110,7 @@ def update_second_kernel(
 
 @triton.jit
 def read_kernel(
-    keys, scores, folded, context, most, total, points,
+    keys, positions, heads, folded, context, most, total,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program reads one of PARTS stretches of a point's image tokens, with a running softmax.
@@ -118,17 +119,20 @@ def read_kernel(
     """
     point = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
-    rows, real = score_rows(point, points, TOKENS)
-    channel = tl.arange(0, CHANNELS)
-    folded_high, folded_low = split(load_vectors(folded + point * HEADS * TOKENS * CHANNELS, TOKENS))
+    source, real = tile_rows(TOKENS)
+    first = point * HEADS * TOKENS
+    folded_high, folded_low = split(load_vectors(folded + first * CHANNELS, TOKENS))
+    asking_high, asking_low = split(tl.trans(load_block_diagonal(heads + first * WIDTH, TOKENS)))
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     sum = tl.zeros((ROWS,), tl.float32)
     read = tl.zeros((ROWS, CHANNELS), tl.float32)
     begin = part * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        high, low = split(tl.load(keys + point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]))
-        score = tl.load(scores + rows[:, None] * PIXELS + n[None, :], mask=real[:, None], other=0.0).to(tl.float32)
+        high, low = split(load_rows(positions, n, HEAD_CHANNELS))
+        score = tl.zeros((ROWS, BLOCK), tl.float32)
+        score = split_dot(asking_high, asking_low, tl.trans(high), tl.trans(low), score, SPLIT)
+        high, low = split(load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS))
         score = split_dot(folded_high, folded_low, tl.trans(high), tl.trans(low), score, SPLIT)  # [ROWS, BLOCK]
         now = tl.maximum(highest, tl.max(score, 1))
         shrink = tl.exp(highest - now)
@@ -137,10 +141,10 @@ def read_kernel(
         weights_high, weights_low = split(weights)
         read = split_dot(weights_high, weights_low, high, low, read * shrink[:, None], SPLIT)
         highest = now
-    source, _ = tile_rows(TOKENS)
     out = (point * PARTS + part) * HEADS * TOKENS + source
     tl.store(most + out, highest, mask=real)
     tl.store(total + out, sum, mask=real)
+    channel = tl.arange(0, CHANNELS)
     tl.store(context + out[:, None] * CHANNELS + channel[None, :], read, mask=real[:, None])
 
 
@@ -204,29 +208,31 @@ def update_second(
 
 
 @triton_op("sam2_amg::read_parts", mutates_args={})
-def read_parts(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> tuple[Tensor, Tensor, Tensor]:
+def read_parts(
+    keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, split: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
     points, rows, channels = folded.shape
-    _check(split, keys.shape[1], channels, rows, keys, scores, folded)
-    _check_scores(scores, points, rows, keys.shape[1])
+    pixels = keys.shape[1]
+    _check(split, pixels, channels, rows, keys, positions, heads, folded)
     tuned = launches(keys.device)
     launch = tuned.read if split else tuned.half_read
     parts = launch["PARTS"]
     context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
     most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)
     launcher(read_kernel)[(points, parts)](
-        keys, scores, folded, context, most, total, points,
-        PIXELS=keys.shape[1], TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        keys, positions, heads, folded, context, most, total,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
     )  # fmt: skip
     return context, most, total
 
 
-def read_keys(keys: Tensor, scores: Tensor, folded: Tensor, split: bool) -> Tensor:
+def read_keys(keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, split: bool) -> Tensor:
     """Attention of prompt tokens to image tokens `keys` [P, N, C]: weighted sums of keys, [P, H*T, C].
 
-    `scores` are [H, P*T, N], to which products of keys and `folded`, [P, H*T, C], are added. All float32 where products
-    are to `split`, float16 where not; the answer is float32.
+    Scores are the products of keys and `folded`, [P, H*T, C], and of `positions` [N, H*D] and `heads` [P, H, T, D].
+    All are float32 where products are to `split`, float16 where not; the answer is float32.
     """
-    context, most, total = read_parts(keys, scores, folded, split)
+    context, most, total = read_parts(keys, positions, heads, folded, split)
     share = torch.exp(most - most.amax(1, keepdim=True))  # [P, parts, H*T]
     return (context * share[..., None]).sum(1) / (total * share).sum(1)[..., None]

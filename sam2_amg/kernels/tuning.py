@@ -59,7 +59,7 @@ SAFE = Launches(
 # Bytes that a program needs with these, of products that are split and of those of float16. An A100 gives 163 KiB, an
 # H100 and a B200 227, GPUs for graphics 99.
 SHARED_MEMORY = {True: 148 * 1024, False: 80 * 1024}
-# by compute capability: 9.0 was measured on an H200; an H100 has the same multiprocessors
+# by compute capability: 9.0 was measured on an H200 and an H100, which have the same multiprocessors
 _MEASURED = {(9, 0): HOPPER}
 
 
