@@ -31,7 +31,7 @@ from sam2_amg.stages import build_generator
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 CPU = torch.device("cpu")
 # a little under what 8 scenes give; far under what is aimed at (demo/README.md)
-FLOORS = {"recall_0.5": 0.75, "recall_0.75": 0.64, "recall_0.9": 0.49, "precision_0.75": 0.74, "iou_error": 0.12}
+FLOORS = {"recall_0.5": 0.73, "recall_0.75": 0.64, "recall_0.9": 0.5, "precision_0.75": 0.8, "iou_error": 0.115}
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_calibration_brings_predicted_iou_closer():
     ious = torch.full((600, 3), 0.3)
     ious[::5, 1] = torch.nan  # where nothing is known
     samples = calibrate.Samples(tokens, ious)
-    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3)
+    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3, quantile=0.5)
     assert after < before / 2
 
 

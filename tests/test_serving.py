@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from conftest import PHOTOGRAPHS, RunningServer, start_server, wait_until
+from conftest import LENIENT, PHOTOGRAPHS, RunningServer, start_server, wait_until
 from PIL import Image
 
 from sam2_amg.comparison import compare_images, parse_masks
@@ -117,7 +117,7 @@ def test_a_deadline_answers_504() -> None:
 def test_baseline_and_ao_find_the_same() -> None:
     answers = []
     for flags in (["--baseline"], []):
-        server = start_server("--points_per_side", "6", *flags)
+        server = start_server("--points_per_side", "6", *LENIENT, *flags)
         answers.append(server.post("/upload_rle", GROCERIES).json())
         assert server.stop() == 0
         server.process.stdout.close()
