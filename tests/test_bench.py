@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image
+from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image, wait_until
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -79,6 +79,21 @@ def test_one_start_is_the_cold_one(tmp_path: Path) -> None:
     assert startup["cold"] > 0
     assert startup["warm"] is None
     assert "a second start" not in path.with_suffix(".md").read_text()
+
+
+def test_a_run_that_is_told_to_end_writes_what_it_has(tmp_path: Path) -> None:
+    """Its worker, which is still loading the model, ends with it."""
+    command = [sys.executable, "-m", "bench", "--device", "cpu", "--images", PHOTOGRAPHS, "--out", tmp_path]
+    process = subprocess.Popen([str(argument) for argument in command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: process.poll() is not None or children.read_text(), seconds=60)
+    (worker,) = (Path("/proc") / number for number in children.read_text().split())
+    wait_until(lambda: "libtorch" in (worker / "maps").read_text())
+    process.terminate()
+    assert process.wait(60) == 1
+    assert not worker.exists()
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert result["missing"] == {"baseline": "interrupted", "ao": "interrupted"}
 
 
 def test_a_mode_that_fails_is_not_reported(tmp_path: Path) -> None:
