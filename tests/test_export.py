@@ -91,6 +91,7 @@ CHANGED = {
     "code (SHA-256)": "0" * 64,
     "dtype of inputs": "float16",
     "batch size": 2,
+    "points at a time": 1024,
     "shapes": {"encode": [[1, 3, 1024, 1024]]},
 }
 
