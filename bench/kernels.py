@@ -1,7 +1,7 @@
 """Times the kernels of the large model one by one, in every form and with every launch that may be worth a try.
 
-    python -m bench.kernels                    128 points at a time, as the modes have them
-    python -m bench.kernels --points 1024      more at once
+    python -m bench.kernels                    128 points at a time, as fast has them
+    python -m bench.kernels --points 1024      as furious has them
     python -m bench.kernels --only "update float16"      what begins with this
 
 It tells what to write into `sam2_amg/kernels/tuning.py`, and what a kernel takes beside its twin.

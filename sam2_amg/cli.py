@@ -25,7 +25,7 @@ examples:
 Flags may be written with hyphens, too (--points-per-side).
 """
 
-# name, type, help; the default is that of the dataclass, or the model's own
+# name, type, help; the default is that of the dataclass
 _GENERATOR_FLAGS = (
     ("points_per_side", int, "points along a side of the grid, so N x N prompts an image"),
     (

@@ -63,7 +63,7 @@ class UnitUpscaling:
 class FixedDecoder:
     """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
 
-    Image tokens of all points are kept until the masks are made, and valid until the next call.
+    Image tokens of all points are kept until the masks are made, and valid until any unit runs again.
     """
 
     def __init__(self, units: Units, points: int, upscale: Callable[..., Tensor]) -> None:
@@ -93,7 +93,7 @@ class FixedDecoder:
         return FixedAttended(torch.cat(iou)[:count], torch.cat(hyper)[:count], self._keys[:count], prepared)
 
     def _store(self, keys: Tensor, start: int, count: int) -> None:
-        if len(keys) == count:  # all of them: where they lie, they are not touched until the next call
+        if len(keys) == count:  # all of them: they stay where they are, until a unit runs again
             self._keys = keys
             return
         if self._keys is None or len(self._keys) < count:

@@ -48,7 +48,10 @@ class FoldedDecoder:
         upscaling: LinearUpscaling | None = None,
         image_side: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageSide] = PlainImageSide,
     ) -> None:
-        """`upscaling` defaults to `LinearUpscaling`. Raises ValueError for a decoder of another build than SAM 2's."""
+        """`upscaling` defaults to `LinearUpscaling`; image tokens of `SplitImageSide` are for `KernelUpscaling`.
+
+        Raises ValueError for a decoder of another build than SAM 2's.
+        """
         decoder = model.sam_mask_decoder
         if not decoder.use_high_res_features or len(decoder.transformer.layers) != 2:
             raise ValueError("the folded decoder needs high-resolution features and two transformer layers")

@@ -4,6 +4,7 @@ What they store lacks an affine part of LayerNorm, gain g and bias b, which meet
 
     layer 1, keys = stored + b:    keys . w = stored . w + b . w
                                    keys + sum_ht a_ht v_ht = stored + sum_ht a_ht (v_ht + b / H)
+                                   sum_n a_n keys = sum_n a_n stored + b
     layer 2, keys = g stored + b:  keys . u = stored . (g u) + b . u
                                    sum_n a_n keys = g (sum_n a_n stored) + b
 
@@ -46,7 +47,7 @@ class SplitImageSide(PlainImageSide):
         """
         bias, norm = self.first_norm.bias, self.second_norm
         scores = self._scores(update.keys, self.second_queries)
-        shift = update.keys.folded.float() @ bias  # [P, H*T]
+        shift = (update.keys.folded.float() * bias).sum(-1)  # [P, H*T]; a product would be of float16 under autocast
         folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
         update_second(state, scores, folded, shift, values, norm.eps, self.split)
         context = self._read(state, queries, queries.folded * norm.weight, self.final_keys)

@@ -100,12 +100,13 @@ def fixed_shapes(
     """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together.
 
     A unit takes all points of a batch where there is room for their image tokens: that spares launches, and a copy.
+    Where there is not, calls share them evenly. (Crops whose grids are smaller than the image's fill it up.)
     """
     if device.type == "cuda":
         every = config.points_per_side**2
         steps = -(-min(every, config.points_per_batch or every) // _UNIT_STEP)
-        points = min(_GPU_UNIT_POINTS[mode], steps * _UNIT_STEP)
-        return unit_shapes(image_size, points, None, batch_size)
+        calls = -(-steps * _UNIT_STEP // _GPU_UNIT_POINTS[mode])
+        return unit_shapes(image_size, -(-steps // calls) * _UNIT_STEP, None, batch_size)
     return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS, batch_size)
 
 
@@ -113,8 +114,8 @@ def fast_units(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Un
     """The plain units of mode fast: what is compiled, or exported.
 
     On a GPU the encoder's linear layers and attention and the decoder's image side become products of split float16;
-    `model` is changed by that. Operands of the upscaling are float16, and so are the image tokens that are kept for it:
-    masks are signs, and few of their pixels lie so close to zero.
+    `model` is changed by that. Operands of the upscaling are float16, and so are the image tokens that are kept for it,
+    and high-resolution features: masks are signs, and few of their pixels lie so close to zero.
     """
     if device.type == "cpu":
         return plain_units(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)

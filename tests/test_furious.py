@@ -62,7 +62,7 @@ def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) ->
 
 
 @pytest.mark.parametrize(
-    ("side", "batch", "points"), [(32, None, 1024), (13, None, 256), (64, None, 1024), (32, 64, 128)]
+    ("side", "batch", "points"), [(32, None, 1024), (13, None, 256), (64, None, 1024), (33, None, 640), (32, 64, 128)]
 )
 def test_units_take_the_points_of_a_batch(side: int, batch: int | None, points: int) -> None:
     config = GeneratorConfig(points_per_side=side, points_per_batch=batch)

@@ -8,7 +8,8 @@ with keys [N, C] of a point, h heads, t tokens; q and e are projections of image
 share, s are scores of positions that come from elsewhere (in that kernel they would take registers that are not there;
 rounded to 16 bits they would blur what is read, and hardly what is updated). Only keys touch memory, once in and once
 out; scores and weights of [N, H*T] stay in registers. Registers are what there is least of, so no kernel adds
-LayerNorm's bias, and the second does not multiply by its gain: `split_image_side.py` folds them into the vectors.
+LayerNorm's bias, and the second does not multiply by its gain: `split_image_side.py` folds them into the vectors, and
+into a shift of s.
 
 With SPLIT all is float32, every number the sum of two of float16, as in `split_linear.py`, and products are as exact as
 float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument it
@@ -155,7 +156,7 @@ def _check(split: bool, pixels: int, channels: int, rows: int, *operands: Tensor
         raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
     dtype = torch.float32 if split else torch.float16
     if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
-        raise ValueError(f"keys, scores and vectors must be contiguous and {dtype}")
+        raise ValueError(f"image tokens, projections, scores and vectors must be contiguous and {dtype}")
 
 
 def _check_scores(scores: Tensor, points: int, rows: int, pixels: int) -> None:
