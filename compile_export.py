@@ -28,9 +28,9 @@ from sam2_amg.stages import build_generator, fixed_shapes, units_of
 
 logger = logging.getLogger("compile_export")
 # Of packages with mode ao, in one photograph: far above what something broken reaches. A mask without a partner counts
-# 0, so thresholds of the trial are such that there are many.
+# 0, so thresholds of the trial (predicted IoU, stability) are such that there are many.
 _LEAST_AGREEMENT = {Mode.FAST: 0.95, Mode.FURIOUS: 0.9}
-_TRIAL = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.8}
+_TRIAL_THRESHOLDS = 0.5, 0.8
 _SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
 
 _DESCRIPTION = """\
@@ -120,7 +120,10 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgree
     check_packages(folder, build, package_names(build.shapes))
     # on a CPU a large model would take minutes for all points, and its units take few of them anyway
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
-    generator_config = replace(config.generator, points_per_side=min(config.generator.points_per_side, most), **_TRIAL)
+    side, (iou, stability) = min(config.generator.points_per_side, most), _TRIAL_THRESHOLDS
+    generator_config = replace(
+        config.generator, points_per_side=side, pred_iou_thresh=iou, stability_score_thresh=stability
+    )
     image = decode_image(EXAMPLE.read_bytes(), Limits())
     answers = []
     for mode in (Mode.AO, config.mode):
