@@ -14,11 +14,13 @@ for the weights of a head add up to one; and what is added to all scores of a so
 from __future__ import annotations
 
 import torch
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
+from sam2_amg.upscaling import LinearUpscaling
 
 
 class SplitImageSide(PlainImageSide):
@@ -30,13 +32,19 @@ class SplitImageSide(PlainImageSide):
     split = True  # products of split numbers
     dtype = torch.float32  # of everything that a kernel reads
 
+    def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
+        """`pe` are the positions E, [N, C]."""
+        super().__init__(model, pe, upscaling)
+        # the parent's, as kernels read them: they are the same for every image
+        self.asked_second, self.asked_last = self._by_token(self.second_keys), self._by_token(self.final_keys)
+
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
         """See `ImageSide`; the state is the image tokens [P, N, C], without the bias of their norm."""
         norm = self.first_norm
         projected = self._by_token(image.first_queries)
         heads, values = self._operand(update.keys.heads), self._operand(update.values)
         keys = update_first(self._operand(image.keys), projected, heads, values, norm.weight, norm.eps, self.split)
-        return keys, self._read(keys, queries, queries.folded, self.second_keys) + norm.bias
+        return keys, self._read(keys, queries, queries.folded, self.asked_second) + norm.bias
 
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
@@ -50,12 +58,12 @@ class SplitImageSide(PlainImageSide):
         shift = (update.keys.folded.float() * bias).sum(-1)  # [P, H*T]; a product would be of float16 under autocast
         folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
         update_second(state, scores, folded, shift, values, norm.eps, self.split)
-        context = self._read(state, queries, queries.folded * norm.weight, self.final_keys)
+        context = self._read(state, queries, queries.folded * norm.weight, self.asked_last)
         return state, context * norm.weight + norm.bias
 
     def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
         heads, folded = self._operand(queries.heads), self._operand(folded)
-        return read_keys(keys, self._by_token(positions), heads, folded, self.split)
+        return read_keys(keys, positions, heads, folded, self.split)
 
     def _by_token(self, projections: Tensor) -> Tensor:
         """[H, D, N] -> [N, H*D]"""
