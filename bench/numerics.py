@@ -53,12 +53,12 @@ def measure_numerics(
     """
     image = scene(0)
     config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
-    grid = PointGrids(config, device)
+    grid = PointGrids(config)
     crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
     rows = []
     for size in tqdm(sizes, unit="size", disable=None):
         model = seeded_model(size, device)
-        points = to_model_input(grid(crop), crop.size, model.image_size)
+        points = to_model_input(grid(crop), crop.size, model.image_size).to(device)
         pixels = Preprocess(model.image_size, device)(image)
         expected = tensors_of(encode(model, pixels), PlainDecoder(model), points)
         for mode in modes_on(device) if modes is None else modes:

@@ -34,6 +34,8 @@ class TrainConfig:
     workers: int
     weights: Path | None = None
     weights_temperature: float = SHIPPED_TEMPERATURE
+    auxiliary: Path | None = None  # of the run that the weights come from
+    seed: int = 0
 
 
 @dataclass
@@ -88,13 +90,14 @@ def write_weights(run: Run, config: TrainConfig, name: str) -> None:
 
 
 def save(run: Run, config: TrainConfig) -> None:
-    """Writes the state to resume from, and the file that ships."""
+    """Writes the state to resume from, the file that ships, and what another run with its weights begins with."""
     fields = {name: getattr(run, name) for name in ("stage", *_SAVED)}
     state = {**fields, **{part: getattr(run, part).state_dict() for part in _PARTS}}
     temporary = config.directory / "state.part"
     torch.save(state, temporary)
     temporary.rename(config.directory / "state.pt")
     write_weights(run, config, MODEL_TYPES["demo"].file)
+    torch.save(run.auxiliary.state_dict(), config.directory / "auxiliary.pt")
 
 
 def resume(config: TrainConfig) -> Run:
@@ -102,7 +105,10 @@ def resume(config: TrainConfig) -> Run:
     path = config.directory / "state.pt"
     if not path.is_file() and config.weights is not None:
         weights = load_model(config.weights, MODEL_TYPES["demo"], torch.device("cpu")).state_dict()
-        return begin_stage(config, 1, weights, config.weights_temperature)
+        run = begin_stage(config, 1, weights, config.weights_temperature)
+        if config.auxiliary is not None:
+            run.auxiliary.load_state_dict(torch.load(config.auxiliary, map_location=config.device, weights_only=True))
+        return run
     if not path.is_file():
         torch.manual_seed(0)
         return begin_stage(config, 0, None, 1.0)

@@ -84,7 +84,7 @@ def take_step(
 def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, deadline: float, ranks: Ranks) -> None:
     """Trains until the stage or the time is over."""
     stage = config.schedule[run.stage]
-    batches = Batches(stage, run.stage, config.device, config.compile, photographs, ranks)
+    batches = Batches(stage, run.stage, config.device, config.compile, photographs, ranks, config.seed)
     loss_of = torch.compile(evaluate_losses, dynamic=False) if config.compile else evaluate_losses
     last = time.monotonic()
     begun = last - run.stage_seconds
@@ -156,6 +156,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument(
         "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
     )
+    parser.add_argument("--auxiliary", type=Path, help="auxiliary.pt of the run that those weights come from")
+    parser.add_argument("--seed", type=int, choices=range(8), default=0, help="another one has other scenes (default 0)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
@@ -179,6 +181,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         workers=args.workers,
         weights=args.weights,
         weights_temperature=args.weights_temperature,
+        auxiliary=args.auxiliary,
+        seed=args.seed,
     )
 
 

@@ -79,23 +79,28 @@ class FixedDecoder:
 
     def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
         """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
-        padded = F.pad(points, (0, 0, 0, -len(points) % self.points))
+        count, missing = len(points), -len(points) % self.points
+        padded = F.pad(points, (0, 0, 0, missing)) if missing else points
+        if len(padded) == self.points:  # the answers stay where they are, until a unit runs again
+            iou, hyper, keys = self.units.attend(padded.contiguous(), *prepared.tensors())
+        else:
+            iou, hyper, keys = self._attend_in_parts(prepared, padded)
+        return FixedAttended(iou[:count], hyper[:count], keys[:count], prepared)
+
+    def _attend_in_parts(self, prepared: SharedImage, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As many calls as it takes; copies, for a unit may answer in the same memory every time."""
         iou, hyper = [], []
-        for start in range(0, len(padded), self.points):
+        for start in range(0, len(points), self.points):
             some_iou, some_hyper, keys = self.units.attend(
-                padded[start : start + self.points].contiguous(), *prepared.tensors()
+                points[start : start + self.points].contiguous(), *prepared.tensors()
             )
-            iou.append(some_iou.clone())  # a unit may answer in the same memory every time
+            iou.append(some_iou.clone())
             hyper.append(some_hyper.clone())
-            self._store(keys, start, len(padded))
+            self._store(keys, start, len(points))
         assert self._keys is not None
-        count = len(points)
-        return FixedAttended(torch.cat(iou)[:count], torch.cat(hyper)[:count], self._keys[:count], prepared)
+        return torch.cat(iou), torch.cat(hyper), self._keys
 
     def _store(self, keys: Tensor, start: int, count: int) -> None:
-        if len(keys) == count:  # all of them: they stay where they are, until a unit runs again
-            self._keys = keys
-            return
         if self._keys is None or len(self._keys) < count:
             self._keys = None  # before the new one is allocated
             self._keys = keys.new_empty(count, *keys.shape[1:])

@@ -119,22 +119,45 @@ class Preprocess:
         return self.transforms(image)[None].to(self.device)
 
 
+class Upload:
+    """Copies a photograph's bytes to a device without a wait of the host's, by way of pinned memory on a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._staged = torch.empty(0, dtype=torch.uint8)
+        self._copied: torch.cuda.Event | None = None
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """uint8 [H, W, 3] on the device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image))
+        if self.device.type != "cuda":
+            return pixels.to(self.device)
+        if self._copied is not None:
+            self._copied.synchronize()  # what is staged is not overwritten before it has left
+        if self._staged.numel() < pixels.numel():
+            self._staged = torch.empty(pixels.numel(), dtype=torch.uint8, pin_memory=True)
+        staged = self._staged[: pixels.numel()].view(pixels.shape).copy_(pixels)
+        uploaded = staged.to(self.device, non_blocking=True)
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+        return uploaded
+
+
 class PreprocessOnDevice:
     """The same on the device, where only the photograph's bytes are copied to; agrees with `Preprocess` to 1e-5.
 
-    The resize is PyTorch's, with antialiasing, in float32, as on the CPU.
+    The resize is PyTorch's, with antialiasing, in float32, as on the CPU; it is linear, so that scaling can follow it.
     """
 
     def __init__(self, image_size: int, device: torch.device) -> None:
         transforms = SAM2Transforms(resolution=image_size, mask_threshold=0.0)
         self.size = (image_size, image_size)
-        self.device = device
-        self.mean = torch.tensor(transforms.mean, device=device).view(3, 1, 1)
-        self.deviation = torch.tensor(transforms.std, device=device).view(3, 1, 1)
+        self.upload = Upload(device)
+        mean, deviation = (torch.tensor(x, device=device).view(3, 1, 1) for x in (transforms.mean, transforms.std))
+        self.scale, self.shift = 1 / (255 * deviation), -mean / deviation
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """The model's input for one image."""
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)  # [H, W, 3]
-        scaled = pixels.permute(2, 0, 1)[None].float() / 255  # [1, 3, H, W]
-        resized = F.interpolate(scaled, self.size, mode="bilinear", align_corners=False, antialias=True)
-        return (resized - self.mean) / self.deviation
+        pixels = self.upload(image).permute(2, 0, 1)[None].float()  # [1, 3, H, W]
+        resized = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False, antialias=True)
+        return torch.addcmul(self.shift, resized, self.scale)

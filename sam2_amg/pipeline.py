@@ -54,7 +54,7 @@ class MaskGenerator(Generator):
         self.device = device
         self.batch_size = batch_size
         self.points_per_batch = config.points_per_batch
-        self.point_grids = PointGrids(config, device)
+        self.point_grids = PointGrids(config)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
@@ -75,7 +75,7 @@ class MaskGenerator(Generator):
         known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
         found = [self._search(image, crop, i, known[i]) for i, crop in enumerate(crops)]
         candidates = Candidates.concatenate(found)
-        crop_boxes = torch.tensor([crop.box for crop in crops], device=self.device)
+        crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
         return candidates.leave_device(self._find_edges(candidates, crops, size), size, crop_boxes)
@@ -84,47 +84,61 @@ class MaskGenerator(Generator):
         self, image: NDArray[np.uint8], crop: Crop, crop_index: int, features: ImageFeatures | None
     ) -> Candidates:
         """The masks of one crop, without duplicates."""
+        size = image.shape[0], image.shape[1]
+        points = self.point_grids(crop)  # [P, 2]
+        # in the model's input, and in the photograph; on the device before it has anything to do, so that none waits
+        places = torch.stack([to_model_input(points, crop.size, self.image_size), uncrop_points(points, crop.box)])
+        places = places.to(self.device, non_blocking=True)
         if features is None:
             pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
             features = self.stages.encode(pixels)
         prepared = self.stages.decoder.prepare(features)
-        points = self.point_grids(crop)  # [P, 2]
-        size = image.shape[0], image.shape[1]
-        batches = points.split(self.points_per_batch)
-        found = (self._segment(prepared, batch, crop, crop_index, size) for batch in batches)
+        batches = places.split(self.points_per_batch, dim=1)
+        found = (self._segment(prepared, *batch, crop, crop_index, size) for batch in batches)
         # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
         candidates = Candidates.concatenate([part.compact() if len(batches) > 1 else part for part in found])
         survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
         return candidates.select(survivors).compact()
 
-    def _segment(self, prepared: Any, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
-        """The masks of a batch of points that pass predicted IoU, stability and the crop's edge."""
+    def _segment(
+        self, prepared: Any, asked: Tensor, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize
+    ) -> Candidates:
+        """The masks of a batch of points that pass predicted IoU, stability and the crop's edge.
+
+        The points are [P, 2], in pixels of the model's input and in those of the photograph.
+        """
         config, decoder = self.config, self.stages.decoder
-        attended = decoder.attend(prepared, to_model_input(points, crop.size, self.image_size))
+        attended = decoder.attend(prepared, asked)
         kept = _keep_predicted_iou(attended.predicted_iou, config.pred_iou_thresh)
         logits = decoder.predict_masks(attended, kept)  # [n, h, w]
         measured = self.stages.measure(logits, crop.size, config.mask_threshold, config.stability_score_offset)
-        candidates = Candidates(
+        whole = crop.size == image_size  # its edges are the photograph's, where masks may end
+        stability = measured.stability
+        candidates = Candidates.tabulate(
             logits=logits,
-            row=torch.arange(len(logits), device=logits.device),
+            boxes=measured.boxes if whole else uncrop_boxes_xyxy(measured.boxes, crop.box),
             predicted_iou=attended.predicted_iou[kept.point, kept.mask],
-            points=uncrop_points(points[kept.point], crop.box),
-            stability=measured.stability,
-            boxes=uncrop_boxes_xyxy(measured.boxes, crop.box),
-            crop=torch.full_like(kept.point, crop_index),
+            points=points[kept.point],
+            stability=stability,
+            crop=crop_index,
         )
-        keep = ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        if config.stability_score_thresh > 0:  # at 0, sam2 keeps even empty masks, whose stability is NaN
-            keep &= measured.stability >= config.stability_score_thresh
-        return candidates.select(keep)
+        # at a threshold of 0, sam2 keeps even empty masks, whose stability is NaN
+        demanding = config.stability_score_thresh > 0
+        keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
+        if not whole:
+            keep &= ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
+        return candidates.select(keep.nonzero()[:, 0])
 
-    def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Tensor) -> Candidates:
+    def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Sequence[list[int]]) -> Candidates:
         """Of masks that overlap, keeps the one found in the smaller crop."""
-        scores = 1 / box_area(crop_boxes)[candidates.crop]
+        areas = box_area(torch.tensor(crop_boxes, device=self.device))
+        scores = 1 / areas[candidates.crop.long()]
         return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
     def _find_edges(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[Edges]:
         """Edges of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
+        if len(crops) == 1:
+            return self.stages.find_edges(candidates.logits, crops[0], size, self.config.mask_threshold)
         edges: dict[int, Edges] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]

@@ -53,17 +53,15 @@ def crops_of(size: tuple[int, int], config: GeneratorConfig) -> list[Crop]:
 class PointGrids:
     """sam2's point grids, one a crop layer, evenly spaced in [0, 1] x [0, 1]."""
 
-    def __init__(self, config: GeneratorConfig, device: torch.device) -> None:
+    def __init__(self, config: GeneratorConfig) -> None:
         self.grids = build_all_layer_point_grids(
             config.points_per_side, config.crop_n_layers, config.crop_n_points_downscale_factor
         )
-        self.device = device
 
     def __call__(self, crop: Crop) -> Tensor:
-        """Points of a crop in its own pixels, float32 [P, 2], (x, y), row by row."""
+        """Points of a crop in its own pixels, float32 [P, 2], (x, y), row by row, in host memory."""
         height, width = crop.size
-        points = self.grids[crop.layer] * np.array([[width, height]])
-        return torch.as_tensor(points, dtype=torch.float32, device=self.device)
+        return torch.as_tensor(self.grids[crop.layer] * np.array([[width, height]]), dtype=torch.float32)
 
 
 def to_model_input(points: Tensor, size: tuple[int, int], image_size: int) -> Tensor:

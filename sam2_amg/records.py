@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self, TypedDict
 
@@ -57,27 +57,60 @@ class Generator(Protocol):
 class Candidates:
     """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph.
 
-    Logits are by far the largest of it, so choosing among masks does not copy them: `row` says where they lie.
+    Logits are by far the largest of it, so choosing among masks does not copy them: `row` says where they lie. All
+    other figures are columns of one table, which is chosen from, and leaves the device, at once: on a GPU it is the
+    number of calls that takes the time. (Pixels are whole numbers that float32 has exactly.)
     """
 
     logits: Tensor  # float32 or float16 [m, h, w], low-res, of these masks and others
     row: Tensor  # int64 [n], of each mask in `logits`
-    predicted_iou: Tensor  # float32 [n]
-    points: Tensor  # float32 [n, 2], (x, y)
-    stability: Tensor  # float32 [n]
-    boxes: Tensor  # int64 [n, 4], XYXY, inclusive
-    crop: Tensor  # int64 [n], which crop of the image
+    table: Tensor  # float32 [n, 9], the columns below
+
+    @classmethod
+    def tabulate(
+        cls, logits: Tensor, boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int
+    ) -> Self:
+        """A row for each mask of `logits`, found in the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
+        number = torch.full((len(logits), 1), float(crop), device=logits.device)
+        table = torch.cat([boxes.float(), predicted_iou[:, None].float(), points, stability[:, None], number], 1)
+        return cls(logits, torch.arange(len(logits), device=logits.device), table)
+
+    @property
+    def boxes(self) -> Tensor:
+        """[n, 4], XYXY, inclusive"""
+        return self.table[:, :4]
+
+    @property
+    def predicted_iou(self) -> Tensor:
+        """[n]"""
+        return self.table[:, 4]
+
+    @property
+    def points(self) -> Tensor:
+        """[n, 2], (x, y)"""
+        return self.table[:, 5:7]
+
+    @property
+    def stability(self) -> Tensor:
+        """[n]"""
+        return self.table[:, 7]
+
+    @property
+    def crop(self) -> Tensor:
+        """[n], the number of the crop of the image"""
+        return self.table[:, 8]
 
     def __len__(self) -> int:
         return len(self.row)
 
     def select(self, rows: Tensor) -> Self:
-        """The masks that an index or a bool mask names, in its order."""
-        return type(self)(self.logits, *(getattr(self, name)[rows] for name in self._names()))
+        """The masks that an index names, in its order."""
+        return type(self)(self.logits, self.row[rows], self.table[rows])
 
     def compact(self) -> Self:
         """The same masks with a copy of their own logits, which lets go of the others'."""
-        return replace(self, logits=self.logits[self.row], row=torch.arange(len(self), device=self.row.device))
+        row = torch.arange(len(self), device=self.row.device)
+        return type(self)(self.logits[self.row], row, self.table)
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
@@ -85,24 +118,22 @@ class Candidates:
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.logits) for part in parts[:-1])]).tolist()
-        parts = [replace(part, row=part.row + start) for part, start in zip(parts, starts, strict=True)]
-        names = ("logits", *cls._names())
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        rows = [part.row + start for part, start in zip(parts, starts, strict=True)]
+        logits, tables = [part.logits for part in parts], [part.table for part in parts]
+        return cls(torch.cat(logits), torch.cat(rows), torch.cat(tables))
 
-    @classmethod
-    def _names(cls) -> list[str]:
-        return [field.name for field in fields(cls) if field.name != "logits"]
-
-    def leave_device(self, edges: list[Edges], size: tuple[int, int], crop_boxes: Tensor) -> Unfinished:
+    def leave_device(self, edges: list[Edges], size: tuple[int, int], crop_boxes: Sequence[list[int]]) -> Unfinished:
         """One record a row, with its edges in a photograph of `size`. `crop_boxes` are the XYXY boxes of all crops."""
-        columns = (self.boxes, self.predicted_iou, self.points, self.stability, crop_boxes[self.crop])
-        return partial(_to_records, edges, size, [column.float().cpu() for column in columns])
+        return partial(_to_records, edges, size, self.table.cpu(), crop_boxes)
 
 
-def _to_records(edges: list[Edges], size: tuple[int, int], columns: list[Tensor]) -> list[MaskRecord]:
-    rows = zip(edges, *(column.tolist() for column in columns), strict=True)
+def _to_records(
+    edges: list[Edges], size: tuple[int, int], table: Tensor, crop_boxes: Sequence[list[int]]
+) -> list[MaskRecord]:
+    crops = [[float(x) for x in _xyxy_to_xywh(box)] for box in crop_boxes]
     records: list[MaskRecord] = []
-    for of_mask, box, iou, point, stability, crop_box in rows:
+    for of_mask, row in zip(edges, table.tolist(), strict=True):
+        box, iou, point, stability, crop = row[:4], row[4], row[5:7], row[7], int(row[8])
         rle = edges_to_rle(of_mask, size)
         records.append(
             {
@@ -112,12 +143,12 @@ def _to_records(edges: list[Edges], size: tuple[int, int], columns: list[Tensor]
                 "predicted_iou": iou,
                 "point_coords": [point],
                 "stability_score": stability,
-                "crop_box": _xyxy_to_xywh(crop_box),
+                "crop_box": list(crops[crop]),
             }
         )
     return records
 
 
-def _xyxy_to_xywh(box: list[float]) -> list[float]:
+def _xyxy_to_xywh(box: Sequence[float]) -> list[float]:
     x0, y0, x1, y1 = box
     return [x0, y0, x1 - x0, y1 - y0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.ops.boxes import batched_nms
+from torchvision.ops.boxes import batched_nms, nms
+
+# Numbers up to which `batched_nms` is `nms` on boxes moved class by class, and of one class not at all.
+_MOVES_CLASSES = {"cpu": 4_000, "cuda": 100_000}
 
 
 def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
@@ -13,5 +16,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     A box is dropped whose IoU with a better one is over the threshold. sam2 calls torchvision's `batched_nms` with one
     class for all; so does this, because beyond 4,000 boxes that takes another path, which orders ties differently.
     """
+    if boxes.numel() <= _MOVES_CLASSES[boxes.device.type]:
+        return nms(boxes.float(), scores, threshold)
     one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     return batched_nms(boxes.float(), scores, one_class, threshold)
