@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,16 @@ class Trial:
 
 
 def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
-    tiles = [{"BLOCK": block, "num_warps": warps, "num_stages": 1} for block in blocks for warps in (4, 8)]
+    every = product(blocks, (4, 8), (1, 3))
+    tiles = [{"BLOCK": block, "num_warps": warps, "num_stages": stages} for block, warps, stages in every]
     return [{**tile, "PARTS": part} for tile in tiles for part in parts] if parts else [*tiles]
 
 
 TRIES: dict[str, list[Launch]] = {
-    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((16, 32, 64), (2, 4))),
-    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((16, 32, 64), (2, 4))),
+    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (2, 4))),
+    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((32, 64), (2, 4))),
     "attention": _tiles((32, 64, 128)),
-    "upscale": _tiles((32, 64)),
+    "upscale": _tiles((64, 128)),
 }
 
 

@@ -175,7 +175,8 @@ def startup_markdown(result: dict[str, Any]) -> str:
 
 def _launch_name(launch: dict[str, int]) -> str:
     parts = f", {launch['PARTS']} parts" if "PARTS" in launch else ""
-    return f"tiles of {launch['BLOCK']}, {launch['num_warps']} warps{parts}"
+    stages = f", {launch['num_stages']} stages" if launch.get("num_stages", 1) > 1 else ""
+    return f"tiles of {launch['BLOCK']}, {launch['num_warps']} warps{parts}{stages}"
 
 
 def kernels_markdown(result: dict[str, Any]) -> str:

@@ -157,7 +157,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
     )
     parser.add_argument("--auxiliary", type=Path, help="auxiliary.pt of the run that those weights come from")
-    parser.add_argument("--seed", type=int, choices=range(8), default=0, help="another one has other scenes (default 0)")
+    parser.add_argument("--seed", type=int, choices=range(8), default=0, help="others have other scenes (default 0)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")

@@ -23,7 +23,7 @@ from sam2_amg.encoder import ImageFeatures
 
 @dataclass(frozen=True)
 class Kept:
-    """Which of the P x 3 masks survive: row (point) and column (mask) of each, both int64 [n]."""
+    """Which of the P x 3 masks survive: row (point) and column (mask) of each, both int64 [n], row after row."""
 
     point: Tensor
     mask: Tensor

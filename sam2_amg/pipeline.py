@@ -94,7 +94,7 @@ class MaskGenerator(Generator):
             features = self.stages.encode(pixels)
         prepared = self.stages.decoder.prepare(features)
         batches = places.split(self.points_per_batch, dim=1)
-        found = (self._segment(prepared, *batch, crop, crop_index, size) for batch in batches)
+        found = (self._segment(prepared, batch[0], batch[1], crop, crop_index, size) for batch in batches)
         # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
         candidates = Candidates.concatenate([part.compact() if len(batches) > 1 else part for part in found])
         survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)

@@ -70,7 +70,7 @@ class Candidates:
     def tabulate(
         cls, logits: Tensor, boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int
     ) -> Self:
-        """A row for each mask of `logits`, found in the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
+        """A row for each of n masks, found in the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
         number = torch.full((len(logits), 1), float(crop), device=logits.device)
         table = torch.cat([boxes.float(), predicted_iou[:, None].float(), points, stability[:, None], number], 1)
         return cls(logits, torch.arange(len(logits), device=logits.device), table)

@@ -108,7 +108,7 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(split_rows.split_rows_kernel, rows, split_rows.LAUNCH)
     types |= dict.fromkeys(("keys", "first", "second", "children", "grandchildren"), "*fp16")
-    types |= {"points": "*i64", "rows": "*i64"}
+    types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
     compile_for(upscale_kernel, types, {"SIDE": 64, **launches.upscale})
 
 

@@ -1,7 +1,9 @@
 """Low-res logits -> counts above three thresholds, and the box, at the photograph's size. No mask is ever stored.
 
 A lane owns an output column and walks down its rows. Two input rows, mixed at the lane's column, stay in registers
-until the walk leaves them, so an output pixel costs one mix of rows and the comparisons, and no load.
+until the walk leaves them, so an output pixel costs one mix of rows and the comparisons, and no load. What lies between
+two numbers on one side of a threshold lies there, too: where that settles all thresholds for all lanes, as nearly
+everywhere in a mask, the rows between two input rows are counted at once.
 """
 
 from __future__ import annotations
@@ -12,12 +14,46 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
+from sam2_amg.kernels.upsample import first_of, mix_columns, mix_rows, scales_of, source_of
 from sam2_amg.reference.masks import MaskStatistics, require_finite
 
 _BLOCK = 128  # columns a program, a lane each
 _ROWS = 128  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
+_HUGE = tl.constexpr(1e30)
+_ROUNDING = tl.constexpr(1e-6)  # of a mix of two numbers, a share of their sizes: eight times what it can be
+
+
+@triton.jit
+def rows_until(input_row, scale, inputs, y, end):
+    """The first output row behind `y` that reads from `input_row` or further down, `end` at most.
+
+    A division says where it is about, and `source_of` where it is.
+    """
+    about = ((input_row.to(tl.float32) + 0.5) / scale - 0.5).to(tl.int32)
+    until = tl.minimum(tl.maximum(about, y + 1), end)
+    while (until > y + 1) & (first_of(until - 1, scale, inputs) >= input_row):
+        until -= 1
+    while (until < end) & (first_of(until, scale, inputs) < input_row):
+        until += 1
+    return until
+
+
+@triton.jit
+def widen_box(box, x, top, bottom, width, height):
+    """Takes columns x with rows from `top` to before `bottom` (0 where there are none) into a box, counted from the
+    far corner and then from the near one."""
+    tl.atomic_max(box, tl.max(tl.where(bottom > 0, width - x, 0)))
+    tl.atomic_max(box + 1, tl.max(height - top))
+    tl.atomic_max(box + 2, tl.max(tl.where(bottom > 0, x + 1, 0)))
+    tl.atomic_max(box + 3, tl.max(bottom))
+
+
+@triton.jit
+def bounds(upper, lower):
+    """Between which numbers any mix of two rows lies, rounding included."""
+    slack = _ROUNDING * tl.minimum(tl.abs(upper) + tl.abs(lower), _HUGE)  # infinity less infinity would be no number
+    return tl.minimum(upper, lower) - slack, tl.maximum(upper, lower) + slack
 
 
 # Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
@@ -37,43 +73,49 @@ def measure_kernel(
     begin = tl.program_id(2) * ROWS
     end = tl.minimum(begin + ROWS, height)
 
-    upper = tl.zeros((BLOCK,), tl.float32)
-    lower = tl.zeros((BLOCK,), tl.float32)
     above_high = tl.zeros((BLOCK,), tl.int32)
     above_middle = tl.zeros((BLOCK,), tl.int32)
     above_low = tl.zeros((BLOCK,), tl.int32)
     not_finite = tl.zeros((BLOCK,), tl.int32)
     top = tl.zeros((BLOCK,), tl.int32) + height  # first row above middle
     bottom = tl.zeros((BLOCK,), tl.int32)  # one past the last
-    row = -1
     y = begin
     while y < end:  # and not range(): the interpreter of Triton 3.6 cannot count to a tensor with NumPy 2.4
         first, second, weight_y = source_of(y, scale_y, h)
-        if first != row:
-            upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
-            lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
-            # comparisons with NaN are false, and infinity is above the largest number
-            fine = (tl.abs(upper) <= _LARGEST) & (tl.abs(lower) <= _LARGEST)
-            not_finite |= (lanes & (fine == 0)).to(tl.int32)
-            row = first
-        value = mix_rows(upper, lower, weight_y)
-        inside = lanes & (value > middle)
-        above_high += (lanes & (value > high)).to(tl.int32)
-        above_middle += inside.to(tl.int32)
-        above_low += (lanes & (value > low)).to(tl.int32)
-        top = tl.where(inside, tl.minimum(top, y), top)
-        bottom = tl.where(inside, y + 1, bottom)
-        y += 1
+        until = rows_until(first + 1, scale_y, h, y, end)
+        upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+        lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+        # comparisons with NaN are false, and infinity is above the largest number
+        fine = (tl.abs(upper) <= _LARGEST) & (tl.abs(lower) <= _LARGEST)
+        not_finite |= (lanes & (fine == 0)).to(tl.int32)
+        least, most = bounds(upper, lower)
+        all_high, all_middle, all_low = least > high, least > middle, least > low
+        settled = (all_high | (most <= high)) & (all_middle | (most <= middle)) & (all_low | (most <= low))
+        if tl.max((lanes & (settled == 0)).to(tl.int32)) == 0:
+            inside = lanes & all_middle
+            above_high += tl.where(lanes & all_high, until - y, 0)
+            above_middle += tl.where(inside, until - y, 0)
+            above_low += tl.where(lanes & all_low, until - y, 0)
+            top = tl.where(inside, tl.minimum(top, y), top)
+            bottom = tl.where(inside, until, bottom)
+            y = until
+        while y < until:
+            first, second, weight_y = source_of(y, scale_y, h)  # the same rows
+            value = mix_rows(upper, lower, weight_y)
+            inside = lanes & (value > middle)
+            above_high += (lanes & (value > high)).to(tl.int32)
+            above_middle += inside.to(tl.int32)
+            above_low += (lanes & (value > low)).to(tl.int32)
+            top = tl.where(inside, tl.minimum(top, y), top)
+            bottom = tl.where(inside, y + 1, bottom)
+            y += 1
 
     found += mask * 8
     tl.atomic_add(found, tl.sum(above_high))
     tl.atomic_add(found + 1, tl.sum(above_middle))
     tl.atomic_add(found + 2, tl.sum(above_low))
     tl.atomic_max(found + 3, tl.max(not_finite))
-    tl.atomic_max(found + 4, tl.max(tl.where(bottom > 0, width - x, 0)))
-    tl.atomic_max(found + 5, tl.max(height - top))
-    tl.atomic_max(found + 6, tl.max(tl.where(bottom > 0, x + 1, 0)))
-    tl.atomic_max(found + 7, tl.max(bottom))
+    widen_box(found + 4, x, top, bottom, width, height)
 
 
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:

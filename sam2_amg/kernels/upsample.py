@@ -24,12 +24,23 @@ def scales_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float]:
 
 
 @triton.jit
+def place_of(output, scale):
+    """Output pixel(s) -> where they lie among the input pixels, s above."""
+    return tl.maximum(scale * (output.to(tl.float32) + 0.5) - 0.5, 0.0)
+
+
+@triton.jit
+def first_of(output, scale, inputs):
+    """Output pixel(s) -> the first of the two input pixels that they mix."""
+    return tl.minimum(place_of(output, scale).to(tl.int32), inputs - 1)
+
+
+@triton.jit
 def source_of(output, scale, inputs):
     """Output pixel(s) -> the two input pixels that they mix, and the weight of the second."""
-    at = tl.maximum(scale * (output.to(tl.float32) + 0.5) - 0.5, 0.0)
-    first = tl.minimum(at.to(tl.int32), inputs - 1)
+    first = first_of(output, scale, inputs)
     second = tl.minimum(first + 1, inputs - 1)
-    return first, second, tl.minimum(at - first.to(tl.float32), 1.0)
+    return first, second, tl.minimum(place_of(output, scale) - first.to(tl.float32), 1.0)
 
 
 @triton.jit

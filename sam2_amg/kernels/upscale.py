@@ -29,10 +29,10 @@ MASKS = tl.constexpr(3)
 
 @triton.jit
 def gelu(x):
-    """x times the normal distribution's function, off by at most 7e-7.
+    """x times the normal distribution's function, off by at most 1e-6.
 
-    By formula 7.1.28 of Abramowitz and Stegun, whose coefficients are scaled here from x / sqrt(2) to x. It takes half
-    as many instructions as `erf`.
+    By formula 7.1.28 of Abramowitz and Stegun, whose coefficients are scaled here from x / sqrt(2) to x, and one over
+    its 16th power by way of the GPU's reciprocal square root. It takes less than half as many instructions as `erf`.
     """
     size = tl.abs(x)
     power = 5.3830e-6
@@ -42,10 +42,12 @@ def gelu(x):
     power = 2.11410061e-2 + size * power
     power = 4.98673470e-2 + size * power
     power = 1.0 + size * power
-    power *= power
-    power *= power
-    power *= power
-    return tl.maximum(x, 0.0) - 0.5 * size / (power * power)
+    inverse = tl.rsqrt(power * power)
+    inverse *= inverse
+    inverse *= inverse
+    inverse *= inverse
+    inverse *= inverse
+    return tl.maximum(x, 0.0) - 0.5 * size * inverse
 
 
 @triton.jit
@@ -59,12 +61,28 @@ def load_mask_vectors(pointer):
 
 
 @triton.jit
+def find_rows(points, masks, count, entry, point, column_mask):
+    """Where each of the columns' masks of a point goes, -1 for nowhere; kept masks of a point follow `entry`."""
+    row = tl.full(column_mask.shape, -1, tl.int64)
+    for i in tl.static_range(MASKS):
+        there = entry + i < count
+        same = tl.load(points + entry + i, mask=there, other=-1) == point
+        mask = tl.load(masks + entry + i, mask=there, other=-1)
+        row = tl.where(same & (column_mask == mask), entry + i, row)
+    return row
+
+
+# How many masks there are changes from photograph to photograph; without specialisation on it, nothing is compiled.
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["points", "masks"])
 def upscale_kernel(
-    keys, points, rows, hyper, children, grandchildren, first, second, gain, bias, eps, logits,
+    keys, points, masks, count, hyper, children, grandchildren, first, second, gain, bias, eps, logits,
     SIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of BLOCK image tokens of a point; `rows` [U, MASKS] say where each mask goes, -1 for nowhere."""
-    point = tl.load(points + tl.program_id(0))
+    """A tile of BLOCK image tokens, for all kept masks of a point, by the first of them; `points` and `masks` [n]."""
+    entry = tl.program_id(0)
+    point = tl.load(points + entry)
+    if tl.load(points + entry - 1, mask=entry > 0, other=-1) == point:
+        return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
     tile = tl.load(keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS + channel[None, :]).to(tl.float16)
@@ -73,7 +91,7 @@ def upscale_kernel(
     weights = tl.load(second + small[:, None] * FOUR + four[None, :])
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
-    row = tl.load(rows + tl.program_id(0) * MASKS + mask, mask=mask < MASKS, other=-1).to(tl.int64)
+    row = find_rows(points, masks, count, entry, point, mask)
     for child in range(4):
         widen = tl.load(first + channel[:, None] * (4 * CHILD) + child * CHILD + small[None, :])
         x = tl.dot(tile, widen)  # [BLOCK, CHILD]
@@ -124,12 +142,10 @@ class KernelUpscaling(LinearUpscaling):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
-        points, of_point = kept.point.unique(return_inverse=True)  # [U], [n]
-        rows = torch.full((len(points), int(MASKS)), -1, device=keys.device)
-        rows[of_point, kept.mask] = torch.arange(count, device=keys.device)
         if count > 0:
-            upscale_kernel[(len(points), keys.shape[1] // launch["BLOCK"])](
-                keys, points, rows, hyper, children.half(), grandchildren.half(), *self.operands,
+            upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
+                keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
+                children.half(), grandchildren.half(), *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, **launch,
             )  # fmt: skip
         return logits
