@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from sam2.utils.transforms import SAM2Transforms
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
@@ -18,15 +19,16 @@ from sam2_amg.errors import RequestError
 # The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
-# what brings an image of each EXIF orientation upright; 1 is upright
+# What brings an image of each EXIF orientation upright, 1 is upright: rows and columns change places, rows are turned
+# round, columns are turned round, in this order.
 _TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -40,8 +42,8 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(opened.size, limits)
-            opened.load()
-            return np.array(_upright(_to_rgb(opened), _orientation(opened)))
+            pixels = _jpeg_pixels(data) if _is_colour_jpeg(opened) else np.array(_to_rgb(opened))
+            return _upright(pixels, _orientation(opened))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("The image", limits) from error
     except UnidentifiedImageError as error:
@@ -75,13 +77,28 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """[H, W, 3] -> the same, or turned."""
+    if orientation not in _TURNS:
+        return pixels
+    swap, rows, columns = _TURNS[orientation]
+    turned = pixels.transpose(1, 0, 2) if swap else pixels
+    return np.ascontiguousarray(turned[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _is_colour_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and image.mode == "RGB"
+
+
+def _jpeg_pixels(data: bytes) -> NDArray[np.uint8]:
+    """[H, W, 3] of a JPEG file. torchvision has Pillow's library for it, and does not copy pixels three times over."""
+    pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    return pixels.permute(1, 2, 0).contiguous().numpy()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those with no defined range."""
+    image.load()
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         return _sixteen_bit_to_rgb(image)
     if image.mode in ("F", "LAB"):
@@ -92,7 +109,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import CPU, PHOTOGRAPHS, drawn_image
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -51,6 +51,34 @@ def test_lossless_formats(image_format: str, options: dict) -> None:
 def test_jpeg(options: dict) -> None:
     decoded = decode_image(encoded(SMOOTH, "JPEG", quality=95, **options), LIMITS)
     assert np.abs(decoded.astype(int) - SMOOTH).max() < 8
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (7, 33), (64, 48), (301, 203)], ids=str)
+def test_jpeg_has_the_pixels_that_pillow_reads(size: tuple[int, int], progressive: bool, subsampling: int) -> None:
+    """sam2 is given what Pillow reads, and masks are to be the same."""
+    data = encoded(drawn_image(*size), "JPEG", progressive=progressive, subsampling=subsampling, quality=70)
+    assert np.array_equal(decode_image(data, LIMITS), np.array(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_is_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(RGB, "JPEG", exif=exif)
+    expected = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    decoded = decode_image(data, LIMITS)
+    assert np.array_equal(decoded, expected)
+    assert decoded.flags.c_contiguous
+    assert decoded.flags.writeable
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
+def test_a_jpeg_that_ends_too_early(share: float) -> None:
+    data = encoded(drawn_image(120, 90), "JPEG", quality=95)
+    error = error_of(data[: int(len(data) * share)])
+    assert (error.status, error.code) == (400, "truncated_image")
 
 
 def test_gif_gives_its_first_frame() -> None:
