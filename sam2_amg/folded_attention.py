@@ -68,22 +68,31 @@ class FoldedAttention:
     def fold_queries(self, tokens: Tensor) -> FoldedTokens:
         """Tokens [P, T, C] that will ask the image."""
         q = self.split_heads(self.attention.q_proj(tokens)) * self.scale
-        return FoldedTokens(q, (q @ self.wk).flatten(1, 2))
+        return FoldedTokens(q, by_head(q, self.wk).flatten(1, 2))
 
     def fold_keys(self, tokens: Tensor) -> FoldedTokens:
         """Tokens [P, T, C] that the image will ask."""
         k = self.split_heads(self.attention.k_proj(tokens)) * self.scale
-        return FoldedTokens(k, (k @ self.wq).flatten(1, 2))
+        return FoldedTokens(k, by_head(k, self.wq).flatten(1, 2))
 
     def fold_values(self, tokens: Tensor) -> Tensor:
         """What one unit of attention adds to an image token: [P, T, C] -> [P, H*T, C]."""
         v = self.split_heads(self.attention.v_proj(tokens))  # [P, H, T, D]
-        return (v @ self.wo + self.attention.out_proj.bias / self.heads).flatten(1, 2)
+        return (by_head(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
 
     def read_out(self, context: Tensor) -> Tensor:
         """What the tokens make of what they read, attention-weighted sums of keys [P, H*T, C] -> [P, T, C]."""
-        values = context.unflatten(1, (self.heads, -1)) @ self.wv + self.bv  # [P, H, T, D]
+        values = by_head(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv  # [P, H, T, D]
         return self.attention.out_proj(values.transpose(1, 2).flatten(2))
+
+
+def by_head(x: Tensor, weights: Tensor) -> Tensor:
+    """`x @ weights` of [P, H, T, A] and [H, A, B]: [P, H, T, B].
+
+    One product a head: by broadcasting, each point would get a copy of the weights.
+    """
+    rows = x.transpose(0, 1)  # [H, P, T, A]
+    return (rows.flatten(1, 2) @ weights).unflatten(1, rows.shape[1:3]).transpose(0, 1)
 
 
 def position_scores(tokens: FoldedTokens, positions: Tensor) -> Tensor:
