@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 
 from sam2_amg.errors import StartupError
-from sam2_amg.kernels.measure import measure_kernel
+from sam2_amg.kernels.measure import box_kernel, measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 from sam2_amg.units import FED_BY_THE_ONE_BEFORE, Unit, Units, UnitShapes, map_units
@@ -146,6 +146,6 @@ def settle(unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> Unit:
 
 def count_compilations() -> int:
     """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
-    kernels = (measure_kernel, edges_kernel, upscale_kernel)
+    kernels = (measure_kernel, box_kernel, edges_kernel, upscale_kernel)
     variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
     return counters["stats"]["unique_graphs"] + variants

@@ -18,7 +18,7 @@ from sam2_amg.decoder import Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
-from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished
+from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished, tabulate
 from sam2_amg.reference.masks import MaskStatistics
 from sam2_amg.reference.rle import Edges
 
@@ -114,8 +114,7 @@ class MaskGenerator(Generator):
         measured = self.stages.measure(logits, crop.size, config.mask_threshold, config.stability_score_offset)
         whole = crop.size == image_size  # its edges are the photograph's, where masks may end
         stability = measured.stability
-        candidates = Candidates.tabulate(
-            logits=logits,
+        table = tabulate(
             boxes=measured.boxes if whole else uncrop_boxes_xyxy(measured.boxes, crop.box),
             predicted_iou=attended.predicted_iou[kept.point, kept.mask],
             points=points[kept.point],
@@ -127,7 +126,9 @@ class MaskGenerator(Generator):
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
             keep &= ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        return candidates.select(keep.nonzero()[:, 0])
+        rows = keep.nonzero()[:, 0]  # the device is waited for here, and no earlier
+        measured.require_finite()
+        return Candidates(logits, rows, table[rows])
 
     def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Sequence[list[int]]) -> Candidates:
         """Of masks that overlap, keeps the one found in the smaller crop."""

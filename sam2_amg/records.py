@@ -66,15 +66,6 @@ class Candidates:
     row: Tensor  # int64 [n], of each mask in `logits`
     table: Tensor  # float32 [n, 9], the columns below
 
-    @classmethod
-    def tabulate(
-        cls, logits: Tensor, boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int
-    ) -> Self:
-        """A row for each of n masks, found in the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
-        number = torch.full((len(logits), 1), float(crop), device=logits.device)
-        table = torch.cat([boxes.float(), predicted_iou[:, None].float(), points, stability[:, None], number], 1)
-        return cls(logits, torch.arange(len(logits), device=logits.device), table)
-
     @property
     def boxes(self) -> Tensor:
         """[n, 4], XYXY, inclusive"""
@@ -125,6 +116,12 @@ class Candidates:
     def leave_device(self, edges: list[Edges], size: tuple[int, int], crop_boxes: Sequence[list[int]]) -> Unfinished:
         """One record a row, with its edges in a photograph of `size`. `crop_boxes` are the XYXY boxes of all crops."""
         return partial(_to_records, edges, size, self.table.cpu(), crop_boxes)
+
+
+def tabulate(boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int) -> Tensor:
+    """The table of `Candidates` for n masks of the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
+    number = torch.full((len(boxes), 1), float(crop), device=boxes.device)
+    return torch.cat([boxes.float(), predicted_iou[:, None].float(), points, stability[:, None], number], 1)
 
 
 def _to_records(

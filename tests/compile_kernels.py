@@ -15,7 +15,7 @@ from triton.compiler import ASTSource
 from sam2_amg.kernels import attention, split_rows, tuning
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
-from sam2_amg.kernels.measure import measure_kernel
+from sam2_amg.kernels.measure import box_kernel, measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches
 from sam2_amg.kernels.upscale import upscale_kernel
@@ -45,10 +45,12 @@ def main() -> None:
     numbers |= dict.fromkeys(("scale_y", "scale_x", "high", "middle", "low", "threshold"), "fp32")
     for dtype in ("fp32", "fp16", "bf16"):
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
-        compile_kernel(measure_kernel, types, {"ROWS": 128, "BLOCK": 128}, aligned=False)
+        compile_kernel(measure_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "edges": "*i32"}
         for write in (False, True):
-            compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False)
+            compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
+    types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
+    compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
     compile_image_side()
     for launches, architecture, split in ((HOPPER, 90, True), (HOPPER, 90, False), (SAFE, 80, True), (SAFE, 89, False)):
         compile_products(launches, architecture, split)

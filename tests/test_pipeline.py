@@ -22,7 +22,7 @@ from sam2_amg.decoder import PlainDecoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
-from sam2_amg.records import Candidates, Generator, MaskRecord
+from sam2_amg.records import Candidates, Generator, MaskRecord, tabulate
 from sam2_amg.stages import build_generator, build_stages, fill_in
 
 LEAST_IOU = 0.9998
@@ -144,7 +144,7 @@ def test_candidates_are_chosen_without_copying_logits() -> None:
     logits = torch.arange(5.0)[:, None, None].expand(5, 2, 3).contiguous()
     numbers = torch.arange(5)
     boxes, points = numbers[:, None] + torch.arange(4), 10 + numbers[:, None] + torch.arange(2.0)
-    every = Candidates.tabulate(logits, boxes, 20.0 + numbers, points, 30.0 + numbers, crop=7)
+    every = Candidates(logits, numbers, tabulate(boxes, 20.0 + numbers, points, 30.0 + numbers, crop=7))
     some = every.select(torch.tensor([4, 0, 3])).select(torch.tensor([0, 2]))
     assert some.logits is logits
     assert (len(some), some.row.tolist(), some.boxes.tolist()) == (2, [4, 3], [[4, 5, 6, 7], [3, 4, 5, 6]])

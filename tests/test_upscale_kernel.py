@@ -54,5 +54,5 @@ def test_other_numbers_of_tokens_are_refused(demo_model: SAM2Base) -> None:
     upscaling = KernelUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder)
     keys, hyper, features = random_case(1, 6)
     none = Kept(*(torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2)))
-    with pytest.raises(ValueError, match="tiles of 64 image tokens, not 36"):
+    with pytest.raises(ValueError, match="tiles of 128 image tokens, not 36"):
         upscaling.masks(keys, hyper, *upscaling.arrange(features), none)

@@ -14,29 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.kernels.upsample import first_of, mix_columns, mix_rows, scales_of, source_of
-from sam2_amg.reference.masks import MaskStatistics, require_finite
+from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
+from sam2_amg.reference.masks import MaskStatistics
 
-_BLOCK = 128  # columns a program, a lane each
-_ROWS = 128  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
+_BLOCK = 64  # columns a program, a lane each
+_ROWS = 256  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
+_MASKS = 128  # a program that makes boxes
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
-_HUGE = tl.constexpr(1e30)
-_ROUNDING = tl.constexpr(1e-6)  # of a mix of two numbers, a share of their sizes: eight times what it can be
-
-
-@triton.jit
-def rows_until(input_row, scale, inputs, y, end):
-    """The first output row behind `y` that reads from `input_row` or further down, `end` at most.
-
-    A division says where it is about, and `source_of` where it is.
-    """
-    about = ((input_row.to(tl.float32) + 0.5) / scale - 0.5).to(tl.int32)
-    until = tl.minimum(tl.maximum(about, y + 1), end)
-    while (until > y + 1) & (first_of(until - 1, scale, inputs) >= input_row):
-        until -= 1
-    while (until < end) & (first_of(until, scale, inputs) < input_row):
-        until += 1
-    return until
 
 
 @triton.jit
@@ -47,13 +31,6 @@ def widen_box(box, x, top, bottom, width, height):
     tl.atomic_max(box + 1, tl.max(height - top))
     tl.atomic_max(box + 2, tl.max(tl.where(bottom > 0, x + 1, 0)))
     tl.atomic_max(box + 3, tl.max(bottom))
-
-
-@triton.jit
-def bounds(upper, lower):
-    """Between which numbers any mix of two rows lies, rounding included."""
-    slack = _ROUNDING * tl.minimum(tl.abs(upper) + tl.abs(lower), _HUGE)  # infinity less infinity would be no number
-    return tl.minimum(upper, lower) - slack, tl.maximum(upper, lower) + slack
 
 
 # Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
@@ -118,31 +95,41 @@ def measure_kernel(
     widen_box(found + 4, x, top, bottom, width, height)
 
 
+@triton.jit(do_not_specialize=["n", "height", "width"], do_not_specialize_on_alignment=["found", "boxes"])
+def box_kernel(found, boxes, n, height, width, BLOCK: tl.constexpr):
+    """Boxes of masks, int64 [n, 4], from what was found."""
+    mask = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    real = mask < n
+    found += mask * 8
+    boxes += mask * 4
+    seen = tl.load(found + 1, mask=real, other=0) > 0
+    x0, y0 = width - tl.load(found + 4, mask=real, other=0), height - tl.load(found + 5, mask=real, other=0)
+    x1, y1 = tl.load(found + 6, mask=real, other=0) - 1, tl.load(found + 7, mask=real, other=0) - 1
+    tl.store(boxes, tl.where(seen, x0, 0).to(tl.int64), mask=real)
+    tl.store(boxes + 1, tl.where(seen, y0, 0).to(tl.int64), mask=real)
+    tl.store(boxes + 2, tl.where(seen, x1, 0).to(tl.int64), mask=real)
+    tl.store(boxes + 3, tl.where(seen, y1, 0).to(tl.int64), mask=real)
+
+
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
     """Measures masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h, w], contiguous.
 
     Twin of `reference.masks.measure`; nothing of the photograph's size is allocated. Counts are exact but for pixels
-    whose logit is within float32 rounding of a threshold. Raises ValueError for NaN, infinity and other devices.
+    whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
     """
     require_kernel_device(logits, "logits")
     require_contiguous(logits, "logits", ndim=3)
     n, h, w = logits.shape
     height, width = size
     found = torch.zeros(n, 8, dtype=torch.int32, device=logits.device)
+    boxes = torch.empty(n, 4, dtype=torch.int64, device=logits.device)
     if n > 0:
         scale_y, scale_x = scales_of(logits, size)
         grid = (n, triton.cdiv(width, _BLOCK), triton.cdiv(height, _ROWS))
         measure_kernel[grid](
             logits, found, h, w, height, width, scale_y, scale_x,
-            float(threshold + offset), float(threshold), float(threshold - offset), ROWS=_ROWS, BLOCK=_BLOCK,
+            float(threshold + offset), float(threshold), float(threshold - offset),
+            ROWS=_ROWS, BLOCK=_BLOCK, num_warps=1,
         )  # fmt: skip
-    require_finite(found[:, 3] == 0)
-    sides = torch.tensor([width, height, 0, 0], device=logits.device)
-    boxes = (found[:, 4:].long() - sides) * torch.tensor([-1, -1, 1, 1], device=logits.device)
-    boxes[:, 2:] -= 1
-    return MaskStatistics(
-        above_high=found[:, 0],
-        area=found[:, 1],
-        above_low=found[:, 2],
-        boxes=torch.where(found[:, 1:2] > 0, boxes, 0),
-    )
+        box_kernel[(triton.cdiv(n, _MASKS),)](found, boxes, n, height, width, BLOCK=_MASKS)
+    return MaskStatistics(found[:, 0], found[:, 1], found[:, 2], boxes, found[:, 3].any())

@@ -1,8 +1,9 @@
 """Low-res logits -> column-major run lengths at the photograph's size. No mask is ever stored.
 
-A lane owns a column of the crop and walks down it, as in `measure.py`. The first pass counts the places where the
-mask begins or ends in each column, a sum over the counts says where each column may write, and the second pass writes
-those places. Only they are copied to the host, where their differences are the runs.
+A lane owns a column of the crop and walks down it, as in `measure.py`, from input row to input row where it can. The
+first pass counts the places where the mask begins or ends in each column, a sum over the counts says where each column
+may write, and the second pass writes those places. Only they are copied to the host, where their differences are the
+runs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.kernels.upsample import mix_columns, mix_rows, scales_of, source_of
+from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.prompts import Crop
 from sam2_amg.reference.rle import Edges
 
@@ -58,23 +59,24 @@ def edges_kernel(
     was = (last > threshold) & (x > 0) & tall
 
     count = tl.zeros((BLOCK,), tl.int32)
-    upper = tl.zeros((BLOCK,), tl.float32)
-    lower = tl.zeros((BLOCK,), tl.float32)
-    row = -1
     y = 0
     while y < crop_height:  # and not range(), see measure.py
         first, second, weight_y = source_of(y, scale_y, h)
-        if first != row:
-            upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
-            lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
-            row = first
-        inside = mix_rows(upper, lower, weight_y) > threshold
-        edge = lanes & (inside != was)
-        if WRITE:
-            tl.store(edges + place + count, (x0 + x) * height + y0 + y, mask=edge)
-        count += edge.to(tl.int32)
-        was = inside
-        y += 1
+        until = rows_until(first + 1, scale_y, h, y, crop_height)
+        upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+        lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+        least, most = bounds(upper, lower)
+        settled = (least > threshold) | (most <= threshold)
+        same = tl.max((lanes & (settled == 0)).to(tl.int32)) == 0  # in all rows until then, column by column
+        while y < until:
+            first, second, weight_y = source_of(y, scale_y, h)  # the same rows
+            inside = mix_rows(upper, lower, weight_y) > threshold
+            edge = lanes & (inside != was)
+            if WRITE:
+                tl.store(edges + place + count, (x0 + x) * height + y0 + y, mask=edge)
+            count += edge.to(tl.int32)
+            was = inside
+            y = tl.where(same, until, y + 1)
     # what is open at the crop's last pixel ends there, unless the photograph does
     end = (x0 + x) * height + y0 + crop_height
     closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (end < height * width)
@@ -101,9 +103,9 @@ def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold
     counts = torch.empty(n, crop_width, dtype=torch.int32, device=logits.device)
     grid = (n, triton.cdiv(crop_width, _BLOCK))
     where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
-    edges_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK)
+    edges_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK, num_warps=1)
     ends = counts.flatten().cumsum(0)  # int64 [n * crop_width]
     last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the edges of each mask end
     edges = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
-    edges_kernel[grid](logits, counts, ends, edges, *where, WRITE=True, BLOCK=_BLOCK)
+    edges_kernel[grid](logits, counts, ends, edges, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
     return np.split(edges.cpu().numpy(), last[:-1])

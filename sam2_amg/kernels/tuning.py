@@ -38,12 +38,12 @@ HOPPER = Launches(
     update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 3},
     update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
     read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 3},
-    half_update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 3},
-    half_update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 1},
-    half_read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 3},
+    half_update_first={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
+    half_update_second={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 2},
+    half_read={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
     attention={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
-    upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
+    upscale={"BLOCK": 128, "num_warps": 8, "num_stages": 2},
 )
 SAFE = Launches(
     update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},

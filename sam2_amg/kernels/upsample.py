@@ -12,6 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+_HUGE = tl.constexpr(1e30)
+_ROUNDING = tl.constexpr(1e-6)  # of a mix of two numbers, a share of their sizes: eight times what it can be
+
 
 def scale_of(inputs: int, outputs: int) -> float:
     """m / n, rounded to float32 as PyTorch rounds it."""
@@ -44,6 +47,21 @@ def source_of(output, scale, inputs):
 
 
 @triton.jit
+def rows_until(input_row, scale, inputs, y, end):
+    """The first output row behind `y` that reads from `input_row` or further down, `end` at most.
+
+    A division says where it is about, and `source_of` where it is.
+    """
+    about = ((input_row.to(tl.float32) + 0.5) / scale - 0.5).to(tl.int32)
+    until = tl.minimum(tl.maximum(about, y + 1), end)
+    while (until > y + 1) & (first_of(until - 1, scale, inputs) >= input_row):
+        until -= 1
+    while (until < end) & (first_of(until, scale, inputs) < input_row):
+        until += 1
+    return until
+
+
+@triton.jit
 def mix_columns(row_pointer, first, second, weight, lanes):
     """One input row at output columns: [BLOCK] float32."""
     left = tl.load(row_pointer + first, mask=lanes, other=0.0).to(tl.float32)
@@ -55,3 +73,10 @@ def mix_columns(row_pointer, first, second, weight, lanes):
 def mix_rows(upper, lower, weight):
     """Two input rows, columns mixed, at an output row: [BLOCK] float32."""
     return (1.0 - weight) * upper + weight * lower
+
+
+@triton.jit
+def bounds(upper, lower):
+    """Between which numbers any mix of two rows lies, rounding included."""
+    slack = _ROUNDING * tl.minimum(tl.abs(upper) + tl.abs(lower), _HUGE)  # infinity less infinity would be no number
+    return tl.minimum(upper, lower) - slack, tl.maximum(upper, lower) + slack

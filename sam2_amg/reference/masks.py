@@ -25,6 +25,12 @@ class MaskStatistics:
     area: Tensor  # int32 [n], above the threshold: pixels of the mask
     above_low: Tensor  # int32 [n], above threshold - offset
     boxes: Tensor  # int64 [n, 4]
+    not_finite: Tensor  # bool [], whether any logit was NaN or infinite
+
+    def require_finite(self) -> None:
+        """Raises ValueError where a logit is NaN or infinite. It waits for the device, which `measure` does not."""
+        if self.not_finite:
+            raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
 
     @property
     def stability(self) -> Tensor:
@@ -52,18 +58,11 @@ def _count(masks: Tensor) -> Tensor:
     return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
 
 
-def require_finite(finite: Tensor) -> None:
-    """Raises ValueError unless all of `finite` (bool) are true: logits that hold NaN or infinity."""
-    if not finite.all():
-        raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
-
-
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStatistics:
     """Measures masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory` bytes.
 
-    Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg. Raises ValueError for NaN.
+    Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.
     """
-    require_finite(logits.isfinite())
     counts = [torch.empty(3, 0, dtype=torch.int32, device=logits.device)]
     boxes = [torch.empty(0, 4, dtype=torch.int64, device=logits.device)]
     for values in upsampled_in_batches(logits, size, memory):  # [b, H, W]
@@ -73,4 +72,4 @@ def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: flo
         )
         boxes.append(batched_mask_to_box(masks))
     high, area, low = torch.cat(counts, dim=1)
-    return MaskStatistics(high, area, low, torch.cat(boxes))
+    return MaskStatistics(high, area, low, torch.cat(boxes), ~logits.isfinite().all())
