@@ -84,7 +84,8 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         result["images"] = [result["images"][index] for index in answered]
         result["summary"] = accuracy_summary(result, args)
     else:
-        plan = Plan(job, args.concurrency, args.requests, args.generate_images or len(images), lists, args.one_start)
+        timed, caches = args.generate_images or len(images), args.caches.resolve() if args.caches else None
+        plan = Plan(job, args.concurrency, args.requests, timed, lists, args.one_start, caches)
         result["systems"], result["missing"] = measure_all(args.modes, plan)
         result["summary"] = summary(result, args)
     add_accuracy(result, lists)
@@ -105,7 +106,9 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     """How it was measured, in words."""
     host = result["machine"]
     source = str(args.images) if args.images else f"{len(result['images'])} drawn scenes, 480 x 360 to 1920 x 1080"
-    second = "" if args.one_start else "a second start, "
+    starts = "a start with empty compile caches, " + ("" if args.one_start else "a second start, ")
+    if args.caches:
+        starts = "a start with compile caches of an earlier one, "
     count = args.batch_size
     together = f" Up to {count} images that wait at the same time are encoded together" if count > 1 else ""
     together += ", of which one client and generate() know nothing." if together else ""
@@ -113,10 +116,10 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     return (
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
         f"{host['python']}. Weights: {args.weights}{planted}. Images: {source}; {args.points_per_side}^2 points. Each "
-        f"mode runs in a process of its own, one after the other in the table's order, on the same images: a start "
-        f"with empty compile caches, {second}one image to warm up, every image once over HTTP from one client, "
-        f"at least {args.requests} requests at each higher concurrency, and then generate() {args.repeats} times an "
-        f"image without HTTP. Times over HTTP are of /upload_rle.{together}"
+        f"mode runs in a process of its own, one after the other in the table's order, on the same images: {starts}"
+        f"one image to warm up, all images in turn until there are {args.requests} requests or more, at each "
+        f"concurrency, and then generate() {args.repeats} times an image without HTTP. Times over HTTP are of "
+        f"/upload_rle.{together}"
     )
 
 
@@ -154,10 +157,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=1, help="images that a mode may encode together (default 1)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="clients; 1 is always first")
-    parser.add_argument("--requests", type=int, default=16, help="at each concurrency above 1, at least")
+    parser.add_argument("--requests", type=int, default=16, help="at each concurrency, at least (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of generate(), an image (default %(default)s)")
     parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
     parser.add_argument("--one_start", action="store_true", help="start each mode once, with empty compile caches")
+    parser.add_argument(
+        "--caches", type=Path, help="folder of compile caches to start with and to keep; then no start is cold"
+    )
     parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
     parser.add_argument("--accuracy", action="store_true", help="agreement alone: every mode at once, nothing is timed")
@@ -184,6 +190,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--again {args.again}: there is no such file")
     if min(args.scenes, args.repeats, args.points_per_side, args.shards, *args.concurrency) < 1:
         parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
+    if args.caches and args.one_start:
+        parser.error("--one_start is for empty compile caches, and --caches brings others: leave one of them out")
     if args.accuracy and args.batch_size > 1:
         parser.error("--accuracy asks for one image at a time, so --batch_size changes nothing: leave it out")
     try:

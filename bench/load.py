@@ -103,14 +103,17 @@ def post(url: str, data: bytes) -> tuple[float, bytes]:
     return elapsed, response.content
 
 
-def run_load(url: str, images: Sequence[bytes], concurrency: int, label: str) -> tuple[dict[str, Any], list[bytes]]:
-    """Posts every image once from `concurrency` clients; what it took, and the answers in order."""
+def run_load(
+    url: str, images: Sequence[bytes], repeat: int, concurrency: int, label: str
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Posts all images in turn, `repeat` times, from `concurrency` clients; what it took, and the answers in order."""
     started = time.perf_counter()
+    count = len(images) * repeat
     with ThreadPoolExecutor(concurrency) as pool:
         answers = list(
             tqdm(
-                pool.map(lambda data: post(url, data), images),
-                total=len(images),
+                pool.map(lambda data: post(url, data), [*images] * repeat),
+                total=count,
                 desc=f"{label} x{concurrency}",
                 unit="request",
                 disable=None,
@@ -120,5 +123,9 @@ def run_load(url: str, images: Sequence[bytes], concurrency: int, label: str) ->
     times = np.array([elapsed for elapsed, _ in answers])
     percentiles = {f"p{q}": round(float(np.percentile(times, q)), 2) for q in (50, 90, 99)}
     spread = {"min": round(float(times.min()), 2), "max": round(float(times.max()), 2)}
-    figures = {"requests": len(images), **percentiles, "mean": round(float(times.mean()), 2), **spread}
-    return {**figures, "images_per_second": round(len(images) / seconds, 3)}, [answer for _, answer in answers]
+    figures: dict[str, Any] = {"requests": count, **percentiles, "mean": round(float(times.mean()), 2), **spread}
+    figures["images_per_second"] = round(count / seconds, 3)
+    if repeat > 1:
+        medians = np.median(times.reshape(repeat, len(images)), axis=0)
+        figures["p50_by_image"] = [round(float(median), 2) for median in medians]
+    return figures, [answer for _, answer in answers]

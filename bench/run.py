@@ -21,28 +21,29 @@ class Plan:
 
     job: Job  # all but the system's name and the result's path
     concurrency: Sequence[int]  # 1 is among them
-    requests: int  # at each concurrency above one, at least; the first pass posts every image once
+    requests: int  # at each concurrency, at least: the images in turn, so many times
     generate_images: int  # how many of the images are timed in generate()
     lists: Path  # where the answers are kept, a file a system
     one_start: bool = False  # nothing but the start with empty compile caches; what compiles takes minutes to start
+    caches: Path | None = None  # compile caches that hold something already: one start, with those
 
 
 def measure_system(name: str, plan: Plan) -> dict[str, Any]:
     """Everything about one system but its accuracy. Raises WorkerFailed."""
     images = [Path(path).read_bytes() for path in plan.job.images]
     with tempfile.TemporaryDirectory() as folder:
-        caches, result = Path(folder) / "caches", Path(folder) / "result.json"
+        caches, result = plan.caches or Path(folder) / "caches", Path(folder) / "result.json"
+        warm_alone, repeat = plan.caches is not None, -(-plan.requests // len(images))
         timed = plan.job.images[: plan.generate_images]
         job = replace(plan.job, system=name, images=timed, result=str(result))
-        starts = [] if plan.one_start else [_start_and_stop(replace(job, startup_only=True), caches)]
+        starts = [] if plan.one_start or warm_alone else [_start_and_stop(replace(job, startup_only=True), caches)]
         worker = Worker(job, caches)
         starts.append(worker.seconds_to_ready)
         try:
             http: dict[str, dict[str, Any]] = {}
             answers: dict[int, list[bytes]] = {}
             for concurrency in plan.concurrency:
-                repeat = 1 if concurrency == 1 else -(-plan.requests // len(images))
-                http[str(concurrency)], answers[concurrency] = run_load(worker.url, images * repeat, concurrency, name)
+                http[str(concurrency)], answers[concurrency] = run_load(worker.url, images, repeat, concurrency, name)
             worker.stop_serving()
             worker.finish()
         except BaseException:
@@ -51,7 +52,8 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
         # not before: a run that fails leaves those of the last one alone; of most clients where they have company
         busiest = max(answers) if job.batch_size > 1 else 1
         keep_list(plan.lists, name, answers[busiest][: len(images)])
-        startup = {"cold": round(starts[0], 2), "warm": None if plan.one_start else round(starts[1], 2)}
+        cold = None if warm_alone else round(starts[0], 2)
+        startup = {"cold": cold, "warm": None if plan.one_start else round(starts[-1], 2)}
         return {"what": SYSTEMS[name].what, "startup_s": startup, "http": http, **json.loads(result.read_text())}
 
 

@@ -1,10 +1,12 @@
 """How long `server.py` takes from its start to ready, and whether requests after that are even.
 
     python -m bench.startup                                            the demo model, on what is there
-    python -m bench.startup checkpoints large
+    python -m bench.startup checkpoints large --furious
+    python -m bench.startup --model_type large --weights seeded --furious     where there is no checkpoint
 
-Packages are made first. Then the server starts in mode ao, in fast with empty compile caches, again with what those
-hold by then, and from the packages; each time images of many sizes are posted as soon as /readyz says 200.
+Packages are made first. Then the server starts in mode ao (beside fast alone), in fast or furious with empty compile
+caches, again with what those hold by then, and from the packages; each time images of many sizes are posted as soon as
+/readyz says 200.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from bench.load import post
 from bench.machine import machine
 from bench.pages import write
 from bench.tables import STARTUP_SIZES
+from bench.weights import write_seeded
 from sam2_amg.checkpoints import DEMO_DIR, EXAMPLE, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -95,22 +98,27 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Every way to start, by its name."""
     sizes = images_of_sizes(min(STARTUP_SIZES, args.requests))
     images = [sizes[index % len(sizes)] for index in range(args.requests)]
-    model = [str(args.checkpoint_dir.resolve()), args.model_type]
-    common = [*model, "--device", args.device, "--points_per_side", str(args.points_per_side)]
+    name, mode = ("furious", ["--fast", "--furious"]) if args.furious else ("fast", ["--fast"])
     with tempfile.TemporaryDirectory() as folder:
+        directory = args.checkpoint_dir.resolve()
+        if args.weights == "seeded":
+            directory = Path(folder)
+            write_seeded(directory, args.model_type)
+        model = [str(directory), args.model_type]
+        common = [*model, "--device", args.device, "--points_per_side", str(args.points_per_side)]
         packages, caches = f"{folder}/packages", ["--compile_cache", f"{folder}/caches"]
         started = time.monotonic()
-        export = ["compile_export.py", *model, "--device", args.device, "--fast", "--output", packages]
+        export = ["compile_export.py", *common, *mode, "--output", packages]
         subprocess.run([sys.executable, *export], cwd=_ROOT, check=True)
         exported = round(time.monotonic() - started, 1)
         starts = {
-            "ao": [],
-            "fast, nothing cached": ["--fast", *caches],
-            "fast, compile cache": ["--fast", *caches],
-            "fast, packages": ["--fast", "--load_exported", packages],
+            **({} if args.furious else {"ao": []}),
+            f"{name}, nothing cached": [*mode, *caches],
+            f"{name}, compile cache": [*mode, *caches],
+            f"{name}, packages": [*mode, "--load_exported", packages],
         }
-        rows = {name: measure_start([*common, *flags], images, name) for name, flags in starts.items()}
-    rows["fast, packages"]["export_s"] = exported
+        rows = {start: measure_start([*common, *flags], images, start) for start, flags in starts.items()}
+    rows[f"{name}, packages"]["export_s"] = exported
     return rows
 
 
@@ -120,12 +128,16 @@ def main(arguments: list[str]) -> None:
         prog="python -m bench.startup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
-    parser.add_argument("model_type", nargs="?", choices=MODEL_TYPES, default="demo", metavar="MODEL_TYPE")
+    parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
+    parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
+    parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
+    parser.add_argument("--furious", action="store_true", help="furious instead of fast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="after each start (default %(default)s)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     args = parser.parse_args(arguments)
+    args.model_type = args.type or args.model_type
     result = {
         "what": "startup",
         "model": args.model_type,

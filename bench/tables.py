@@ -89,6 +89,14 @@ def latency_table(systems: dict[str, Any]) -> str:
     )
 
 
+def image_latency_table(systems: dict[str, Any], images: list[str]) -> str:
+    """Over HTTP from one client, image by image: the median, milliseconds."""
+    rows = [
+        [name, *(_number(p50, 1) for p50 in figures["http"]["1"]["p50_by_image"])] for name, figures in systems.items()
+    ]
+    return table(["mode", *(f"{image}, ms" for image in images)], rows)
+
+
 def generate_table(systems: dict[str, Any]) -> str:
     """generate() image by image: the median, and in brackets the least and the most."""
     images = [row["image"] for row in next(iter(systems.values()))["generate"]["per_image"]]
@@ -127,6 +135,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         if any(figures.get("accuracy") for figures in systems.values()):
             parts += ["## Agreement with baseline, all images", accuracy_table(systems)]
         parts += ["## Over HTTP", latency_table(systems)]
+        if all("p50_by_image" in figures["http"]["1"] for figures in systems.values()) and len(result["images"]) <= 6:
+            parts += ["From one client, p50 image by image:", image_latency_table(systems, result["images"])]
         parts += ["## generate(), from pixels to run lengths in host memory", generate_table(systems)]
         parts += [
             "Where the time goes (medians over images; `measure` is upsampling, stability and boxes: all that sam2's "
@@ -161,7 +171,7 @@ def startup_markdown(result: dict[str, Any]) -> str:
             [name, f"{row['ready_s']:.1f}", ms["first"], ms["median"], ms["slowest"], ratio, row["compilations"]]
         )
     host = result["machine"]
-    packages = result["rows"]["fast, packages"]
+    packages = next(row for row in result["rows"].values() if "export_s" in row)
     return (
         f"# Starts: {result['model']} on {host['device']}\n\n"
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "

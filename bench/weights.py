@@ -21,6 +21,12 @@ def seeded_model(model_type: str, device: torch.device) -> SAM2Base:
     return model.requires_grad_(False).eval().to(device)
 
 
+def write_seeded(directory: Path, model_type: str) -> None:
+    """Writes those weights as a checkpoint, under the name that its type has."""
+    model = seeded_model(model_type, torch.device("cpu"))
+    torch.save({"model": model.state_dict()}, directory / MODEL_TYPES[model_type].file)
+
+
 def get_model(weights: str, directory: Path, model_type: str, device: torch.device) -> SAM2Base:
     """`weights` is "checkpoint" (from `directory`) or "seeded"."""
     if weights == "seeded":
