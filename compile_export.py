@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import orjson
 import torch
 
+from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.comparison import ImageAgreement, compare_images, parse_masks
@@ -115,9 +116,28 @@ def export(config: ExportConfig) -> None:
 
 
 def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgreement:
-    """How far the packages agree with mode ao on a photograph. Raises StartupError where they do not."""
-    kind = find_model_type(config.model_type)
+    """How far the packages agree with mode ao on a photograph, each in a process of its own, as servers are.
+
+    Raises StartupError where they do not, or where native code crashes.
+    """
     check_packages(folder, build, package_names(build.shapes))
+    try:
+        answers = [call_apart(segment_example, config, build, folder, mode) for mode in (Mode.AO, config.mode)]
+    except ProcessDied as died:
+        raise StartupError(
+            f"the packages were made, but a process that tried them crashed ({died}); they are not kept"
+        ) from died
+    agreement = compare_images(*(parse_masks(answer) for answer in answers))
+    if agreement.reference_count == 0:
+        raise StartupError(f"mode ao finds no mask in {EXAMPLE.name} to compare; give a larger --points_per_side")
+    if agreement.score < _LEAST_AGREEMENT[config.mode]:
+        found = f"{agreement.candidate_count} masks, matched mIoU with mode ao {agreement.score:.4f}"
+        raise StartupError(f"the packages find something else in {EXAMPLE.name} ({found}); they are not kept")
+    return agreement
+
+
+def segment_example(config: ExportConfig, build: Build, folder: Path, mode: Mode) -> bytes:
+    """The masks of a photograph, as JSON, in mode ao, or in the mode of the packages in `folder` from these."""
     # on a CPU a large model would take minutes for all points, and its units take few of them anyway
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side, (iou, stability) = min(config.generator.points_per_side, most), _TRIAL_THRESHOLDS
@@ -125,21 +145,10 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgree
         config.generator, points_per_side=side, pred_iou_thresh=iou, stability_score_thresh=stability
     )
     image = decode_image(EXAMPLE.read_bytes(), Limits())
-    answers = []
-    for mode in (Mode.AO, config.mode):
-        model = load_model(build.checkpoint, kind, build.device)
-        generator = build_generator(
-            model, mode, generator_config, build.device, from_packages(folder), config.batch_size
-        )
-        features = generator.encode([image] * config.batch_size)[-1]
-        answers.append(parse_masks(orjson.dumps(rles_by_name(generator.segment(image, features)()))))
-    agreement = compare_images(*answers)
-    if agreement.reference_count == 0:
-        raise StartupError(f"mode ao finds no mask in {EXAMPLE.name} to compare; give a larger --points_per_side")
-    if agreement.score < _LEAST_AGREEMENT[config.mode]:
-        found = f"{agreement.candidate_count} masks, matched mIoU with mode ao {agreement.score:.4f}"
-        raise StartupError(f"the packages find something else in {EXAMPLE.name} ({found}); they are not kept")
-    return agreement
+    model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
+    generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)
+    features = generator.encode([image] * config.batch_size)[-1]
+    return orjson.dumps(rles_by_name(generator.segment(image, features)()))
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,40 @@
+"""Calls in processes of their own: answers, errors, and crashes that stay there."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from sam2_amg.apart import ProcessDied, call_apart
+from sam2_amg.errors import StartupError
+
+
+def crash(how: signal.Signals) -> None:
+    os.kill(os.getpid(), how)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
+def refuse(message: str) -> None:
+    raise StartupError(message)
+
+
+def test_an_answer_comes_from_another_process() -> None:
+    assert call_apart(os.getpid) != os.getpid()
+    assert call_apart(divmod, 7, 3) == (2, 1)
+
+
+def test_what_it_raises_is_raised_here() -> None:
+    with pytest.raises(StartupError, match="no such file"):
+        call_apart(refuse, "no such file")
+
+
+def test_a_crash_is_told() -> None:
+    with pytest.raises(ProcessDied, match="ended by SIGSEGV"):
+        call_apart(crash, signal.SIGSEGV)
+    with pytest.raises(ProcessDied, match="exit status 3"):
+        call_apart(leave, 3)
