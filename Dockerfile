@@ -3,10 +3,9 @@
 #   docker build -t sam2-amg .
 #   docker run --rm -p 127.0.0.1:5000:5000 sam2-amg
 #
-# Packages fit the processor that they were made on; on another the server refuses them and says so. For a GPU make them
-# where it is, with compile_export.py, put them and the checkpoint beside this file, let both through in .dockerignore,
-# COPY them instead of the builder's, install gcc in the last stage, too (Triton compiles a few kernels at start), and
-# change the command's CHECKPOINT_DIR, MODEL_TYPE and --device.
+# Packages fit the processor that they were made on; on another the server refuses them and says so. For a CUDA GPU there
+# are none yet (see README): install gcc in the last stage, mount a folder for --compile_cache, and change the command's
+# CHECKPOINT_DIR, MODEL_TYPE and --device.
 
 FROM python:3.12-slim AS base
 WORKDIR /app

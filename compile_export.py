@@ -11,28 +11,32 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import orjson
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
-from sam2_amg.comparison import ImageAgreement, compare_images, parse_masks
+from sam2_amg.comparison import signal_to_noise
 from sam2_amg.config import GeneratorConfig, Limits, Mode, require_batch_size
+from sam2_amg.decoder import Kept
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, from_packages, package_names
-from sam2_amg.http import rles_by_name
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
+from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.precision import float32_convolutions
+from sam2_amg.prompts import Crop, to_model_input
 from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
 
 logger = logging.getLogger("compile_export")
-# Of packages with mode ao, in one photograph: far above what something broken reaches. A mask without a partner counts
-# 0, so thresholds of the trial (predicted IoU, stability) are such that there are many.
-_LEAST_AGREEMENT = {Mode.FAST: 0.95, Mode.FURIOUS: 0.9}
-_TRIAL_THRESHOLDS = 0.5, 0.8
+# Predicted IoUs and low-res logits of packages above their difference from mode ao's, dB: what masks need, and far
+# above what something broken reaches. (Masks themselves would not do: a checkpoint may find none in the photograph.)
+_LEAST_DECIBELS = {Mode.FAST: 50.0, Mode.FURIOUS: 35.0}
 _SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
+_LOGITS_OF_TRIAL = 64  # masks, at most
 
 _DESCRIPTION = """\
 Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
@@ -105,50 +109,64 @@ def export(config: ExportConfig) -> None:
             units = units_of(load_model(checkpoint, kind, device), config.mode, device, config.batch_size)
             write_manifest(part, build, export_units(units, build.shapes, device, part, report))
             report("trying the packages")
-            agreement = try_packages(config, build, part)
+            del units  # processes of the trial want the device's memory
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            decibels = try_packages(config, build, part)
             part.chmod(0o755)  # a temporary folder is its owner's alone
             part.rename(output)
     except OSError as error:
         raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
-    count, score = agreement.candidate_count, agreement.score
-    print(f"Wrote {output} ({size:.0f} MiB); {count} masks in {EXAMPLE.name}, matched mIoU with mode ao {score:.6f}.")
+    print(f"Wrote {output} ({size:.0f} MiB); in {EXAMPLE.name} {_in_words(decibels)}.")
 
 
-def try_packages(config: ExportConfig, build: Build, folder: Path) -> ImageAgreement:
-    """How far the packages agree with mode ao on a photograph, each in a process of its own, as servers are.
+def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
+    """How far the packages agree with mode ao on a photograph, each in a process of its own, as servers are: dB of
+    predicted IoU, and of low-res logits.
 
-    Raises StartupError where they do not, or where native code crashes.
+    Raises StartupError where they do not agree, or where native code crashes.
     """
     check_packages(folder, build, package_names(build.shapes))
     try:
-        answers = [call_apart(segment_example, config, build, folder, mode) for mode in (Mode.AO, config.mode)]
+        expected, found = (call_apart(answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
     except ProcessDied as died:
+        raise StartupError(f"a process that tried the packages crashed ({died}); they are not kept") from died
+    decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
+    if min(decibels) < _LEAST_DECIBELS[config.mode]:
         raise StartupError(
-            f"the packages were made, but a process that tried them crashed ({died}); they are not kept"
-        ) from died
-    agreement = compare_images(*(parse_masks(answer) for answer in answers))
-    if agreement.reference_count == 0:
-        raise StartupError(f"mode ao finds no mask in {EXAMPLE.name} to compare; give a larger --points_per_side")
-    if agreement.score < _LEAST_AGREEMENT[config.mode]:
-        found = f"{agreement.candidate_count} masks, matched mIoU with mode ao {agreement.score:.4f}"
-        raise StartupError(f"the packages find something else in {EXAMPLE.name} ({found}); they are not kept")
-    return agreement
+            f"the packages find something else in {EXAMPLE.name} ({_in_words(decibels)}); they are not kept"
+        )
+    return decibels
 
 
-def segment_example(config: ExportConfig, build: Build, folder: Path, mode: Mode) -> bytes:
-    """The masks of a photograph, as JSON, in mode ao, or in the mode of the packages in `folder` from these."""
+def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode) -> tuple[NDArray[np.float32], ...]:
+    """Predicted IoUs [P, 3], and logits [n, h, w] of some masks, of a photograph: in mode ao, or from the packages in
+    `folder`, of the last of as many images as are encoded together.
+    """
     # on a CPU a large model would take minutes for all points, and its units take few of them anyway
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
-    side, (iou, stability) = min(config.generator.points_per_side, most), _TRIAL_THRESHOLDS
-    generator_config = replace(
-        config.generator, points_per_side=side, pred_iou_thresh=iou, stability_score_thresh=stability
-    )
+    side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
     model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
+    image_size = model.image_size
+    generator_config = replace(config.generator, points_per_side=side)
     generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)
+    assert isinstance(generator, MaskGenerator)
     features = generator.encode([image] * config.batch_size)[-1]
-    return orjson.dumps(rles_by_name(generator.segment(image, features)()))
+    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
+    points = to_model_input(generator.point_grids(crop), crop.size, image_size).to(build.device)
+    decoder = generator.stages.decoder
+    with torch.inference_mode(), float32_convolutions():
+        attended = decoder.attend(decoder.prepare(features), points)
+        point = torch.arange(0, len(points), -(-len(points) // _LOGITS_OF_TRIAL), device=build.device)
+        logits = decoder.predict_masks(attended, Kept(point, point % 3))
+        return attended.predicted_iou.float().cpu().numpy(), logits.float().cpu().numpy()
+
+
+def _in_words(decibels: Sequence[float]) -> str:
+    iou, logits = decibels
+    return f"predicted IoU {iou:.0f} dB and logits {logits:.0f} dB above the difference from mode ao"
 
 
 def main(arguments: list[str]) -> None:

@@ -108,7 +108,7 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     source = str(args.images) if args.images else f"{len(result['images'])} drawn scenes, 480 x 360 to 1920 x 1080"
     starts = "a start with empty compile caches, " + ("" if args.one_start else "a second start, ")
     if args.caches:
-        starts = "a start with compile caches of an earlier one, "
+        starts = "one start, with the compile caches of earlier ones where there are any, "
     count = args.batch_size
     together = f" Up to {count} images that wait at the same time are encoded together" if count > 1 else ""
     together += ", of which one client and generate() know nothing." if together else ""
@@ -188,8 +188,11 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--device cuda: torch finds no CUDA device here")
     if args.again and not args.again.is_file():
         parser.error(f"--again {args.again}: there is no such file")
-    if min(args.scenes, args.repeats, args.points_per_side, args.shards, *args.concurrency) < 1:
-        parser.error("--scenes, --repeats, --points_per_side, --shards and --concurrency must be at least 1")
+    if min(args.scenes, args.repeats, args.points_per_side, args.shards, args.requests, *args.concurrency) < 1:
+        names = "--scenes, --repeats, --points_per_side, --shards, --requests and --concurrency"
+        parser.error(f"{names} must be at least 1")
+    if args.caches and args.accuracy:
+        parser.error("--accuracy times nothing, so --caches is of no use to it: leave it out")
     if args.caches and args.one_start:
         parser.error("--one_start is for empty compile caches, and --caches brings others: leave one of them out")
     if args.accuracy and args.batch_size > 1:

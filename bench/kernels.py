@@ -63,14 +63,14 @@ class Trial:
 
 
 def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
-    every = product(blocks, (4, 8), (1, 3))
+    every = product(blocks, (4, 8), (1, 2, 3))
     tiles = [{"BLOCK": block, "num_warps": warps, "num_stages": stages} for block, warps, stages in every]
     return [{**tile, "PARTS": part} for tile in tiles for part in parts] if parts else [*tiles]
 
 
 TRIES: dict[str, list[Launch]] = {
-    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (2, 4))),
-    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((32, 64), (2, 4))),
+    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (1, 2))),
+    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((32, 64), (1, 2))),
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((64, 128)),
 }

@@ -15,6 +15,7 @@ from bench.images import scene
 from bench.systems import modes_on
 from bench.tables import table
 from bench.weights import seeded_model
+from sam2_amg import comparison
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder
 from sam2_amg.encoder import ImageFeatures, encode
@@ -28,10 +29,9 @@ TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low
 
 
 def signal_to_noise(reference: Tensor, value: Tensor) -> float | None:
-    """10 log10(sum of reference^2 / sum of difference^2), in dB; None where the tensors are equal."""
-    reference, value = reference.double(), value.double()
-    noise = (reference - value).square().sum().item()
-    return None if noise == 0 else 10 * math.log10(reference.square().sum().item() / noise)
+    """Of `comparison.signal_to_noise`, in dB; None where the tensors are equal."""
+    decibels = comparison.signal_to_noise(reference.cpu().numpy(), value.cpu().numpy())
+    return None if decibels == math.inf else decibels
 
 
 def tensors_of(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ class Plan:
     generate_images: int  # how many of the images are timed in generate()
     lists: Path  # where the answers are kept, a file a system
     one_start: bool = False  # nothing but the start with empty compile caches; what compiles takes minutes to start
-    caches: Path | None = None  # compile caches that hold something already: one start, with those
+    caches: Path | None = None  # compile caches that stay: one start, a cold one where they hold nothing yet
 
 
 def measure_system(name: str, plan: Plan) -> dict[str, Any]:
@@ -33,10 +33,11 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
     images = [Path(path).read_bytes() for path in plan.job.images]
     with tempfile.TemporaryDirectory() as folder:
         caches, result = plan.caches or Path(folder) / "caches", Path(folder) / "result.json"
-        warm_alone, repeat = plan.caches is not None, -(-plan.requests // len(images))
+        warm_alone = plan.caches is not None and plan.caches.is_dir() and any(plan.caches.iterdir())
+        repeat = -(-plan.requests // len(images))
         timed = plan.job.images[: plan.generate_images]
         job = replace(plan.job, system=name, images=timed, result=str(result))
-        starts = [] if plan.one_start or warm_alone else [_start_and_stop(replace(job, startup_only=True), caches)]
+        starts = [] if plan.one_start or plan.caches else [_start_and_stop(replace(job, startup_only=True), caches)]
         worker = Worker(job, caches)
         starts.append(worker.seconds_to_ready)
         try:
@@ -52,8 +53,8 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
         # not before: a run that fails leaves those of the last one alone; of most clients where they have company
         busiest = max(answers) if job.batch_size > 1 else 1
         keep_list(plan.lists, name, answers[busiest][: len(images)])
-        cold = None if warm_alone else round(starts[0], 2)
-        startup = {"cold": cold, "warm": None if plan.one_start else round(starts[-1], 2)}
+        cold, warm = (None, starts[0]) if warm_alone else (starts[0], starts[1] if len(starts) > 1 else None)
+        startup = {"cold": cold and round(cold, 2), "warm": warm and round(warm, 2)}
         return {"what": SYSTEMS[name].what, "startup_s": startup, "http": http, **json.loads(result.read_text())}
 
 

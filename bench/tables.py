@@ -171,14 +171,16 @@ def startup_markdown(result: dict[str, Any]) -> str:
             [name, f"{row['ready_s']:.1f}", ms["first"], ms["median"], ms["slowest"], ratio, row["compilations"]]
         )
     host = result["machine"]
-    packages = next(row for row in result["rows"].values() if "export_s" in row)
+    first = next(iter(result["rows"].values()))
+    seconds = result["export_s"]
+    made = "Packages could not be made." if seconds is None else f"Making the packages took {seconds} s."
     return (
         f"# Starts: {result['model']} on {host['device']}\n\n"
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
         f"{host['python']}. From the start of the process to 200 from /readyz, the checkpoint in the page cache; then "
-        f"{packages['requests']} requests to /upload_rle, one after the other, of images of {STARTUP_SIZES} sizes "
-        f"from 64 to 1600 pixels a side, {result['points_per_side']}^2 points. Making the packages took "
-        f"{packages['export_s']} s.\n\n"
+        f"{first['requests']} requests to /upload_rle, one after the other, of images of {STARTUP_SIZES} sizes "
+        f"from 64 to 1600 pixels a side, {result['points_per_side']}^2 points; weights: "
+        f"{result['weights']}. {made}\n\n"
         f"{table(header, rows)}\n"
     )
 

@@ -22,7 +22,7 @@ FIRST_SEED = 1_000_000  # of training scenes; evaluation has those below
 _TEXTURE_SEED = 500_000_000
 _TEXTURE_STEPS = 100  # steps until textures are drawn anew
 _PROMPT_SEED = 700_000_000
-_STEPS_A_SEED = 100_000  # steps of a run: those of runs with different seeds do not meet
+_SEEDS_A_RUN = 100_000  # of a stage, steps times processes: those of runs with different seeds do not meet
 
 
 class Batches:
@@ -41,7 +41,7 @@ class Batches:
         """`index` of the stage and `seed` choose the seeds of scenes, of which each of `ranks` has its own."""
         self.stage, self.index, self.device = stage, index, device
         self.ranks = ranks
-        self.first_step = seed * _STEPS_A_SEED
+        self.first_seed = seed * _SEEDS_A_RUN
         self.photographs = photographs if stage.photograph_share else None
         self._paint: Callable[..., Scenes] = torch.compile(paint, dynamic=False) if compiled else paint
         self._borrowed = None if photographs is None else torch.cat([photographs.textures, photographs.images])
@@ -61,7 +61,7 @@ class Batches:
 
     def _seed(self, step: int) -> int:
         """Of what this process draws for a step of this stage: different for every step and process."""
-        return FIRST_SEED * self.index + (self.first_step + step) * self.ranks.count + self.ranks.rank
+        return FIRST_SEED * self.index + self.first_seed + step * self.ranks.count + self.ranks.rank
 
     def _draw_scenes(self, step: int) -> Pictures:
         """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has."""
@@ -78,7 +78,7 @@ class Batches:
         return Pictures(photograph(draw, images, stage.camera), with_islands(levels).int(), drawn)
 
     def _renew_textures(self, step: int) -> None:
-        seed = _TEXTURE_SEED + 1_000_000 * self.index + (self.first_step + step) // _TEXTURE_STEPS
+        seed = _TEXTURE_SEED + 1_000_000 * self.index + (self.first_seed + step) // _TEXTURE_STEPS
         if seed != self._texture_seed:
             borrowed = None if self._borrowed is None else self._borrowed.float() / 255
             draw = Draw(seed, self.device)

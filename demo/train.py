@@ -5,7 +5,8 @@
     python -m demo.train --directory /tmp/demo --weights weights.pt    # from these weights, without the first stage
     torchrun --nproc_per_node 2 -m demo.train --directory /tmp/demo  # on two GPUs, each with a batch of its own
 
-The directory gets `state.pt` to resume from, `log.jsonl`, and `sam2.1_hiera_demo.pt`, the file that ships.
+The directory gets `state.pt` to resume from, `log.jsonl`, `sam2.1_hiera_demo.pt`, the file that ships, and
+`auxiliary.pt`, which another run with these weights may begin with (`--auxiliary`).
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     args = parser.parse_args(arguments)
+    if args.auxiliary and not args.weights:
+        parser.error("--auxiliary belongs to the weights that a run begins with: give --weights, too")
     stages = []
     for index, stage in enumerate(SCHEDULE):
         given = {name: getattr(args, name) for name in ("batch", "prompts") if getattr(args, name)}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
+import traceback
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
+
+_PATIENCE = 30.0  # seconds, for a process that has answered to end
 
 
 class ProcessDied(Exception):
@@ -24,12 +28,13 @@ def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
     process.start()
     sender.close()
     try:
-        failed, value = receiver.recv()
-    except EOFError as error:
+        failed, value = pickle.loads(receiver.recv_bytes())
+        process.join(_PATIENCE)  # what it made may be cleared away at its end
+    except (EOFError, OSError) as error:
         process.join()
         raise ProcessDied(_ending(process.exitcode or 0)) from error
     finally:
-        process.terminate()  # whatever it may still be doing, nobody waits for it
+        process.terminate()  # nobody waits for it any longer
         process.join()
         receiver.close()
     if failed:
@@ -41,8 +46,14 @@ def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[A
     try:
         answer = False, function(*arguments)
     except Exception as error:  # it belongs to the caller
+        error.add_note(f"In a process of its own:\n{traceback.format_exc()}")
         answer = True, error
-    sender.send(answer)
+    try:
+        data = pickle.dumps(answer)
+        pickle.loads(data)  # some errors are pickled, and then not read
+    except Exception:
+        data = pickle.dumps((True, RuntimeError(f"{answer[1]!r} cannot leave its process")))
+    sender.send_bytes(data)
 
 
 def _ending(code: int) -> str:

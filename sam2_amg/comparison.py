@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,18 @@ class ImageAgreement:
         """Mean IoU, a mask without a partner counting 0; 1 where neither side has a mask."""
         larger = max(self.reference_count, self.candidate_count)
         return float(self.matched.sum()) / larger if larger else 1.0
+
+
+def signal_to_noise(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:
+    """10 log10(sum of reference^2 / sum of difference^2), in dB.
+
+    Infinity where the arrays are equal, minus infinity where there is no signal, or no number.
+    """
+    noise = float(np.square(reference.astype(np.float64) - value).sum())
+    signal = float(np.square(reference, dtype=np.float64).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 and math.isfinite(noise) else -math.inf
 
 
 def parse_masks(line: bytes) -> Masks:

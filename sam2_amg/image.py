@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 
+logger = logging.getLogger(__name__)
 # The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
@@ -42,8 +44,7 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(opened.size, limits)
-            pixels = _jpeg_pixels(data) if _is_colour_jpeg(opened) else np.array(_to_rgb(opened))
-            return _upright(pixels, _orientation(opened))
+            return _upright(_pixels(opened, data), _orientation(opened))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("The image", limits) from error
     except UnidentifiedImageError as error:
@@ -83,17 +84,24 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
         return pixels
     swap, rows, columns = _TURNS[orientation]
     turned = pixels.transpose(1, 0, 2) if swap else pixels
-    return np.ascontiguousarray(turned[:: -1 if rows else 1, :: -1 if columns else 1])
+    # a copy in any case: an axis of one pixel that is turned round counts as contiguous, with a step that torch refuses
+    return turned[:: -1 if rows else 1, :: -1 if columns else 1].copy()
 
 
-def _is_colour_jpeg(image: Image.Image) -> bool:
-    return image.format in ("JPEG", "MPO") and image.mode == "RGB"
+def _pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    """[H, W, 3] of an image that has been opened and not yet read, whose file is `data`.
 
-
-def _jpeg_pixels(data: bytes) -> NDArray[np.uint8]:
-    """[H, W, 3] of a JPEG file. torchvision has Pillow's library for it, and does not copy pixels three times over."""
-    pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return pixels.permute(1, 2, 0).contiguous().numpy()
+    torchvision has Pillow's library for colour JPEGs, and does not copy pixels three times over. What it cannot read,
+    Pillow is to judge.
+    """
+    if image.format in ("JPEG", "MPO") and image.mode == "RGB":
+        try:
+            pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        except RuntimeError:
+            logger.debug("torchvision does not read this JPEG", exc_info=True)
+        else:
+            return pixels.permute(1, 2, 0).contiguous().numpy()
+    return np.array(_to_rgb(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -126,7 +126,7 @@ class MaskGenerator(Generator):
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
             keep &= ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        rows = keep.nonzero()[:, 0]  # the device is waited for here, and no earlier
+        rows = keep.nonzero()[:, 0]  # the device is waited for here, and what it measured is looked at after
         measured.require_finite()
         return Candidates(logits, rows, table[rows])
 

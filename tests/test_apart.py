@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from sam2_amg.apart import ProcessDied, call_apart
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import RequestError, StartupError
 
 
 def crash(how: signal.Signals) -> None:
@@ -23,6 +23,10 @@ def refuse(message: str) -> None:
     raise StartupError(message)
 
 
+def refuse_a_request() -> None:
+    raise RequestError(400, "empty_body", "nothing there")
+
+
 def test_an_answer_comes_from_another_process() -> None:
     assert call_apart(os.getpid) != os.getpid()
     assert call_apart(divmod, 7, 3) == (2, 1)
@@ -31,6 +35,8 @@ def test_an_answer_comes_from_another_process() -> None:
 def test_what_it_raises_is_raised_here() -> None:
     with pytest.raises(StartupError, match="no such file"):
         call_apart(refuse, "no such file")
+    with pytest.raises(RuntimeError, match=r"RequestError.* cannot leave its process"):
+        call_apart(refuse_a_request)  # its pickle cannot be read
 
 
 def test_a_crash_is_told() -> None:

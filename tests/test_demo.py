@@ -266,6 +266,18 @@ def test_scenes_are_shown_several_times_with_other_prompts():
     assert len(set.union(*colours)) > 2  # later ones come from more than one drawing
 
 
+def test_runs_of_different_seeds_and_processes_share_no_scene():
+    stage, steps = replace(SCHEDULE[0], photograph_share=0.0), (0, 1, 49_999)
+    seen = [
+        Batches(stage, index, CPU, False, None, Ranks(rank, 2), seed)._seed(step)
+        for index in range(3)
+        for seed in range(8)
+        for rank in range(2)
+        for step in steps
+    ]
+    assert len(set(seen)) == len(seen)
+
+
 def test_pool_keeps_the_newest_and_turns_labels_with_images():
     pool = Pool(4)
     image = torch.arange(64.0).view(8, 8) / 255

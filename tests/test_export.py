@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -11,12 +12,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CPU, LENIENT, PHOTOGRAPHS, ROOT, photograph, start_server
 from pycocotools import mask as coco_mask
 
+import compile_export
 from compile_export import export, parse
+from sam2_amg.apart import ProcessDied
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, image_size_of, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
@@ -44,7 +48,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "packages"
     answer = run_export("--fast", "--device", "cpu", "--points_per_side", "3", "--output", str(folder))
     assert answer.returncode == 0, answer.stderr[-3000:]
-    assert "matched mIoU with mode ao 1.0000" in answer.stdout or "matched mIoU with mode ao 0.9999" in answer.stdout
+    decibels = re.search(r"predicted IoU (\d+) dB and logits (\d+) dB above the difference from mode ao", answer.stdout)
+    assert decibels is not None
+    assert min(int(number) for number in decibels.groups()) >= 90
     assert sorted(path.name for path in folder.iterdir()) == sorted([*NAMES, NAME])
     assert not list(folder.parent.glob(".packages*"))  # nothing half-made is left
     return folder
@@ -174,6 +180,30 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path) -> None:
     assert answer.returncode == 2
     assert "there is no manifest.json; make packages that fit: python compile_export.py" in answer.stderr
     assert "loading sam2.1" not in answer.stderr
+
+
+def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse(["--fast", "--device", "cpu", "--output", "x"])
+    random = np.random.default_rng(0)
+    answer = random.random((4, 3), np.float32), random.normal(size=(2, 8, 8)).astype(np.float32)
+
+    def trial(found: tuple[np.ndarray, np.ndarray]) -> list[float]:
+        answers = iter([answer, found])
+        monkeypatch.setattr(compile_export, "call_apart", lambda *_: next(answers))
+        return compile_export.try_packages(config, BUILD, copied)
+
+    assert trial(answer) == [math.inf, math.inf]
+    assert min(trial((answer[0] + 1e-6, answer[1]))) > 100
+    for found in ((answer[0] + 0.1, answer[1]), (answer[0], -answer[1]), (answer[0], answer[1] * math.nan)):
+        with pytest.raises(StartupError, match=r"packages find something else in dog.jpg \(.*\); they are not kept"):
+            trial(found)
+
+    def crash(*_: object) -> None:
+        raise ProcessDied("ended by SIGSEGV")
+
+    monkeypatch.setattr(compile_export, "call_apart", crash)
+    with pytest.raises(StartupError, match=r"tried the packages crashed \(ended by SIGSEGV\); they are not kept"):
+        compile_export.try_packages(config, BUILD, copied)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sam2_amg.reference import masks as reference_masks
 from sam2_amg.reference import rle as reference_rle
 
 DTYPES = [torch.float32, torch.float16]
-SIZES = [(1, 1), (1, 7), (9, 1), (17, 140), (16, 24), (150, 9)]
+SIZES = [(1, 1), (1, 7), (9, 1), (17, 140), (16, 24), (150, 9), (300, 5)]  # the last is two programs tall
 LARGE = [(534, 800), (1200, 1800), (8192, 17), (17, 8192), (8192, 8192)]
 MEMORY = 1 << 28
 # Values are at most 20 here; four roundings of float32 move one by less than this.

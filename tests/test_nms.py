@@ -10,7 +10,7 @@ from torchvision.ops.boxes import batched_nms
 from sam2_amg.reference.nms import suppress
 
 
-@pytest.mark.parametrize("count", [0, 1, 50, 4500])  # torchvision takes another path beyond 4,000 boxes
+@pytest.mark.parametrize("count", [0, 1, 50, 4500])  # torchvision takes another path beyond 1,000 boxes
 def test_suppress_keeps_the_best_and_nothing_that_overlaps_it(count: int) -> None:
     random = torch.Generator().manual_seed(count)
     corners = torch.randint(0, 200, (count, 2), generator=random)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,7 +20,7 @@ from bench.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import PlainDecoder
+from sam2_amg.decoder import Kept, PlainDecoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
@@ -138,6 +140,23 @@ def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config:
         assert agreement.reference_count == agreement.candidate_count >= 20
         assert agreement.score >= 0.99999
         assert agreement.matched.min() >= 0.999
+
+
+def test_logits_that_are_no_numbers_are_an_error(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+    config = replace(demo_config, points_per_side=2, pred_iou_thresh=0.0)
+    generator = build_generator(demo_model, Mode.AO, config, CPU)
+    assert isinstance(generator, MaskGenerator)
+    decoder = generator.stages.decoder
+
+    def predict_masks(attended: Any, kept: Kept) -> torch.Tensor:
+        logits = decoder.predict_masks(attended, kept)
+        logits[-1, -1, -1] = float("nan")
+        return logits
+
+    broken = SimpleNamespace(prepare=decoder.prepare, attend=decoder.attend, predict_masks=predict_masks)
+    generator.stages = replace(generator.stages, decoder=broken)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        generator.segment(drawn_image(40, 60))
 
 
 def test_candidates_are_chosen_without_copying_logits() -> None:

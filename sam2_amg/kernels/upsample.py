@@ -50,7 +50,7 @@ def source_of(output, scale, inputs):
 def rows_until(input_row, scale, inputs, y, end):
     """The first output row behind `y` that reads from `input_row` or further down, `end` at most.
 
-    A division says where it is about, and `source_of` where it is.
+    A division says where it is about, and `first_of` where it is.
     """
     about = ((input_row.to(tl.float32) + 0.5) / scale - 0.5).to(tl.int32)
     until = tl.minimum(tl.maximum(about, y + 1), end)
