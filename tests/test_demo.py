@@ -20,6 +20,7 @@ from demo.network import decode
 from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
+from demo.run import TrainConfig, resume
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
@@ -254,6 +255,11 @@ def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
     assert [entry["stage"] for entry in log] == ["start", "scenes"]
     assert all(np.isfinite(entry["total"]) for entry in log)
     load_model(tmp_path / SHIPPED.name, MODEL_TYPES["demo"], CPU)
+    # another run begins with what this one ends with
+    weights, auxiliary = tmp_path / SHIPPED.name, tmp_path / "auxiliary.pt"
+    config = TrainConfig(tmp_path / "another", CPU, SCHEDULE, 1.0, False, 1, weights, auxiliary=auxiliary)
+    begun, ended = resume(config).auxiliary.state_dict(), torch.load(auxiliary, weights_only=True)
+    assert all(torch.equal(begun[name], value) for name, value in ended.items())
 
 
 def test_scenes_are_shown_several_times_with_other_prompts():

@@ -16,7 +16,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.image import Preprocess, decode_image
+from sam2_amg.image import Preprocess, Upload, decode_image
 
 LIMITS = Limits()
 RGB = drawn_image(40, 60)
@@ -222,6 +222,16 @@ def test_pixels_without_a_range_are_refused() -> None:
 def test_preprocess_equals_sam2(demo_model: SAM2Base, image: NDArray) -> None:
     predictor = SAM2ImagePredictor(demo_model)
     assert torch.equal(Preprocess(512, CPU)(image)[0], predictor._transforms(image))
+
+
+@pytest.mark.gpu
+def test_uploads_do_not_overwrite_each_other() -> None:
+    """They share pinned memory, which grows; the copies to the device are not waited for."""
+    upload = Upload(torch.device("cuda"))
+    images = [drawn_image(*size, seed) for seed, size in enumerate([(40, 60), (900, 1300), (30, 20), (901, 1300)])]
+    uploaded = [upload(image) for image in images]
+    for image, pixels in zip(images, uploaded, strict=True):
+        assert np.array_equal(pixels.cpu().numpy(), image)
 
 
 def test_photographs_decode_as_pillow_reads_them() -> None:
