@@ -27,7 +27,7 @@ from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.precision import float32_convolutions
-from sam2_amg.prompts import Crop, to_model_input
+from sam2_amg.prompts import crops_of, to_model_input
 from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
 
@@ -149,13 +149,12 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
     model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
-    image_size = model.image_size
     generator_config = replace(config.generator, points_per_side=side)
     generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)
     assert isinstance(generator, MaskGenerator)
     features = generator.encode([image] * config.batch_size)[-1]
-    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
-    points = to_model_input(generator.point_grids(crop), crop.size, image_size).to(build.device)
+    whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]
+    points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
     decoder = generator.stages.decoder
     with torch.inference_mode(), float32_convolutions():
         attended = decoder.attend(decoder.prepare(features), points)

@@ -31,6 +31,7 @@ from bench.numerics import measure_numerics
 from bench.pages import write
 from bench.run import Plan, measure_all
 from bench.systems import SYSTEMS
+from bench.weights import add_model, choose_model
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
@@ -141,9 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
-    parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
-    parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
+    add_model(parser)
     names = "; ".join(f"{system.name}: {system.what}" for system in SYSTEMS.values())
     parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
     parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
@@ -151,7 +150,6 @@ def build_parser() -> argparse.ArgumentParser:
     folder = _ROOT / "results" / f"scenes-{VERSION}"
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
     parser.add_argument("--draw_only", action="store_true", help="draw the scenes, and no more")
-    parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
     parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--points_per_side", type=int, default=32)
@@ -162,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generate_images", type=int, help="time generate() on the first N images only")
     parser.add_argument("--one_start", action="store_true", help="start each mode once, with empty compile caches")
     parser.add_argument(
-        "--caches", type=Path, help="folder of compile caches to start with and to keep; then no start is cold"
+        "--caches", type=Path, help="folder of compile caches to start with and to keep; then each mode starts once"
     )
     parser.add_argument("--profile", action="store_true", help="list the kernels of generate() on the largest image")
     parser.add_argument("--numerics", action="store_true", help="signal-to-noise ratios of every size, seeded weights")
@@ -180,10 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends with a line on what does not fit together."""
-    if args.checkpoint_dir != DEMO_DIR and args.type is None:
-        parser.error(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
-    if args.type is None and args.model_type != "demo" and args.weights == "checkpoint":
-        parser.error(f"--model_type {args.model_type} needs --weights seeded, or a CHECKPOINT_DIR before it")
+    choose_model(parser, args)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here")
     if args.again and not args.again.is_file():
@@ -208,7 +203,6 @@ def main(arguments: list[str]) -> int:
     parser = build_parser()
     args = parser.parse_args(arguments)
     check(parser, args)
-    args.model_type = args.type or args.model_type
     args.concurrency = [1, *(level for level in args.concurrency if level != 1)]
     command = shlex.join(["python", "-m", "bench", *arguments])
     if args.draw_only:

@@ -34,8 +34,8 @@ from bench.load import post
 from bench.machine import machine
 from bench.pages import write
 from bench.tables import STARTUP_SIZES
-from bench.weights import write_seeded
-from sam2_amg.checkpoints import DEMO_DIR, EXAMPLE, MODEL_TYPES
+from bench.weights import add_model, choose_model, write_seeded
+from sam2_amg.checkpoints import EXAMPLE
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 1800.0  # seconds until ready
@@ -126,24 +126,17 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.startup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
-    parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
-    parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
-    parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
+    add_model(parser)
     parser.add_argument("--furious", action="store_true", help="furious instead of fast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="after each start (default %(default)s)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     args = parser.parse_args(arguments)
-    args.model_type = args.type or args.model_type
-    if args.checkpoint_dir == DEMO_DIR and args.model_type != "demo" and args.weights == "checkpoint":
-        parser.error(f"--model_type {args.model_type} needs --weights seeded, or a CHECKPOINT_DIR before it")
+    choose_model(parser, args)
     rows, export_seconds = measure(args)
     result = {
-        "what": "-".join(
-            ["startup", *(["furious"] if args.furious else []), *(["seeded"] if args.weights == "seeded" else [])]
-        ),
+        "what": "startup" + "-furious" * args.furious + "-seeded" * (args.weights == "seeded"),
         "model": args.model_type,
         "command": shlex.join(["python", "-m", "bench.startup", *arguments]),
         "machine": machine(args.device),

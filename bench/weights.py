@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.checkpoints import MODEL_TYPES, build_model, fill_position_embeddings, find_checkpoint, load_model
+from sam2_amg.checkpoints import (
+    DEMO_DIR,
+    MODEL_TYPES,
+    build_model,
+    fill_position_embeddings,
+    find_checkpoint,
+    load_model,
+)
 
 _SEED = 0
 
@@ -25,6 +33,23 @@ def write_seeded(directory: Path, model_type: str) -> None:
     """Writes those weights as a checkpoint, under the name that its type has."""
     model = seeded_model(model_type, torch.device("cpu"))
     torch.save({"model": model.state_dict()}, directory / MODEL_TYPES[model_type].file)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which model is measured, with which weights."""
+    parser.add_argument("checkpoint_dir", nargs="?", type=Path, default=DEMO_DIR, metavar="CHECKPOINT_DIR")
+    parser.add_argument("type", nargs="?", choices=MODEL_TYPES, metavar="MODEL_TYPE", help=", ".join(MODEL_TYPES))
+    parser.add_argument("--model_type", choices=MODEL_TYPES, default="demo", help="the same, without a directory")
+    parser.add_argument("--weights", choices=("checkpoint", "seeded"), default="checkpoint")
+
+
+def choose_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leaves the type, given either way, in `args.model_type`; ends with a line on what does not fit together."""
+    if args.checkpoint_dir != DEMO_DIR and args.type is None:
+        parser.error(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    args.model_type = args.type or args.model_type
+    if args.checkpoint_dir == DEMO_DIR and args.model_type != "demo" and args.weights == "checkpoint":
+        parser.error(f"--model_type {args.model_type} needs --weights seeded, or a CHECKPOINT_DIR before it")
 
 
 def get_model(weights: str, directory: Path, model_type: str, device: torch.device) -> SAM2Base:

@@ -53,6 +53,10 @@ class Generator(Protocol):
         return lambda: records
 
 
+# columns of the table of `Candidates`
+_BOX, _IOU, _POINT, _STABILITY, _CROP = slice(0, 4), 4, slice(5, 7), 7, 8
+
+
 @dataclass(frozen=True)
 class Candidates:
     """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph.
@@ -69,27 +73,27 @@ class Candidates:
     @property
     def boxes(self) -> Tensor:
         """[n, 4], XYXY, inclusive"""
-        return self.table[:, :4]
+        return self.table[:, _BOX]
 
     @property
     def predicted_iou(self) -> Tensor:
         """[n]"""
-        return self.table[:, 4]
+        return self.table[:, _IOU]
 
     @property
     def points(self) -> Tensor:
         """[n, 2], (x, y)"""
-        return self.table[:, 5:7]
+        return self.table[:, _POINT]
 
     @property
     def stability(self) -> Tensor:
         """[n]"""
-        return self.table[:, 7]
+        return self.table[:, _STABILITY]
 
     @property
     def crop(self) -> Tensor:
         """[n], the number of the crop of the image"""
-        return self.table[:, 8]
+        return self.table[:, _CROP]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -130,17 +134,16 @@ def _to_records(
     crops = [[float(x) for x in _xyxy_to_xywh(box)] for box in crop_boxes]
     records: list[MaskRecord] = []
     for of_mask, row in zip(edges, table.tolist(), strict=True):
-        box, iou, point, stability, crop = row[:4], row[4], row[5:7], row[7], int(row[8])
         rle = edges_to_rle(of_mask, size)
         records.append(
             {
                 "segmentation": rle,
                 "area": area_from_rle(rle),
-                "bbox": _xyxy_to_xywh(box),
-                "predicted_iou": iou,
-                "point_coords": [point],
-                "stability_score": stability,
-                "crop_box": list(crops[crop]),
+                "bbox": _xyxy_to_xywh(row[_BOX]),
+                "predicted_iou": row[_IOU],
+                "point_coords": [row[_POINT]],
+                "stability_score": row[_STABILITY],
+                "crop_box": list(crops[int(row[_CROP])]),
             }
         )
     return records
