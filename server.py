@@ -46,12 +46,13 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
 
 
 def begin(config: ServerConfig, engine: Engine) -> Generator:
-    """The generator that is asked for, after a first image in the engine's worker. Raises StartupError."""
+    """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
     try:
         generator = build(config, engine.report)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
-        engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
+        for _ in range(generator.lanes):
+            engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
     except torch.OutOfMemoryError as error:
         reason = str(error).split(".")[0]
         raise StartupError(

@@ -21,6 +21,11 @@ class ImageFeatures:
     image_embedding: Tensor
     high_res_features: tuple[Tensor, Tensor]
 
+    def clone(self) -> ImageFeatures:
+        """A copy, which lies in memory of its own."""
+        s0, s1 = self.high_res_features
+        return ImageFeatures(self.image_embedding.clone(), (s0.clone(), s1.clone()))
+
     def split(self) -> list[ImageFeatures]:
         """Each image's own."""
         s0, s1 = (features.split(1) for features in self.high_res_features)

@@ -1,4 +1,4 @@
-"""Bounded queue -> the one worker that owns the model -> a future for each request."""
+"""Bounded queue -> the workers that share the model -> a future for each request."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Job:
 
 
 class Engine:
-    """Runs a generator for many callers at once, one image at a time, in the order in which they asked. Images that
-    wait at the same time are encoded together, as many as the generator takes.
+    """Runs a generator for many callers at once, in the order in which they asked, in as many workers as the generator
+    has lanes. Images that wait at the same time are encoded together, as many as the generator takes.
 
         with engine.place():                   # RequestError 503 where the house is full
             image = decode_image(...)
@@ -54,7 +54,7 @@ class Engine:
         self._taken = 0
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
-        self._worker: threading.Thread | None = None
+        self._workers: list[threading.Thread] = []
         if generator is not None:
             self.open(generator)
 
@@ -64,7 +64,7 @@ class Engine:
         self.phase = phase
 
     def begin(self, first: Callable[[], None]) -> None:
-        """Starts the worker with this call, and waits for it. Raises what it raises; there is no worker then.
+        """Starts a worker with this call, and waits for it. Raises what it raises; the worker is gone then.
 
         A first image belongs here: CUDA's libraries have handles of their own for every thread.
         """
@@ -72,11 +72,11 @@ class Engine:
         worker = threading.Thread(target=self._work, args=(first, begun), name="generator", daemon=True)
         worker.start()
         begun.result()
-        self._worker = worker
+        self._workers.append(worker)
 
     def open(self, generator: Generator) -> None:
-        """Begins to answer."""
-        if self._worker is None:
+        """Begins to answer, with a worker for each of the generator's lanes."""
+        while len(self._workers) < generator.lanes:
             self.begin(lambda: None)
         with self._lock:
             self._generator = generator
@@ -88,8 +88,8 @@ class Engine:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are being answered: the worker runs, and the engine is not closing."""
-        working = self._worker is not None and self._worker.is_alive()
+        """Whether requests are being answered: all workers run, and the engine is not closing."""
+        working = bool(self._workers) and all(worker.is_alive() for worker in self._workers)
         return self._generator is not None and working and not self._closing
 
     @property
@@ -116,7 +116,7 @@ class Engine:
             if self._generator is None:
                 raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
             if self._taken >= self.limits.queue_size:
-                wait = max(1, math.ceil(self._taken * self._seconds_per_image))
+                wait = max(1, math.ceil(self._taken * self._seconds_per_image / len(self._workers)))
                 message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
                 raise RequestError(503, "queue_full", message, retry_after=wait)
             self._taken += 1
@@ -125,12 +125,12 @@ class Engine:
         finally:
             with self._changed:
                 self._taken -= 1
-                self._changed.notify()
+                self._changed.notify_all()  # workers that wait for the last place to be free
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504).
 
-        The worker goes on to the next image while this thread makes records of what was found.
+        A worker goes on to the next image while this thread makes records of what was found.
         """
         return self._segment(image)()
 
@@ -152,12 +152,12 @@ class Engine:
             raise RequestError(504, "timeout", message) from error
 
     def close(self) -> None:
-        """Accepts nothing more, waits until every place is free again, and stops the worker."""
+        """Accepts nothing more, waits until every place is free again, and stops the workers."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        if self._worker is not None:
-            self._worker.join()
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
 
     def _work(self, first: Callable[[], None], begun: Future[None]) -> None:
         try:

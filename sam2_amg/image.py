@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 
 import numpy as np
 import torch
@@ -149,6 +150,7 @@ class Upload:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._lock = threading.Lock()
         self._staged = torch.empty(0, dtype=torch.uint8)
         self._copied: torch.cuda.Event | None = None
 
@@ -156,15 +158,16 @@ class Upload:
         """uint8 [H, W, 3] on the device."""
         if self.device.type != "cuda":
             return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        if self._copied is not None:
-            self._copied.synchronize()  # what is staged is not overwritten before it has left
-        if self._staged.numel() < image.size:
-            self._staged = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)
-        staged = self._staged[: image.size].view(image.shape)
-        np.copyto(staged.numpy(), image)  # one thread: for so few bytes, torch's own take longer to start than to copy
-        uploaded = staged.to(self.device, non_blocking=True)
-        self._copied = torch.cuda.Event()
-        self._copied.record()
+        with self._lock:
+            if self._copied is not None:
+                self._copied.synchronize()  # what is staged is not overwritten before it has left
+            if self._staged.numel() < image.size:
+                self._staged = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)
+            staged = self._staged[: image.size].view(image.shape)
+            np.copyto(staged.numpy(), image)  # one thread: torch's own take longer to start than to copy so few bytes
+            uploaded = staged.to(self.device, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
         return uploaded
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torchvision.ops.boxes import box_area
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
-from sam2_amg.precision import float32_convolutions
+from sam2_amg.lanes import OwnStream, Turn
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
 from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished, tabulate
 from sam2_amg.reference.masks import MaskStatistics
@@ -37,15 +38,30 @@ class Stages:
     find_edges: Callable[[Tensor, Crop, ImageSize, float], list[Edges]]
 
 
+class PredictedMasks(NamedTuple):
+    """What the network says of n masks: low-res logits [n, h, w], predicted IoU [n], and the photograph's pixel
+    (x, y) that each was asked for, [n, 2]."""
+
+    logits: Tensor
+    predicted_iou: Tensor
+    points: Tensor
+
+
 class MaskGenerator(Generator):
     """Segments everything in an image: the same records as `SAM2AutomaticMaskGenerator`, in the same order."""
 
     def __init__(
-        self, stages: Stages, config: GeneratorConfig, image_size: int, device: torch.device, batch_size: int = 1
+        self,
+        stages: Stages,
+        config: GeneratorConfig,
+        image_size: int,
+        device: torch.device,
+        batch_size: int = 1,
+        lanes: int = 1,
     ) -> None:
         """`image_size` is the side of the model's square input; `config` has every default filled in.
 
-        The encoder takes up to `batch_size` images at a time.
+        The encoder takes up to `batch_size` images at a time; as many threads as there are `lanes` may segment.
         """
         assert config.points_per_batch is not None
         self.stages = stages
@@ -53,23 +69,32 @@ class MaskGenerator(Generator):
         self.image_size = image_size
         self.device = device
         self.batch_size = batch_size
+        self.lanes = lanes
         self.points_per_batch = config.points_per_batch
         self.point_grids = PointGrids(config)
+        self._stream = OwnStream(device)
+        self._network = Turn(device)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
         return self.segment(image)()
 
     @torch.inference_mode()
-    @float32_convolutions()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[ImageFeatures]:
-        """The features of up to `batch_size` images, for `segment`; valid until the encoder runs again."""
-        return self.stages.encode(torch.cat([self.stages.preprocess(image) for image in images])).split()
+        """The features of up to `batch_size` images, for `segment` in the same thread."""
+        with self._stream():
+            pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
+            with self._network:
+                return self.stages.encode(pixels).clone().split()  # another thread's images may be encoded next
 
     @torch.inference_mode()
-    @float32_convolutions()
     def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> Unfinished:
         """Everything that takes the device; what is left takes none. `features` are the image's, if it is encoded."""
+        with self._stream():
+            return self._find(image, features)
+
+    def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None) -> Unfinished:
+        """What `segment` answers."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
         known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
@@ -91,33 +116,42 @@ class MaskGenerator(Generator):
         places = places.to(self.device, non_blocking=True)
         if features is None:
             pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
-            features = self.stages.encode(pixels)
-        prepared = self.stages.decoder.prepare(features)
         batches = places.split(self.points_per_batch, dim=1)
-        found = (self._segment(prepared, batch[0], batch[1], crop, crop_index, size) for batch in batches)
-        # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
-        candidates = Candidates.concatenate([part.compact() if len(batches) > 1 else part for part in found])
+        found = []
+        with ExitStack() as network:
+            network.enter_context(self._network)
+            prepared = self.stages.decoder.prepare(self.stages.encode(pixels) if features is None else features)
+            for batch in batches:
+                masks = self._predict(prepared, batch[0], batch[1])
+                if batch is batches[-1]:
+                    network.close()  # another image may have it, while it is found out what these masks are
+                candidates = self._judge(masks, crop, crop_index, size)
+                # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
+                found.append(candidates.compact() if len(batches) > 1 else candidates)
+        candidates = Candidates.concatenate(found)
         survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
         return candidates.select(survivors).compact()
 
-    def _segment(
-        self, prepared: Any, asked: Tensor, points: Tensor, crop: Crop, crop_index: int, image_size: ImageSize
-    ) -> Candidates:
-        """The masks of a batch of points that pass predicted IoU, stability and the crop's edge.
+    def _predict(self, prepared: Any, asked: Tensor, points: Tensor) -> PredictedMasks:
+        """The masks of a batch of points that pass predicted IoU.
 
         The points are [P, 2], in pixels of the model's input and in those of the photograph.
         """
-        config, decoder = self.config, self.stages.decoder
-        attended = decoder.attend(prepared, asked)
-        kept = _keep_predicted_iou(attended.predicted_iou, config.pred_iou_thresh)
-        logits = decoder.predict_masks(attended, kept)  # [n, h, w]
-        measured = self.stages.measure(logits, crop.size, config.mask_threshold, config.stability_score_offset)
+        attended = self.stages.decoder.attend(prepared, asked)
+        kept = _keep_predicted_iou(attended.predicted_iou, self.config.pred_iou_thresh)
+        logits = self.stages.decoder.predict_masks(attended, kept)
+        return PredictedMasks(logits, attended.predicted_iou[kept.point, kept.mask], points[kept.point])
+
+    def _judge(self, masks: PredictedMasks, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
+        """Those of them that pass stability and the crop's edge."""
+        config = self.config
+        measured = self.stages.measure(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
         whole = crop.size == image_size  # its edges are the photograph's, where masks may end
         stability = measured.stability
         table = tabulate(
             boxes=measured.boxes if whole else uncrop_boxes_xyxy(measured.boxes, crop.box),
-            predicted_iou=attended.predicted_iou[kept.point, kept.mask],
-            points=points[kept.point],
+            predicted_iou=masks.predicted_iou,
+            points=masks.points,
             stability=stability,
             crop=crop_index,
         )
@@ -128,7 +162,7 @@ class MaskGenerator(Generator):
             keep &= ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
         rows = keep.nonzero()[:, 0]  # the device is waited for here, and what it measured is looked at after
         measured.require_finite()
-        return Candidates(logits, rows, table[rows])
+        return Candidates(masks.logits, rows, table[rows])
 
     def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Sequence[list[int]]) -> Candidates:
         """Of masks that overlap, keeps the one found in the smaller crop."""

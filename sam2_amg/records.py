@@ -38,13 +38,14 @@ class Generator(Protocol):
 
     config: GeneratorConfig
     batch_size: int = 1  # most images that `encode` takes
+    lanes: int = 1  # threads that may call `segment` at a time
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
         ...
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
-        """What `segment` is given with each of these images; they are segmented before others are encoded."""
+        """What `segment` is given with each of these images, in the same thread."""
         return [None] * len(images)
 
     def segment(self, image: NDArray[np.uint8], features: Any = None) -> Unfinished:

@@ -50,6 +50,7 @@ _CPU_UNIT_POINTS = 8
 _MOST_POINTS_PER_BATCH = 4096  # whose image tokens take 8.6 GB on a GPU
 _GPU_UNIT_POINTS = {Mode.FAST: 128, Mode.FURIOUS: 1024}  # whose image tokens take 0.5 and 2.1 GB
 _UNIT_STEP = 128
+_GPU_LANES = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
@@ -88,7 +89,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
     """Mode ao: float32, sam2's own preprocessing and encoder, the folded decoder."""
     return Stages(
         preprocess=Preprocess(model.image_size, device),
-        encode=partial(encode, model),
+        encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
         **mask_stages(config, device),
     )
@@ -227,4 +228,6 @@ def build_generator(
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
     stages = build_stages(model, mode, config, device, make_units, batch_size)
-    return MaskGenerator(stages, config, model.image_size, device, batch_size)
+    # elsewhere each image keeps the device busy by itself
+    lanes = _GPU_LANES if mode in COMPILED_MODES and device.type == "cuda" else 1
+    return MaskGenerator(stages, config, model.image_size, device, batch_size, lanes)

@@ -150,6 +150,24 @@ def test_an_error_called_timeout_is_the_generators_own() -> None:
     engine.close()
 
 
+def test_a_worker_for_every_lane() -> None:
+    generator = GatedGenerator()
+    generator.lanes = 2
+    engine = Engine(generator, Limits(queue_size=4))
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, engine, value) for value in (1, 2, 3, 4)]
+        wait_until(lambda: generator.running == 2 and len(engine._jobs) == 2)
+        with pytest.raises(RequestError) as refused:
+            ask(engine, 5)
+        assert refused.value.retry_after == 2  # a second an image, four of them, two at a time
+        closing = pool.submit(engine.close)
+        generator.gate.set()
+        assert [one.result(30) for one in asked] == [1, 2, 3, 4]
+        closing.result(30)
+    assert generator.most_running == 2
+    assert not any(worker.is_alive() for worker in engine._workers)
+
+
 def test_the_worker_begins_with_a_first_call() -> None:
     names: list[str] = []
     engine = Engine(None, Limits())

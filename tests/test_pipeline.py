@@ -11,9 +11,8 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from conftest import CPU, drawn_image, photograph
+from conftest import CPU, assert_all_but_equal, drawn_image, photograph
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.systems import modes_on
@@ -24,10 +23,9 @@ from sam2_amg.decoder import Kept, PlainDecoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of
-from sam2_amg.records import Candidates, Generator, MaskRecord, tabulate
+from sam2_amg.records import Candidates, Generator, tabulate
 from sam2_amg.stages import build_generator, build_stages, fill_in
 
-LEAST_IOU = 0.9998
 IMAGES = {
     "dog": lambda: photograph("dog"),
     "truck": lambda: photograph("truck"),
@@ -45,18 +43,6 @@ def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generato
     config = fill_in(replace(config, points_per_batch=64), Mode.AO, CPU)
     stages = replace(build_stages(model, Mode.AO, config, CPU, compile_units), decoder=PlainDecoder(model))
     return MaskGenerator(stages, config, model.image_size, CPU)
-
-
-def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord]) -> None:
-    assert len(records) == len(expected)
-    for record, twin in zip(records, expected, strict=True):
-        assert record["point_coords"] == twin["point_coords"]
-        assert record["crop_box"] == twin["crop_box"]
-        assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=2e-5)
-        assert record["stability_score"] == pytest.approx(twin["stability_score"], abs=1e-3)
-        size = record["segmentation"]["size"]
-        runs = [coco_mask.frPyObjects(dict(one["segmentation"]), *size) for one in (record, twin)]
-        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= LEAST_IOU
 
 
 @pytest.mark.parametrize("crop_layers", POINTS_PER_SIDE)

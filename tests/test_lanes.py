@@ -1,0 +1,106 @@
+"""Images that are segmented side by side, by threads that take turns in the network."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from conftest import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph, wait_until
+
+from sam2_amg.lanes import OwnStream, Turn
+from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.records import Generator
+
+
+def test_one_thread_at_a_time_has_the_turn() -> None:
+    turn, inside, most = Turn(DEVICE), 0, 0
+
+    def visit(_: int) -> None:
+        nonlocal inside, most
+        with turn:
+            inside += 1
+            most = max(most, inside)
+            inside -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visit, range(400)))
+    assert (inside, most) == (0, 1)
+
+
+def test_a_turn_that_fails_is_over() -> None:
+    turn = Turn(DEVICE)
+    with pytest.raises(ZeroDivisionError), turn:
+        raise ZeroDivisionError
+    with turn:
+        waiting = threading.Thread(target=turn.__enter__, daemon=True)
+        waiting.start()
+        waiting.join(0.05)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.gpu
+def test_what_is_asked_for_in_a_turn_waits_for_the_turn_before() -> None:
+    """Each thread adds 1 to what lies where all have it, in a stream of its own, after much other work."""
+    turn, stream = Turn(DEVICE), OwnStream(DEVICE)
+    shared = torch.zeros(1 << 20, device=DEVICE)
+    streams = set()
+
+    def add(_: int) -> None:
+        with stream(), turn:
+            streams.add(torch.cuda.current_stream().cuda_stream)
+            before = shared.clone()
+            torch.cuda._sleep(2_000_000)
+            shared.copy_(before + 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(40)))
+    torch.cuda.synchronize()
+    assert (shared == 40).all()
+    assert len(streams) > 1
+    assert torch.cuda.default_stream().cuda_stream not in streams
+
+
+def test_a_cpu_has_no_streams() -> None:
+    with OwnStream(CPU)():
+        assert torch.ones(2).sum() == 2
+
+
+def test_images_side_by_side_are_segmented_as_alone(compiled: Generator) -> None:
+    """More threads than the server has, on images of several sizes; some encoded beforehand."""
+    assert isinstance(compiled, MaskGenerator)
+    assert compiled.lanes == (2 if DEVICE.type == "cuda" else 1)
+    images = [
+        photograph("dog"),
+        drawn_image(17, 900),
+        photograph("groceries"),
+        drawn_image(40, 60),
+        photograph("truck"),
+    ]
+    alone = [compiled.generate(image) for image in images]
+    begin = threading.Barrier(3)
+
+    def segment(index: int) -> None:
+        if index < 3:
+            begin.wait(60)
+        image, twin = images[index % 5], alone[index % 5]
+        features = compiled.encode([image])[0] if index % 2 else None
+        assert_all_but_equal(compiled.segment(image, features)(), twin)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(segment, range(10 if DEVICE.type == "cpu" else 60)))
+
+
+def test_a_failure_in_the_network_leaves_it_to_others(compiled: Generator) -> None:
+    image = drawn_image(40, 60)
+    expected = compiled.generate(image)
+    with pytest.raises(AttributeError):
+        compiled.segment(image, "no features")
+    answers: list[object] = []
+    other = threading.Thread(target=lambda: answers.append(compiled.generate(image)), daemon=True)
+    other.start()
+    wait_until(lambda: answers != [])
+    assert answers == [expected]
