@@ -131,7 +131,10 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     try:
         expected, found = (call_apart(answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
     except ProcessDied as died:
-        raise StartupError(f"a process that tried the packages crashed ({died}); they are not kept") from died
+        raise StartupError(
+            f"a process that tried the packages crashed ({died}); they are not kept. Where the C++ compiler links "
+            "its own library statically, packages crash: set CXX to another, such as /usr/bin/g++"
+        ) from died
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
     if min(decibels) < _LEAST_DECIBELS[config.mode]:
         raise StartupError(

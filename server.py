@@ -25,7 +25,7 @@ from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
 from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
-from sam2_amg.warm_up import warm_up
+from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
 
 
 def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
@@ -104,6 +104,7 @@ def main(arguments: list[str]) -> None:
     except StartupError as error:
         fail(error)
     drain_on_signals(server)
+    keep_from_garbage_collection()
     engine.open(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()

@@ -29,6 +29,7 @@ from sam2_amg.http import create_app, describe, json_line
 from sam2_amg.image import decode_image
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
+from sam2_amg.warm_up import keep_from_garbage_collection
 
 LIMITS = Limits(queue_size=64)
 
@@ -138,6 +139,7 @@ def main() -> None:
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)
     compilations = count_compilations()
+    keep_from_garbage_collection()
     serve(job, generator)
     if job.startup_only:
         return

@@ -153,6 +153,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     )
     parser.add_argument("--batch", type=int, help="images a step, instead of the schedule's")
     parser.add_argument("--prompts", type=int, help="points an image, instead of the schedule's")
+    parser.add_argument("--learning_rate", type=float, help="the highest, instead of the schedule's")
     parser.add_argument("--weights", type=Path, help="weights to begin the second stage with, a file that ships")
     parser.add_argument(
         "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
@@ -167,7 +168,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         parser.error("--auxiliary belongs to the weights that a run begins with: give --weights, too")
     stages = []
     for index, stage in enumerate(SCHEDULE):
-        given = {name: getattr(args, name) for name in ("batch", "prompts") if getattr(args, name)}
+        given = {name: getattr(args, name) for name in ("batch", "prompts", "learning_rate") if getattr(args, name)}
         if args.steps:
             given["steps"] = args.steps[index]
         if args.stage_minutes:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
-from sam2_amg.compiled import Settling, compiler_errors, require_compiler
+from sam2_amg.compiled import FixedInputs, Settling, compiler_errors, require_compiler
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.units import Unit, Units, UnitShapes
@@ -73,7 +73,9 @@ def load_packages(
     def load(name: str) -> Unit:
         report(f"loading {package_name(name)}")
         package = _open(folder / package_name(name), device)
-        return settling.settle(lambda *inputs: tuple(package(*inputs)), settling.examples(name))
+        # it reads its inputs as those lay that it was exported with, without a look at how they lie
+        unit = FixedInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
+        return settling.settle(unit, settling.examples(name))
 
     return Units.named({name: load(name) for name in shapes.names})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,13 @@ def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device
         for count in range(2, generator.batch_size + 1):
             generator.encode([image] * count)
         generator.generate(image)
+
+
+def keep_from_garbage_collection() -> None:
+    """Has Python's collector pass over what is there now, which stays: hundreds of thousands of objects, most of them
+    torch's. Going through them takes a tenth of a second, and a request would wait for it now and then."""
+    gc.collect()
+    gc.freeze()
 
 
 def _with_few_points(generator: Generator) -> Generator:
