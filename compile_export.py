@@ -155,11 +155,12 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     generator_config = replace(config.generator, points_per_side=side)
     generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)
     assert isinstance(generator, MaskGenerator)
-    features = generator.encode([image] * config.batch_size)[-1]
+    stages, decoder = generator.stages, generator.stages.decoder
     whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]
     points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
-    decoder = generator.stages.decoder
     with torch.inference_mode(), float32_convolutions():
+        # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
+        features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).split()[-1]
         attended = decoder.attend(decoder.prepare(features), points)
         point = torch.arange(0, len(points), -(-len(points) // _LOGITS_OF_TRIAL), device=build.device)
         logits = decoder.predict_masks(attended, Kept(point, point % 3))

@@ -81,7 +81,7 @@ class MaskGenerator(Generator):
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[ImageFeatures]:
-        """The features of up to `batch_size` images, for `segment` in the same thread."""
+        """The features of up to `batch_size` images, in this thread's stream, for `segment` in the same thread."""
         with self._stream():
             pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
             with self._network:
