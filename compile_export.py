@@ -26,7 +26,6 @@ from sam2_amg.exported import export_units, from_packages, package_names
 from sam2_amg.image import decode_image
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import crops_of, to_model_input
 from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
@@ -158,7 +157,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     stages, decoder = generator.stages, generator.stages.decoder
     whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]
     points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
-    with torch.inference_mode(), float32_convolutions():
+    with torch.inference_mode():
         # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
         features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).split()[-1]
         attended = decoder.attend(decoder.prepare(features), points)

@@ -36,6 +36,7 @@ class Stages:
     measure: Callable[[Tensor, ImageSize, float, float], MaskStatistics]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
     find_edges: Callable[[Tensor, Crop, ImageSize, float], list[Edges]]
+    network: Turn  # of threads in encoder and decoder, whose tensors lie where all have them
 
 
 class PredictedMasks(NamedTuple):
@@ -73,7 +74,6 @@ class MaskGenerator(Generator):
         self.points_per_batch = config.points_per_batch
         self.point_grids = PointGrids(config)
         self._stream = OwnStream(device)
-        self._network = Turn(device)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
@@ -84,7 +84,7 @@ class MaskGenerator(Generator):
         """The features of up to `batch_size` images, in this thread's stream, for `segment` in the same thread."""
         with self._stream():
             pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
-            with self._network:
+            with self.stages.network:
                 return self.stages.encode(pixels).clone().split()  # another thread's images may be encoded next
 
     @torch.inference_mode()
@@ -119,7 +119,7 @@ class MaskGenerator(Generator):
         batches = places.split(self.points_per_batch, dim=1)
         found = []
         with ExitStack() as network:
-            network.enter_context(self._network)
+            network.enter_context(self.stages.network)
             prepared = self.stages.decoder.prepare(self.stages.encode(pixels) if features is None else features)
             for batch in batches:
                 masks = self._predict(prepared, batch[0], batch[1])

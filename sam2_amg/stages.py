@@ -28,6 +28,7 @@ from sam2_amg.kernels import measure as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.kernels.tuning import require_shared_memory
 from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.lanes import Turn
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.prompts import Crop
@@ -91,6 +92,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
         preprocess=Preprocess(model.image_size, device),
         encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
+        network=Turn(device),
         **mask_stages(config, device),
     )
 
@@ -169,6 +171,7 @@ def unit_stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=FixedEncoder(units),
         decoder=FixedDecoder(units, shapes.points, upscale),
+        network=Turn(device),
         **mask_stages(config, device),
     )
     if on_gpu:
