@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.comparison import signal_to_noise
 from sam2_amg.config import GeneratorConfig, Limits, Mode, require_batch_size
-from sam2_amg.decoder import Kept
+from sam2_amg.decoder import Kept, predict
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, from_packages, package_names
 from sam2_amg.image import decode_image
@@ -160,10 +161,15 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     with torch.inference_mode():
         # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
         features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).split()[-1]
-        attended = decoder.attend(decoder.prepare(features), points)
-        point = torch.arange(0, len(points), -(-len(points) // _LOGITS_OF_TRIAL), device=build.device)
-        logits = decoder.predict_masks(attended, Kept(point, point % 3))
-        return attended.predicted_iou.float().cpu().numpy(), logits.float().cpu().numpy()
+        keep = partial(_every, -(-len(points) // _LOGITS_OF_TRIAL))
+        predicted = predict(decoder, decoder.prepare(features), points, keep)
+        return predicted.predicted_iou.float().cpu().numpy(), predicted.logits.float().cpu().numpy()
+
+
+def _every(step: int, predicted_iou: Tensor) -> Kept:
+    """A mask each of some points, `step` apart."""
+    point = torch.arange(0, len(predicted_iou), step, device=predicted_iou.device)
+    return Kept(point, point % 3)
 
 
 def _in_words(decibels: Sequence[float]) -> str:

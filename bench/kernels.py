@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch import Tensor
 from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
@@ -72,7 +73,8 @@ TRIES: dict[str, list[Launch]] = {
     **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (1, 2))),
     **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((32, 64), (1, 2))),
     "attention": _tiles((32, 64, 128)),
-    "upscale": _tiles((64, 128)),
+    "upscale": _tiles((32, 64)),
+    "half_upscale": _tiles((64, 128)),
 }
 
 
@@ -125,14 +127,17 @@ def recomputed_trials(points: int, inputs: Inputs, plain: PlainImageSide) -> Ite
     yield Trial("recomputed", "both layers and a reading", partial(reading.second, image, first, second, asking))
 
 
-def upscale_trials(points: int, inputs: Inputs, upscaling: KernelUpscaling) -> Iterator[Trial]:
-    """Every point with one kept mask."""
-    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=torch.float16)
+def upscale_trials(points: int, inputs: Inputs, decoder: MaskDecoder) -> Iterator[Trial]:
+    """Every point with one kept mask, in float32's accuracy and in float16."""
     hyper = inputs.normal(points, _CHANNELS // 8, 3)
     features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
-    yield Trial("upscale", "one mask a point", partial(upscaling.masks, keys, hyper, *features, kept), "upscale")
+    for dtype, tuned in ((torch.float32, "upscale"), (torch.float16, "half_upscale")):
+        upscaling = KernelUpscaling(decoder, split=dtype == torch.float32)
+        keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+        form = f"{str(dtype).removeprefix('torch.')}, one mask a point"
+        yield Trial("upscale", form, partial(upscaling.masks, keys, hyper, *features, kept), tuned)
 
 
 def attention_trials(inputs: Inputs) -> Iterator[Trial]:
@@ -167,11 +172,11 @@ def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]
     """A row for each form and launch of the kernels whose name and form begin with `only`."""
     decoder = FoldedDecoder(seeded_model("large", device))
     assert isinstance(decoder.image_side, PlainImageSide)
-    inputs, upscaling = Inputs(device), KernelUpscaling(decoder.decoder)
+    inputs = Inputs(device)
     trials = [
         *stored_trials(points, inputs),
         *recomputed_trials(points, inputs, decoder.image_side),
-        *upscale_trials(points, inputs, upscaling),
+        *upscale_trials(points, inputs, decoder.decoder),
         *attention_trials(inputs),
     ]
     trials = [trial for trial in trials if f"{trial.kernel} {trial.form}".startswith(only)]

@@ -77,6 +77,7 @@ class PlantedDecoder:
         self.decoder = decoder
         self.planted = planted
         self.next_point = 0
+        self.at_once = decoder.at_once
 
     def prepare(self, features: ImageFeatures) -> object:
         """A new image: the points begin again."""

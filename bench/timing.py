@@ -87,6 +87,10 @@ class _TimedDecoder:
     clock: StageClock
     decoder: MaskDecoder
 
+    @property
+    def at_once(self) -> int | None:
+        return self.decoder.at_once
+
     def prepare(self, features: ImageFeatures) -> Any:
         with self.clock.stage("decoder"):
             return self.decoder.prepare(features)

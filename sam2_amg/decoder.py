@@ -1,6 +1,6 @@
 """Mask decoder: what every form of it answers, and sam2's own. `folded_decoder.py` has the fast one.
 
-All answer the same three calls, in this order:
+All answer the same three calls, in this order; `predict` makes the last two, as often as it takes:
 
     prepared = decoder.prepare(features)          # once an image: whatever does not depend on the point
     attended = decoder.attend(prepared, points)   # the two-way transformer; gives the predicted IoU
@@ -11,8 +11,9 @@ Symbols in the shape comments: P points, C channels of the transformer (256), h 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -38,7 +39,11 @@ class Attended(Protocol):
 
 
 class MaskDecoder(Protocol):
-    """The three calls that the pipeline makes. What goes from one to the next is the decoder's own."""
+    """The three calls. What goes from one to the next is the decoder's own; the next `attend` may overwrite it."""
+
+    @property
+    def at_once(self) -> int | None:
+        """Most points that `attend` takes; None where any number will do."""
 
     def prepare(self, features: ImageFeatures) -> Any:
         """Computes what all points of an image share."""
@@ -48,6 +53,35 @@ class MaskDecoder(Protocol):
 
     def predict_masks(self, attended: Any, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float [n, 4h, 4w]."""
+
+
+class Predicted(NamedTuple):
+    """What a decoder says of P points: predicted IoU [P, 3], which masks are kept, and the logits of those."""
+
+    predicted_iou: Tensor
+    kept: Kept
+    logits: Tensor
+
+
+def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[[Tensor], Kept]) -> Predicted:
+    """The masks of `points`, float [P, 2], as many at a time as the decoder takes: image tokens of no more are kept.
+
+    `keep` chooses by predicted IoU, [p, 3], of some of the points.
+    """
+    parts = []
+    for some in points.split(decoder.at_once or len(points)):
+        attended = decoder.attend(prepared, some)
+        kept = keep(attended.predicted_iou)
+        parts.append(Predicted(attended.predicted_iou.clone(), kept, decoder.predict_masks(attended, kept)))
+    if len(parts) == 1:
+        return parts[0]
+    starts = range(0, len(points), len(parts[0].predicted_iou))
+    point = torch.cat([part.kept.point + start for part, start in zip(parts, starts, strict=True)])
+    return Predicted(
+        torch.cat([part.predicted_iou for part in parts]),
+        Kept(point, torch.cat([part.kept.mask for part in parts])),
+        torch.cat([part.logits for part in parts]),
+    )
 
 
 def embed_points(model: SAM2Base, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,6 +103,8 @@ class _PlainAttended:
 
 class PlainDecoder:
     """sam2's `MaskDecoder.forward`, unchanged: the specification of `FoldedDecoder`."""
+
+    at_once = None
 
     def __init__(self, model: SAM2Base) -> None:
         self.model = model

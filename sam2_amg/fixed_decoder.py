@@ -54,7 +54,7 @@ class UnitUpscaling:
         for start in range(0, len(points), self.at_once):
             some = points[start : start + self.at_once]
             some = F.pad(some, (0, self.at_once - len(some)))
-            (masks,) = self.unit(keys[some].float(), hyper[some], children, grandchildren)
+            (masks,) = self.unit(keys[some], hyper[some], children, grandchildren)
             here = ((row >= start) & (row < start + self.at_once)).nonzero()[:, 0]
             logits[here] = masks[row[here] - start, kept.mask[here]].float()
         return logits
@@ -63,48 +63,25 @@ class UnitUpscaling:
 class FixedDecoder:
     """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
 
-    Image tokens of all points are kept until the masks are made, and valid until any unit runs again.
+    What `attend` answers is valid until any unit runs again.
     """
 
-    def __init__(self, units: Units, points: int, upscale: Callable[..., Tensor]) -> None:
-        """`points` are what `units.attend` takes; `upscale` is called as `UnitUpscaling` is."""
+    def __init__(self, units: Units, at_once: int, upscale: Callable[..., Tensor]) -> None:
+        """`at_once` are the points that `units.attend` takes; `upscale` is called as `UnitUpscaling` is."""
         self.units = units
-        self.points = points
+        self.at_once = at_once
         self.upscale = upscale
-        self._keys: Tensor | None = None
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
         """Computes what all points of an image share."""
         return SharedImage(*self.units.prepare(features.image_embedding, *features.high_res_features))
 
     def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
-        """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
-        count, missing = len(points), -len(points) % self.points
+        """Runs the transformer for up to `at_once` `points` (float [P, 2], (x, y) in pixels of the model's input)."""
+        count, missing = len(points), self.at_once - len(points)
         padded = F.pad(points, (0, 0, 0, missing)) if missing else points
-        if len(padded) == self.points:  # the answers stay where they are, until a unit runs again
-            iou, hyper, keys = self.units.attend(padded.contiguous(), *prepared.tensors())
-        else:
-            iou, hyper, keys = self._attend_in_parts(prepared, padded)
+        iou, hyper, keys = self.units.attend(padded.contiguous(), *prepared.tensors())
         return FixedAttended(iou[:count], hyper[:count], keys[:count], prepared)
-
-    def _attend_in_parts(self, prepared: SharedImage, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As many calls as it takes; copies, for a unit may answer in the same memory every time."""
-        iou, hyper = [], []
-        for start in range(0, len(points), self.points):
-            some_iou, some_hyper, keys = self.units.attend(
-                points[start : start + self.points].contiguous(), *prepared.tensors()
-            )
-            iou.append(some_iou.clone())
-            hyper.append(some_hyper.clone())
-            self._store(keys, start, len(points))
-        assert self._keys is not None
-        return torch.cat(iou), torch.cat(hyper), self._keys
-
-    def _store(self, keys: Tensor, start: int, count: int) -> None:
-        if self._keys is None or len(self._keys) < count:
-            self._keys = None  # before the new one is allocated
-            self._keys = keys.new_empty(count, *keys.shape[1:])
-        self._keys[start : start + len(keys)] = keys
 
     def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""

@@ -42,6 +42,8 @@ class FoldedDecoder:
     no hypernetwork, and the image's share of layer 1 is computed once, not once a point.
     """
 
+    at_once = None
+
     def __init__(
         self,
         model: SAM2Base,

@@ -36,7 +36,7 @@ class HalfDecoder(FoldedDecoder):
     def __init__(self, model: SAM2Base) -> None:
         """Changes the weights of `model`'s mask decoder."""
         decoder = model.sam_mask_decoder
-        upscaling = KernelUpscaling(decoder)
+        upscaling = KernelUpscaling(decoder, split=False)
         decoder.iou_prediction_head = InFloat32(decoder.iou_prediction_head)
         halve_linears(decoder.transformer)
         halve_linears(decoder.output_hypernetworks_mlps)

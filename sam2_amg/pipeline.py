@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchvision.ops.boxes import box_area
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.decoder import Kept, MaskDecoder
+from sam2_amg.decoder import Kept, MaskDecoder, predict
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.lanes import OwnStream, Turn
 from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
@@ -137,10 +138,9 @@ class MaskGenerator(Generator):
 
         The points are [P, 2], in pixels of the model's input and in those of the photograph.
         """
-        attended = self.stages.decoder.attend(prepared, asked)
-        kept = _keep_predicted_iou(attended.predicted_iou, self.config.pred_iou_thresh)
-        logits = self.stages.decoder.predict_masks(attended, kept)
-        return PredictedMasks(logits, attended.predicted_iou[kept.point, kept.mask], points[kept.point])
+        keep = partial(_keep_predicted_iou, threshold=self.config.pred_iou_thresh)
+        predicted_iou, kept, logits = predict(self.stages.decoder, prepared, asked, keep)
+        return PredictedMasks(logits, predicted_iou[kept.point, kept.mask], points[kept.point])
 
     def _judge(self, masks: PredictedMasks, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
         """Those of them that pass stability and the crop's edge."""

@@ -48,8 +48,8 @@ _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
 # The fixed shapes of units: on a GPU many points at a time spare launches.
 _CPU_UNIT_POINTS = 8
-_MOST_POINTS_PER_BATCH = 4096  # whose image tokens take 8.6 GB on a GPU
-_GPU_UNIT_POINTS = {Mode.FAST: 128, Mode.FURIOUS: 1024}  # whose image tokens take 0.5 and 2.1 GB
+_MOST_POINTS_PER_BATCH = 4096  # whose masks take 3.2 GB on a GPU, if all are kept
+_GPU_UNIT_POINTS = {Mode.FAST: 256, Mode.FURIOUS: 1024}  # whose image tokens take 1.1 and 2.1 GB
 _UNIT_STEP = 128
 _GPU_LANES = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
@@ -102,7 +102,7 @@ def fixed_shapes(
 ) -> UnitShapes:
     """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together.
 
-    A unit takes all points of a batch where there is room for their image tokens: that spares launches, and a copy.
+    A unit takes all points of a batch where there is room for their image tokens: that spares launches, and waits.
     Where there is not, calls share them evenly. (Crops whose grids are smaller than the image's fill it up.)
     """
     if device.type == "cuda":
@@ -116,22 +116,21 @@ def fixed_shapes(
 def fast_units(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Units:
     """The plain units of mode fast: what is compiled, or exported.
 
-    On a GPU the encoder's linear layers and attention and the decoder's image side become products of split float16;
-    `model` is changed by that. Operands of the upscaling are float16, and so are the image tokens that are kept for it,
-    and high-resolution features: masks are signs, and few of their pixels lie so close to zero.
+    On a GPU the encoder's linear layers and attention, the decoder's image side and its upscaling become products of
+    split float16; `model` is changed by that.
     """
     if device.type == "cpu":
         return plain_units(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
     split_encoder(model.image_encoder)
-    decoder = FoldedDecoder(model, KernelUpscaling(model.sam_mask_decoder), SplitImageSide)
-    return plain_units(model, decoder, upscale=False, storage=torch.float16, batch_size=batch_size)
+    decoder = FoldedDecoder(model, KernelUpscaling(model.sam_mask_decoder, split=True), SplitImageSide)
+    return plain_units(model, decoder, upscale=False, batch_size=batch_size)
 
 
 def furious_units(model: SAM2Base, batch_size: int = 1) -> Units:
     """The plain units of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
     decoder = HalfDecoder(model)
     encoder = HalfEncoder(model)
-    return plain_units(model, decoder, upscale=False, storage=torch.float16, encoder=encoder, batch_size=batch_size)
+    return plain_units(model, decoder, upscale=False, encoder=encoder, batch_size=batch_size)
 
 
 def units_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Units:
@@ -164,7 +163,7 @@ def unit_stages(
     _let_go(model)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
-        upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder).masks
+        upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder, split=mode is Mode.FAST).masks
     else:
         upscale = UnitUpscaling(units.upscale, shapes.upscale[0][0])
     stages = Stages(

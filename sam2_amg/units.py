@@ -96,16 +96,12 @@ class Prepare(_OfDecoder):
 
 
 class Attend(_OfDecoder):
-    """Points, float32 [P, 2], and the fields of `SharedImage` -> [P, 3], [P, C/8, 3], [P, N, C] of dtype `storage`."""
-
-    def __init__(self, decoder: FoldedDecoder, storage: torch.dtype) -> None:
-        super().__init__(decoder)
-        self.storage = storage
+    """Points, float32 [P, 2], and the fields of `SharedImage` -> [P, 3], [P, C/8, 3], image tokens [P, N, C]."""
 
     def forward(self, points: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
         """The transformer's answer for these points."""
         attended = self.decoder.attend(SharedImage(*shared), points)
-        return attended.predicted_iou, attended.hyper.contiguous(), attended.state.to(self.storage)
+        return attended.predicted_iou, attended.hyper.contiguous(), attended.state
 
 
 class Upscale(_OfDecoder):
@@ -167,18 +163,17 @@ def plain_units(
     model: SAM2Base,
     decoder: FoldedDecoder,
     upscale: bool,
-    storage: torch.dtype = torch.float32,
     encoder: nn.Module | None = None,
     batch_size: int = 1,
 ) -> Units:
-    """The units as modules in evaluation mode; the last one only if wanted. Image tokens are kept in `storage`.
+    """The units as modules in evaluation mode; the last one only if wanted.
 
     `encoder` is sam2's own where None.
     """
     last = Upscale(decoder).eval() if upscale else None
     encode = Encode(encoder or PlainEncoder(model)).eval()
     encoders = dict.fromkeys(range(2, batch_size + 1), encode)
-    return Units(encode, Prepare(decoder).eval(), Attend(decoder, storage).eval(), last, encoders)
+    return Units(encode, Prepare(decoder).eval(), Attend(decoder).eval(), last, encoders)
 
 
 def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:

@@ -109,9 +109,12 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(split_rows.split_rows_kernel, rows, split_rows.LAUNCH)
-    types |= dict.fromkeys(("keys", "first", "second", "children", "grandchildren"), "*fp16")
+    types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
+    if not split:
+        types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
     types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
-    compile_for(upscale_kernel, types, {"SIDE": 64, **launches.upscale})
+    launch = launches.upscale if split else launches.half_upscale
+    compile_for(upscale_kernel, types, {"SIDE": 64, "SPLIT": split, **launch})
 
 
 if __name__ == "__main__":

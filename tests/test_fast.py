@@ -14,7 +14,7 @@ from torch import nn
 
 from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import Kept
+from sam2_amg.decoder import Kept, predict
 from sam2_amg.encoder import PlainEncoder, encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
@@ -91,15 +91,21 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     features = FixedEncoder(units)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * 512
     expected = folded.attend(folded.prepare(encode(demo_model, pixels)), points)
-    found = fixed.attend(fixed.prepare(features), points)
-    torch.testing.assert_close(found.predicted_iou, expected.predicted_iou, rtol=0, atol=1e-5)
-    for point, mask in ([0, 0, 5, 10], [0, 2, 1, 1]), ([3], [2]), ([], []):
-        kept = Kept(torch.tensor(point, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64))
-        logits = fixed.predict_masks(found, kept)
-        assert logits.shape == (len(point), 128, 128)
-        torch.testing.assert_close(logits, folded.predict_masks(expected, kept), rtol=0, atol=5e-3)
-    again = fixed.attend(fixed.prepare(features), points[:2])  # fewer points than before
+    for threshold in (float(expected.predicted_iou.median()), float(expected.predicted_iou.max()), 1.1):
+
+        def keep(iou: torch.Tensor, threshold: float = threshold) -> Kept:
+            return Kept(*(iou >= threshold - 1e-4).nonzero(as_tuple=True))
+
+        found = predict(fixed, fixed.prepare(features), points, keep)
+        torch.testing.assert_close(found.predicted_iou, expected.predicted_iou, rtol=0, atol=1e-5)
+        kept = keep(expected.predicted_iou)
+        assert torch.equal(found.kept.point, kept.point)
+        assert torch.equal(found.kept.mask, kept.mask)
+        torch.testing.assert_close(found.logits, folded.predict_masks(expected, kept), rtol=0, atol=5e-3)
+    none = Kept(*torch.zeros(2, 0, dtype=torch.int64))
+    again = predict(fixed, fixed.prepare(features), points[:2], lambda _: none)  # fewer points than a unit takes
     torch.testing.assert_close(again.predicted_iou, expected.predicted_iou[:2], rtol=0, atol=1e-5)
+    assert again.logits.shape == (0, 128, 128)
 
 
 @torch.inference_mode()

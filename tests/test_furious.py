@@ -32,7 +32,7 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
     points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
     expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
     units = furious_units(model)
-    decoder = FixedDecoder(units, 2, KernelUpscaling(model.sam_mask_decoder).masks)
+    decoder = FixedDecoder(units, 2, KernelUpscaling(model.sam_mask_decoder, split=False).masks)
     found = tensors_of(FixedEncoder(units)(pixels), decoder, points)
     for name, a, b in zip(TENSORS, expected, found, strict=True):
         decibels = signal_to_noise(a, b)

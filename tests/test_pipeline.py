@@ -139,7 +139,7 @@ def test_logits_that_are_no_numbers_are_an_error(demo_model: SAM2Base, demo_conf
         logits[-1, -1, -1] = float("nan")
         return logits
 
-    broken = SimpleNamespace(prepare=decoder.prepare, attend=decoder.attend, predict_masks=predict_masks)
+    broken = SimpleNamespace(at_once=None, prepare=decoder.prepare, attend=decoder.attend, predict_masks=predict_masks)
     generator.stages = replace(generator.stages, decoder=broken)
     with pytest.raises(ValueError, match="NaN or infinity"):
         generator.segment(drawn_image(40, 60))

@@ -45,14 +45,14 @@ def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[T
             second,
             read_keys(keys, queries, heads, folded, split),
             attention(q, k, v),
-            upscaling.masks(normal(1, 1024, 256).half(), hyper, children, grandchildren, kept),
+            upscaling.masks(normal(1, 1024, 256).to(dtype), hyper, children, grandchildren, kept),
         ]
 
 
 @pytest.mark.parametrize(("split", "tolerance"), [(True, 5e-6), (False, 2e-3)])
 @torch.inference_mode()
 def test_every_launch_gives_the_same(demo_model: SAM2Base, split: bool, tolerance: float) -> None:
-    upscaling = KernelUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE))
+    upscaling = KernelUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE), split)
     for one, other in zip(*(run_all(upscaling, chosen, split) for chosen in (HOPPER, SAFE)), strict=True):
         assert one.shape == other.shape
         assert (one - other).norm() <= tolerance * one.norm()

@@ -31,7 +31,8 @@ class Launches:
     half_read: Launch
     attention: Launch  # kernels/attention.py: images and large windows
     small_attention: Launch  # windows of no more tokens than its tile
-    upscale: Launch
+    upscale: Launch  # kernels/upscale.py, split products
+    half_upscale: Launch
 
 
 HOPPER = Launches(
@@ -43,7 +44,8 @@ HOPPER = Launches(
     half_read={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
     attention={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
-    upscale={"BLOCK": 128, "num_warps": 8, "num_stages": 2},
+    upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 2},
+    half_upscale={"BLOCK": 128, "num_warps": 8, "num_stages": 2},
 )
 SAFE = Launches(
     update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
@@ -55,6 +57,7 @@ SAFE = Launches(
     attention={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
     upscale={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
+    half_upscale={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
 )
 # Bytes that a program needs with these, of products that are split and of those of float16. An A100 gives 163 KiB, an
 # H100 and a B200 227, GPUs for graphics 99.

@@ -2,8 +2,8 @@
 
 A token becomes 2 x 2 children by the first transposed convolution, each of them 2 x 2 by the second, with LayerNorm,
 GELU and high-resolution features in between; the products of what they are with mask vectors are logits. Operands of
-the two convolutions, and features, are float16; all sums, and the last product, are float32's. Twin:
-`LinearUpscaling` in `upscaling.py`.
+the two convolutions, and features, are float16, or float32 in two parts; all sums, and the last product, are
+float32's. Twin: `LinearUpscaling` in `upscaling.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sam2_amg.kernels.image_tokens import CHANNELS
 from sam2_amg.kernels.launch import require_kernel_device
 from sam2_amg.kernels.split_products import split, split_dot
 from sam2_amg.kernels.tuning import launches
+from sam2_amg.split_linear import split as in_two
 from sam2_amg.upscaling import LinearUpscaling, square_side
 
 CHILD = tl.constexpr(64)  # channels of a child
@@ -75,31 +76,47 @@ def find_rows(points, masks, count, entry, point, column_mask):
 # How many masks there are changes from photograph to photograph; without specialisation on it, nothing is compiled.
 @triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["points", "masks"])
 def upscale_kernel(
-    keys, points, masks, count, hyper, children, grandchildren, first, second, gain, bias, eps, logits,
-    SIDE: tl.constexpr, BLOCK: tl.constexpr,
+    keys, points, masks, count, hyper, children, grandchildren, first, first_low, second, second_low, gain, bias, eps,
+    logits, SIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of BLOCK image tokens, for all kept masks of a point, by the first of them; `points` and `masks` [n]."""
+    """A tile of BLOCK image tokens, for all kept masks of a point, by the first of them; `points` and `masks` [n].
+
+    Without SPLIT nothing is read where the low parts of the weights are.
+    """
     entry = tl.program_id(0)
     point = tl.load(points + entry)
     if tl.load(points + entry - 1, mask=entry > 0, other=-1) == point:
         return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
-    tile = tl.load(keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS + channel[None, :]).to(tl.float16)
+    tokens = keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS
+    if not SPLIT:
+        tile = tl.load(tokens + channel[None, :]).to(tl.float16)
     vectors_high, vectors_low = split(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
     gains, biases = tl.load(gain + small), tl.load(bias + small)
-    weights = tl.load(second + small[:, None] * FOUR + four[None, :])
+    place = small[:, None] * FOUR + four[None, :]
+    weights = tl.load(second + place)
+    weights_low = tl.load(second_low + place) if SPLIT else weights
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
     row = find_rows(points, masks, count, entry, point, mask)
     for child in range(4):
-        widen = tl.load(first + channel[:, None] * (4 * CHILD) + child * CHILD + small[None, :])
-        x = tl.dot(tile, widen)  # [BLOCK, CHILD]
+        column_of_first = child * CHILD + small[None, :]
+        if SPLIT:  # a part of the channels at a time: all of them, in two parts, would take too much shared memory
+            x = tl.zeros((BLOCK, CHILD), tl.float32)
+            for start in range(0, CHANNELS, CHILD):
+                some = start + small
+                high, low = split(tl.load(tokens + some[None, :]))
+                place = some[:, None] * (4 * CHILD) + column_of_first
+                x = split_dot(high, low, tl.load(first + place), tl.load(first_low + place), x, True)
+        else:
+            x = tl.dot(tile, tl.load(first + channel[:, None] * (4 * CHILD) + column_of_first))  # [BLOCK, CHILD]
         x += tl.load(children + (n * 4 + child)[:, None] * CHILD + small[None, :]).to(tl.float32)
         x -= (tl.sum(x, 1) / CHILD)[:, None]
         x *= tl.rsqrt(tl.sum(x * x, 1) / CHILD + eps)[:, None]
         x = gelu(x * gains[None, :] + biases[None, :])
-        x = tl.dot(x.to(tl.float16), weights)  # [BLOCK, FOUR]
+        high, low = split(x)
+        x = split_dot(high, low, weights, weights_low, tl.zeros((BLOCK, FOUR), tl.float32), SPLIT)  # [BLOCK, FOUR]
         x += tl.load(grandchildren + (n * 4 + child)[:, None] * FOUR + four[None, :]).to(tl.float32)
         x = gelu(x)
         high, low = split(x)
@@ -117,25 +134,29 @@ class KernelUpscaling(LinearUpscaling):
     the weights here.
     """
 
-    def __init__(self, decoder: MaskDecoder) -> None:
+    def __init__(self, decoder: MaskDecoder, split: bool) -> None:
+        """With `split`, operands of the kernel are float32 in two parts; without, float16."""
         super().__init__(decoder)
         norm = decoder.transformer.layers[-1].norm4
         first, second = self.biases
         self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
         self.first = norm.weight[:, None] * self.first
-        self.operands = self.first.half().contiguous(), self.second.half().contiguous()
+        self.split = split
+        self.operands = tuple(part.contiguous() for weight in (self.first, self.second) for part in in_two(weight))
         if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
             raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
 
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
 
-        `keys` are [P, N, C], float16 or float32, `hyper` float32 [P, C/8, 3], both of all points; features as
-        `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
+        `keys` are [P, N, C], float32, or float16 where nothing is split, `hyper` float32 [P, C/8, 3], both of all
+        points; features as `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
         """
         require_kernel_device(keys, "keys")
         side = square_side(keys.shape[1])
-        launch = launches(keys.device).upscale
+        chosen = launches(keys.device)
+        launch = chosen.upscale if self.split else chosen.half_upscale
+        dtype = torch.float32 if self.split else torch.float16
         if keys.shape[1] % launch["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
@@ -145,7 +166,7 @@ class KernelUpscaling(LinearUpscaling):
         if count > 0:
             upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
-                children.half(), grandchildren.half(), *self.operands,
-                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, **launch,
+                children.to(dtype), grandchildren.to(dtype), *self.operands,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, SPLIT=self.split, **launch,
             )  # fmt: skip
         return logits
