@@ -94,9 +94,9 @@ def upscale_kernel(
         tile = tl.load(tokens + channel[None, :]).to(tl.float16)
     vectors_high, vectors_low = split(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
     gains, biases = tl.load(gain + small), tl.load(bias + small)
-    place = small[:, None] * FOUR + four[None, :]
-    weights = tl.load(second + place)
-    weights_low = tl.load(second_low + place) if SPLIT else weights
+    cells_of_second = small[:, None] * FOUR + four[None, :]
+    weights = tl.load(second + cells_of_second)
+    weights_low = tl.load(second_low + cells_of_second) if SPLIT else weights
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
     row = find_rows(points, masks, count, entry, point, mask)
@@ -107,8 +107,8 @@ def upscale_kernel(
             for start in range(0, CHANNELS, CHILD):
                 some = start + small
                 high, low = split(tl.load(tokens + some[None, :]))
-                place = some[:, None] * (4 * CHILD) + column_of_first
-                x = split_dot(high, low, tl.load(first + place), tl.load(first_low + place), x, True)
+                cells = some[:, None] * (4 * CHILD) + column_of_first
+                x = split_dot(high, low, tl.load(first + cells), tl.load(first_low + cells), x, True)
         else:
             x = tl.dot(tile, tl.load(first + channel[:, None] * (4 * CHILD) + column_of_first))  # [BLOCK, CHILD]
         x += tl.load(children + (n * 4 + child)[:, None] * CHILD + small[None, :]).to(tl.float32)
