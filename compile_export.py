@@ -14,14 +14,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.comparison import signal_to_noise
 from sam2_amg.config import GeneratorConfig, Limits, Mode, require_batch_size
-from sam2_amg.decoder import Kept, predict
+from sam2_amg.decoder import every_mask, predict
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, from_packages, package_names
 from sam2_amg.image import decode_image
@@ -36,7 +35,7 @@ logger = logging.getLogger("compile_export")
 # above what something broken reaches. (Masks themselves would not do: a checkpoint may find none in the photograph.)
 _LEAST_DECIBELS = {Mode.FAST: 50.0, Mode.FURIOUS: 35.0}
 _SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
-_LOGITS_OF_TRIAL = 64  # masks, at most
+_POINTS_WITH_MASKS = 64  # at most
 
 _DESCRIPTION = """\
 Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
@@ -161,15 +160,11 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     with torch.inference_mode():
         # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
         features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).split()[-1]
-        keep = partial(_every, -(-len(points) // _LOGITS_OF_TRIAL))
-        predicted = predict(decoder, decoder.prepare(features), points, keep)
-        return predicted.predicted_iou.float().cpu().numpy(), predicted.logits.float().cpu().numpy()
-
-
-def _every(step: int, predicted_iou: Tensor) -> Kept:
-    """A mask each of some points, `step` apart."""
-    point = torch.arange(0, len(predicted_iou), step, device=predicted_iou.device)
-    return Kept(point, point % 3)
+        prepared = decoder.prepare(features)
+        predicted_iou = predict(decoder, prepared, points, lambda iou: every_mask(iou[:0])).predicted_iou
+        some = points[:: -(-len(points) // _POINTS_WITH_MASKS)]
+        logits = predict(decoder, prepared, some, every_mask).logits
+        return predicted_iou.float().cpu().numpy(), logits.float().cpu().numpy()
 
 
 def _in_words(decibels: Sequence[float]) -> str:

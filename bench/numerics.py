@@ -17,7 +17,7 @@ from bench.tables import table
 from bench.weights import seeded_model
 from sam2_amg import comparison
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import Kept, MaskDecoder, PlainDecoder, predict
+from sam2_amg.decoder import MaskDecoder, PlainDecoder, every_mask, predict
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
 from sam2_amg.pipeline import MaskGenerator
@@ -36,11 +36,7 @@ def signal_to_noise(reference: Tensor, value: Tensor) -> float | None:
 
 def tensors_of(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) -> tuple[Tensor, ...]:
     """What `TENSORS` names: the features, and what a decoder makes of them for `points`, float [P, 2]."""
-
-    def every(iou: Tensor) -> Kept:
-        return Kept(*torch.ones_like(iou).nonzero(as_tuple=True))
-
-    predicted = predict(decoder, decoder.prepare(features), points, every)
+    predicted = predict(decoder, decoder.prepare(features), points, every_mask)
     return features.image_embedding, *features.high_res_features, predicted.logits, predicted.predicted_iou
 
 

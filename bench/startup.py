@@ -39,6 +39,8 @@ from sam2_amg.checkpoints import EXAMPLE
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 1800.0  # seconds until ready
+_IMPORTING = "importing"  # what a server does before it listens
+_SLOWEST = 5  # requests that the result names
 
 
 def images_of_sizes(count: int) -> list[bytes]:
@@ -61,7 +63,7 @@ def free_port() -> int:
 
 
 def measure_start(arguments: list[str], images: list[bytes], label: str) -> dict[str, Any]:
-    """Starts `server.py` with `arguments`: seconds to ready, and milliseconds of the requests after that."""
+    """Starts `server.py` with `arguments`: seconds to ready, and with what; milliseconds of the requests after that."""
     port = free_port()
     started = time.monotonic()
     process = subprocess.Popen(
@@ -72,10 +74,14 @@ def measure_start(arguments: list[str], images: list[bytes], label: str) -> dict
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        while not _is_ready(url):
-            if process.poll() is not None or time.monotonic() - started > _PATIENCE:
+        phases: dict[str, float] = {}
+        now = started
+        while (phase := _phase_of(url)) is not None:
+            if process.poll() is not None or now - started > _PATIENCE:
                 raise SystemExit(f"the server did not get ready: python server.py {shlex.join(arguments)}")
             time.sleep(0.05)
+            before, now = now, time.monotonic()
+            phases[phase] = phases.get(phase, 0.0) + now - before
         ready = time.monotonic() - started
         times = [post(url, image)[0] for image in tqdm(images, desc=label, unit="request", disable=None)]
         compilations = requests.get(url + "/info", timeout=60).json()["compilations"]
@@ -84,14 +90,26 @@ def measure_start(arguments: list[str], images: list[bytes], label: str) -> dict
         process.wait()
     figures = {"first": times[0], "median": statistics.median(times), "slowest": max(times)}
     rounded = {name: round(value, 1) for name, value in figures.items()}
-    return {"ready_s": round(ready, 2), "requests": len(times), "ms": rounded, "compilations": compilations}
+    slowest = sorted(range(len(times)), key=lambda index: -times[index])[:_SLOWEST]
+    return {
+        "ready_s": round(ready, 2),
+        "phases_s": {phase: round(seconds, 1) for phase, seconds in phases.items()},
+        "requests": len(times),
+        "ms": rounded,
+        "slowest_requests_ms": {str(index): round(times[index], 1) for index in slowest},
+        "compilations": compilations,
+    }
 
 
-def _is_ready(url: str) -> bool:
+def _phase_of(url: str) -> str | None:
+    """What the server says that it is doing; None where it is ready."""
     try:
-        return requests.get(url + "/readyz", timeout=60).status_code == 200
+        answer = requests.get(url + "/readyz", timeout=60)
     except requests.ConnectionError:
-        return False
+        return _IMPORTING
+    if answer.status_code == 200:
+        return None
+    return str(answer.json()["error"]["message"]).removeprefix("Not ready yet: ").rstrip(".")
 
 
 def measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float | None]:

@@ -181,8 +181,18 @@ def startup_markdown(result: dict[str, Any]) -> str:
         f"{first['requests']} requests to /upload_rle, one after the other, of images of {STARTUP_SIZES} sizes "
         f"from 64 to 1600 pixels a side, {result['points_per_side']}^2 points; weights: "
         f"{result['weights']}. {made}\n\n"
-        f"{table(header, rows)}\n"
+        f"{table(header, rows)}\n\n"
+        f"Seconds until ready:\n\n{_phases(result['rows'])}\n"
     )
+
+
+def _phases(rows: dict[str, dict[str, Any]]) -> str:
+    """A line for each start: what the server did before it was ready, as /readyz said."""
+
+    def line(name: str, seconds: dict[str, float]) -> str:
+        return f"- {name}: " + ", ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
+
+    return "\n".join(line(name, row["phases_s"]) for name, row in rows.items())
 
 
 def _launch_name(launch: dict[str, int]) -> str:

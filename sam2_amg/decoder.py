@@ -30,6 +30,11 @@ class Kept:
     mask: Tensor
 
 
+def every_mask(predicted_iou: Tensor) -> Kept:
+    """All masks of points whose predicted IoU is [P, 3]."""
+    return Kept(*torch.ones_like(predicted_iou).nonzero(as_tuple=True))
+
+
 class Attended(Protocol):
     """What `attend` hands on; what else it holds is the decoder's own."""
 
