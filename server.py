@@ -35,7 +35,7 @@ def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     path = find_checkpoint(config.model.checkpoint_dir, kind)
     make_units: MakeUnits = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is not None:
-        report(f"checking the packages in {folder}")
+        report("checking the packages")
         size, batch_size = image_size_of(kind), config.model.batch_size
         shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
         check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
