@@ -11,13 +11,14 @@ from bench.accuracy import accuracy_markdown
 from bench.machine import stem_of
 from bench.numerics import numerics_markdown
 from bench.plots import draw
-from bench.tables import kernels_markdown, startup_markdown, to_markdown
+from bench.tables import kernels_markdown, startup_markdown, techniques_markdown, to_markdown
 
 _PAGES = {
     "numerics": numerics_markdown,
     "accuracy": accuracy_markdown,
     "startup": startup_markdown,
     "kernels": kernels_markdown,
+    "techniques": techniques_markdown,
 }
 
 

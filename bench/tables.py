@@ -201,6 +201,26 @@ def _launch_name(launch: dict[str, int]) -> str:
     return f"tiles of {launch['BLOCK']}, {launch['num_warps']} warps{parts}{stages}"
 
 
+def techniques_markdown(result: dict[str, Any]) -> str:
+    """The result as a page."""
+    header = ["technique", "instead", "generate() without it, ms", "it saves, ms"]
+    own, *without = result["rows"]
+    rows = [
+        [row["technique"], row["instead"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own['median_ms']:.1f}"]
+        for row in without
+    ]
+    host = result["machine"]
+    planted = ", decoder outputs planted" if result["weights"] == "seeded" else ""
+    return (
+        f"# Techniques of furious, each switched off alone: {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}; "
+        f"weights: {result['weights']}{planted}; "
+        f"{result['image']}. With all of them generate() takes {own['median_ms']:.1f} ms; medians of {len(own['ms'])} "
+        f"rounds, in each of which all had a turn.\n\n"
+        f"{table(header, rows)}\n"
+    )
+
+
 def kernels_markdown(result: dict[str, Any]) -> str:
     """The result as a page: what ships beside the best that was tried, then everything that was tried."""
     shipped = {(row["kernel"], row["form"]): row["ms"] for row in result["rows"] if row["launch"] is None}

@@ -77,8 +77,13 @@ class FixedDecoder:
         return SharedImage(*self.units.prepare(features.image_embedding, *features.high_res_features))
 
     def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
-        """Runs the transformer for up to `at_once` `points` (float [P, 2], (x, y) in pixels of the model's input)."""
+        """Runs the transformer for up to `at_once` `points` (float [P, 2], (x, y) in pixels of the model's input).
+
+        Raises ValueError for more.
+        """
         count, missing = len(points), self.at_once - len(points)
+        if missing < 0:
+            raise ValueError(f"the unit takes {self.at_once} points at a time, not {count}")
         padded = F.pad(points, (0, 0, 0, missing)) if missing else points
         iou, hyper, keys = self.units.attend(padded.contiguous(), *prepared.tensors())
         return FixedAttended(iou[:count], hyper[:count], keys[:count], prepared)

@@ -106,6 +106,8 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     again = predict(fixed, fixed.prepare(features), points[:2], lambda _: none)  # fewer points than a unit takes
     torch.testing.assert_close(again.predicted_iou, expected.predicted_iou[:2], rtol=0, atol=1e-5)
     assert again.logits.shape == (0, 128, 128)
+    with pytest.raises(ValueError, match="takes 4 points at a time, not 5"):
+        fixed.attend(fixed.prepare(features), points[:5])
 
 
 @torch.inference_mode()
