@@ -13,7 +13,6 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,9 +134,7 @@ def build_parts(model: SAM2Base, config: GeneratorConfig, device: torch.device) 
     return generator, parts
 
 
-def time_forms(
-    generators: dict[str, MaskGenerator], image: NDArray[Any], repeats: int
-) -> Iterator[tuple[str, list[float]]]:
+def time_forms(generators: dict[str, MaskGenerator], image: NDArray[Any], repeats: int) -> dict[str, list[float]]:
     """Milliseconds of generate() of each, all of them in every round, after two rounds that do not count."""
     times: dict[str, list[float]] = {name: [] for name in generators}
     for _ in tqdm(range(repeats + 2), desc="rounds", disable=None):
@@ -145,8 +142,7 @@ def time_forms(
             started = time.perf_counter()
             generator.generate(image)
             times[name].append((time.perf_counter() - started) * 1e3)
-    for name, values in times.items():
-        yield name, values[2:]
+    return {name: values[2:] for name, values in times.items()}
 
 
 @torch.inference_mode()
@@ -164,7 +160,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         return MaskGenerator(stages, config, model.image_size, device)
 
     image = decode_image(args.image.read_bytes(), Limits())
-    times = dict(time_forms({form.technique: generator_of(form.stages) for form in every}, image, args.repeats))
+    times = time_forms({form.technique: generator_of(form.stages) for form in every}, image, args.repeats)
     return [
         {
             "technique": form.technique,

@@ -98,8 +98,8 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
         types |= dict.fromkeys(operands, "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "SPLIT": split}
     epsilon = {"EPS": 1e-5}
-    names = ("update_first", "update_second", "read")
-    first, second, read = (getattr(launches, name if split else f"half_{name}") for name in names)
+    names = ("update_first", "update_second", "read", "upscale")
+    first, second, read, upscale = (getattr(launches, name if split else f"half_{name}") for name in names)
     vectors = dict.fromkeys(("queries", "positions", "heads"), types["keys"])
     compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
     compile_for(update_second_kernel, types, {**shape, **epsilon, **second})
@@ -113,8 +113,7 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     if not split:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
     types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
-    launch = launches.upscale if split else launches.half_upscale
-    compile_for(upscale_kernel, types, {"SIDE": 64, "SPLIT": split, **launch})
+    compile_for(upscale_kernel, types, {"SIDE": 64, "SPLIT": split, **upscale})
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
 def test_every_form_has_its_turn_in_every_round(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
     config = fill_in(replace(few_points, points_per_side=1), Mode.AO, CPU)
     generator = MaskGenerator(ao_stages(demo_model, config, CPU), config, demo_model.image_size, CPU)
-    times = dict(time_forms({"one": generator, "other": generator}, drawn_image(20, 30), 3))
+    times = time_forms({"one": generator, "other": generator}, drawn_image(20, 30), 3)
     assert {name: len(values) for name, values in times.items()} == {"one": 3, "other": 3}
 
 
