@@ -20,7 +20,7 @@ from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import from_packages, package_names
 from sam2_amg.http import create_app
-from sam2_amg.image import decode_image
+from sam2_amg.image import decode_image, decode_into_huge_pages
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
@@ -91,6 +91,7 @@ def main(arguments: list[str]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_on_signals()
+    decode_into_huge_pages()
     try:
         config = parse(arguments)
         if config.compile_cache is not None:

@@ -26,7 +26,7 @@ from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.http import create_app, describe, json_line
-from sam2_amg.image import decode_image
+from sam2_amg.image import decode_image, decode_into_huge_pages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
 from sam2_amg.warm_up import keep_from_garbage_collection
@@ -135,6 +135,7 @@ def peak_resident_mib() -> int:
 def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
+    decode_into_huge_pages()
     generator, clock, ballast = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)

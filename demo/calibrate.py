@@ -7,7 +7,8 @@ computed once for points of a shifted grid, on drawn scenes, where the IoU is kn
 what experience with drawn scenes expects of masks with the same signs (demo/consistency.py).
 
 What is fitted is a quantile of the IoU, given what the head reads: the median is off by least, and a higher one lets
-more masks pass the generator's threshold, wrong ones, too.
+more masks pass the generator's threshold, wrong ones, too. Photographs can have one of their own
+(`--photograph_quantile`): what experience expects there is less than what it knows.
 """
 
 from __future__ import annotations
@@ -43,10 +44,16 @@ _POINTS = {"cpu": 8, "cuda": 64}  # at a time
 
 @dataclass(frozen=True)
 class Samples:
-    """One row a point: what the head reads, [n, 256], and the IoU it should predict, [n, 3], NaN where unknown."""
+    """One row a point: what the head reads, [n, 256]; the IoU it should predict, [n, 3], NaN where unknown; and which
+    quantile of it, [n, 1]."""
 
     tokens: Tensor
     ious: Tensor
+    quantiles: Tensor
+
+    def at(self, rows: Tensor) -> Samples:
+        """Some of them."""
+        return Samples(self.tokens[rows], self.ious[rows], self.quantiles[rows])
 
 
 @dataclass(frozen=True)
@@ -110,35 +117,46 @@ def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, work
     return sights
 
 
-def _expect(sights: Sequence[Sight], experience: Experience) -> Samples:
+@dataclass(frozen=True)
+class Quantiles:
+    """Which quantile of the IoU is predicted; 0.5 is the median."""
+
+    drawn: float
+    photographs: float
+
+    def of(self, sight: Sight) -> Tensor:
+        """That of every point of a picture, [P, 1]."""
+        return sight.tokens.new_full((len(sight.tokens), 1), self.photographs if sight.real is None else self.drawn)
+
+
+def _expect(sights: Sequence[Sight], experience: Experience, quantiles: Quantiles) -> Samples:
     ious = [experience.expect(sight.signs) if sight.real is None else sight.real for sight in sights]
-    return Samples(torch.cat([sight.tokens for sight in sights]), torch.cat(ious, 1)[0])
+    tokens, wanted = [sight.tokens for sight in sights], [quantiles.of(sight) for sight in sights]
+    return Samples(torch.cat(tokens), torch.cat(ious, 1)[0], torch.cat(wanted))
 
 
-def divide(sights: Sequence[Sight]) -> tuple[Samples, Samples]:
+def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samples]:
     """What to train with and what to hold out, every seventh picture; experience is that of the others."""
     trained = [sight for index, sight in enumerate(sights) if index % _HELD_OUT]
     experience = Experience.empty(sights[0].tokens.device)
     for sight in trained:
         if sight.real is not None:
             experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1))
-    return _expect(trained, experience), _expect(sights[::_HELD_OUT], experience)
+    return _expect(trained, experience, quantiles), _expect(sights[::_HELD_OUT], experience, quantiles)
 
 
 def _errors(head: nn.Module, samples: Samples) -> Tensor:
-    """IoU minus predicted IoU, wherever it is known. [n]"""
-    errors = (samples.ious - head(samples.tokens)[:, 1 : 1 + MASKS]).flatten()
-    return errors[~errors.isnan()]
+    """IoU minus predicted IoU, [n, 3], NaN where it is unknown."""
+    return samples.ious - head(samples.tokens)[:, 1 : 1 + MASKS]
 
 
-def _loss(errors: Tensor, quantile: float) -> Tensor:
+def _loss(head: nn.Module, samples: Samples) -> Tensor:
     """The pinball loss, which is least at a quantile; twice of it, so that for the median it is the absolute error."""
-    return 2 * torch.maximum(quantile * errors, (quantile - 1) * errors).mean()
+    errors, quantiles = _errors(head, samples), samples.quantiles
+    return 2 * torch.maximum(quantiles * errors, (quantiles - 1) * errors).nanmean()
 
 
-def fit(
-    head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float, quantile: float
-) -> tuple[float, float]:
+def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:
     """Trains the head in place, keeping the weights of the best epoch. Mean absolute error before and after.
 
     Both errors, and which epoch is best, are those of the samples held out.
@@ -149,22 +167,22 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
     @torch.no_grad()
-    def judge(quantile: float) -> float:
-        return float(_loss(_errors(head, held_out), quantile))
+    def judge() -> tuple[float, float]:
+        return float(_errors(head, held_out).abs().nanmean()), float(_loss(head, held_out))
 
-    before, best = judge(0.5), judge(quantile)
+    before, best = judge()
     weights = copy.deepcopy(head.state_dict())
     for _ in range(epochs):
         for rows in draw.uniform(count).argsort().split(_BATCH):
-            loss = _loss(_errors(head, Samples(samples.tokens[rows], samples.ious[rows])), quantile)
+            loss = _loss(head, samples.at(rows))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
-        if (error := judge(quantile)) < best:
-            best, weights = error, copy.deepcopy(head.state_dict())
+        if (lost := judge()[1]) < best:
+            best, weights = lost, copy.deepcopy(head.state_dict())
     head.load_state_dict(weights)
-    return before, judge(0.5)
+    return before, judge()[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -179,14 +197,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--learning_rate", type=float, default=3e-4)
     parser.add_argument("--quantile", type=float, default=0.5, help="of the IoU that is predicted; 0.5 is the median")
+    parser.add_argument("--photograph_quantile", type=float, help="the same, in photographs (default: --quantile)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     model = load_trained(args.checkpoint, args.temperature, SHIPPED_TEMPERATURE, torch.device(args.device))
     sights = collect(model, args.scenes, args.crops, args.points_per_side, args.workers)
-    samples, held_out = divide(sights)
+    own = args.quantile if args.photograph_quantile is None else args.photograph_quantile
+    samples, held_out = divide(sights, Quantiles(args.quantile, own))
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
-    before, after = fit(head, samples, held_out, args.epochs, args.learning_rate, args.quantile)
+    before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
     print(f"{len(samples.tokens)} points; held-out error of predicted IoU: {before:.3f}, then {after:.3f}")
     export(model.state_dict(), SHIPPED_TEMPERATURE, args.output)
 

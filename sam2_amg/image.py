@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 
 import numpy as np
@@ -58,6 +59,16 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise RequestError(
             400, "truncated_image", f"The image is truncated or damaged and cannot be read ({error})."
         ) from error
+
+
+def decode_into_huge_pages() -> None:
+    """Has torch keep tensors of 2 MiB and more of the host's in huge pages, where the kernel has them: to be called
+    before the first.
+
+    A photograph of two megapixels touches 1,600 pages of 4 KiB that the kernel has just cleared, each with a fault, and
+    is decoded in half the time without. PyTorch's own switch (pull request 107697) is an environment variable.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:

@@ -231,9 +231,20 @@ def test_calibration_brings_predicted_iou_closer():
     tokens = torch.randn(600, 256, generator=torch.Generator().manual_seed(0))
     ious = torch.full((600, 3), 0.3)
     ious[::5, 1] = torch.nan  # where nothing is known
-    samples = calibrate.Samples(tokens, ious)
-    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3, quantile=0.5)
+    samples = calibrate.Samples(tokens, ious, torch.full((600, 1), 0.5))
+    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3)
     assert after < before / 2
+
+
+def test_photographs_can_have_a_quantile_of_their_own():
+    head = torch.nn.Linear(1, 4)
+    tokens = torch.tensor([[0.0], [1.0]]).repeat(400, 1)  # of a drawn scene, of a photograph
+    ious = torch.rand(800, 3, generator=torch.Generator().manual_seed(0))
+    samples = calibrate.Samples(tokens, ious, 0.5 + 0.3 * tokens)
+    calibrate.fit(head, samples, samples, epochs=200, learning_rate=0.03)
+    drawn, photographs = head(torch.tensor([[0.0], [1.0]]))[:, 1:].mean(1).tolist()
+    assert drawn == pytest.approx(0.5, abs=0.07)
+    assert photographs == pytest.approx(0.8, abs=0.07)
 
 
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):

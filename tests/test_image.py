@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, PHOTOGRAPHS, drawn_image
+from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sam2.modeling.sam2_base import SAM2Base
@@ -237,3 +240,27 @@ def test_uploads_do_not_overwrite_each_other() -> None:
 def test_photographs_decode_as_pillow_reads_them() -> None:
     for path in PHOTOGRAPHS.glob("*.jpg"):
         assert np.array_equal(decode_image(path.read_bytes(), LIMITS), np.array(Image.open(path)))
+
+
+def test_decoded_photographs_lie_in_huge_pages() -> None:
+    """In a process of its own: torch asks for them from its first tensor on, or never."""
+    program = """
+        from pathlib import Path
+        from sam2_amg.checkpoints import EXAMPLE
+        from sam2_amg.config import Limits
+        from sam2_amg.image import decode_image, decode_into_huge_pages
+
+        decode_into_huge_pages()
+        pixels = decode_image((EXAMPLE.parent / "truck.jpg").read_bytes(), Limits())
+        middle = pixels.ctypes.data + pixels.nbytes // 2
+        inside = False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            first = line.split()[0]
+            if "-" in first and not first.endswith(":"):
+                start, end = (int(number, 16) for number in first.split("-"))
+                inside = start <= middle < end
+            elif inside and first == "VmFlags:":
+                print(line)
+    """
+    flags = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, check=True)
+    assert "hg" in flags.stdout.decode().split()
