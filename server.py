@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,27 +29,32 @@ from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shap
 from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
 
 
-def build(config: ServerConfig, report: Callable[[str], None]) -> Generator:
+def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     """Loads the model, and compiles where the mode does. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
     make_units: MakeUnits = partial(compile_mode, report=report)
-    if (folder := config.model.load_exported) is not None:
-        report("checking the packages")
+    if (folder := config.model.load_exported) is None:
+        report(f"loading {path.name}")
+        model = load_model(path, kind, device)
+    else:
+        report(f"loading {path.name}, and checking the packages")
         size, batch_size = image_size_of(kind), config.model.batch_size
         shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
-        check_packages(folder, Build(path, kind.name, config.model.mode, device, shapes), package_names(shapes))
+        build = Build(path, kind.name, config.model.mode, device, shapes)
+        with ThreadPoolExecutor(1) as beside:  # hashing takes a second, as loading does
+            checked = beside.submit(check_packages, folder, build, package_names(shapes))
+            model = load_model(path, kind, device)
+            checked.result()
         make_units = from_packages(folder, report)
-    report(f"loading {path.name}")
-    model = load_model(path, kind, device)
     return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
 
 
 def begin(config: ServerConfig, engine: Engine) -> Generator:
     """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
     try:
-        generator = build(config, engine.report)
+        generator = load_generator(config, engine.report)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.lanes):

@@ -164,7 +164,7 @@ def test_another_checkpoint_is_refused(copied: Path, tmp_path: Path) -> None:
     assert "made for checkpoint (SHA-256)" in refusal(copied, replace(BUILD, checkpoint=other))
 
 
-def test_the_server_refuses_before_it_loads(tmp_path: Path) -> None:
+def test_the_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "server.py",
@@ -179,7 +179,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path) -> None:
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 2
     assert "there is no manifest.json; make packages that fit: python compile_export.py" in answer.stderr
-    assert "loading sam2.1" not in answer.stderr
+    assert "loading encode.pt2" not in answer.stderr
 
 
 def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
