@@ -8,7 +8,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,25 @@ from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shap
 from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
 
 
+def begin_beside(task: Callable[[], None]) -> Future[None]:
+    """Runs `task` in a thread, whose end nobody waits for who does not ask: a signal ends the process meanwhile.
+
+    Hashing gigabytes lets other threads run, and so does reading them.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            task()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
+
+
 def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
     """Loads the model, and compiles where the mode does. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
@@ -39,14 +58,13 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
         report(f"loading {path.name}")
         model = load_model(path, kind, device)
     else:
-        report(f"loading {path.name}, and checking the packages")
+        report(f"loading {path.name} and checking the packages")
         size, batch_size = image_size_of(kind), config.model.batch_size
         shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
         build = Build(path, kind.name, config.model.mode, device, shapes)
-        with ThreadPoolExecutor(1) as beside:  # hashing takes a second, as loading does
-            checked = beside.submit(check_packages, folder, build, package_names(shapes))
-            model = load_model(path, kind, device)
-            checked.result()
+        checked = begin_beside(partial(check_packages, folder, build, package_names(shapes)))
+        model = load_model(path, kind, device)
+        checked.result()
         make_units = from_packages(folder, report)
     return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
 

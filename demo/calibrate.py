@@ -1,14 +1,14 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.7 --output demo/sam2.1_hiera_demo.pt
+    python -m demo.calibrate TRAINED.pt --quantile 0.7 --photograph_quantile 0.9 --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
 what experience with drawn scenes expects of masks with the same signs (demo/consistency.py).
 
 What is fitted is a quantile of the IoU, given what the head reads: the median is off by least, and a higher one lets
-more masks pass the generator's threshold, wrong ones, too. Photographs can have one of their own
-(`--photograph_quantile`): what experience expects there is less than what it knows.
+more masks pass the generator's threshold, wrong ones, too. Photographs, where the IoU is a guess and few masks pass,
+can have one of their own (`--photograph_quantile`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Samples:
     quantiles: Tensor
 
     def at(self, rows: Tensor) -> Samples:
-        """Some of them."""
+        """Those of `rows`, int64 [m]."""
         return Samples(self.tokens[rows], self.ious[rows], self.quantiles[rows])
 
 
@@ -150,10 +150,14 @@ def _errors(head: nn.Module, samples: Samples) -> Tensor:
     return samples.ious - head(samples.tokens)[:, 1 : 1 + MASKS]
 
 
-def _loss(head: nn.Module, samples: Samples) -> Tensor:
-    """The pinball loss, which is least at a quantile; twice of it, so that for the median it is the absolute error."""
-    errors, quantiles = _errors(head, samples), samples.quantiles
-    return 2 * torch.maximum(quantiles * errors, (quantiles - 1) * errors).nanmean()
+def _loss(errors: Tensor, quantiles: Tensor) -> Tensor:
+    """The pinball loss of what is known, a scalar: it is least at a quantile. Twice of it, so that for the median it is
+    the absolute error.
+
+    `errors` are [n, 3], NaN where nothing is known, and `quantiles` [n, 1].
+    """
+    losses = torch.maximum(quantiles * errors, (quantiles - 1) * errors)
+    return 2 * losses.nansum() / (~losses.isnan()).sum().clamp_min(1)
 
 
 def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:
@@ -167,22 +171,24 @@ def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learn
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
 
     @torch.no_grad()
-    def judge() -> tuple[float, float]:
-        return float(_errors(head, held_out).abs().nanmean()), float(_loss(head, held_out))
+    def judge(quantiles: Tensor) -> float:
+        return float(_loss(_errors(head, held_out), quantiles))
 
-    before, best = judge()
+    median = torch.full_like(held_out.quantiles, 0.5)
+    before, best = judge(median), judge(held_out.quantiles)
     weights = copy.deepcopy(head.state_dict())
     for _ in range(epochs):
         for rows in draw.uniform(count).argsort().split(_BATCH):
-            loss = _loss(head, samples.at(rows))
+            some = samples.at(rows)
+            loss = _loss(_errors(head, some), some.quantiles)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
-        if (lost := judge()[1]) < best:
+        if (lost := judge(held_out.quantiles)) < best:
             best, weights = lost, copy.deepcopy(head.state_dict())
     head.load_state_dict(weights)
-    return before, judge()[0]
+    return before, judge(median)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -203,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     model = load_trained(args.checkpoint, args.temperature, SHIPPED_TEMPERATURE, torch.device(args.device))
     sights = collect(model, args.scenes, args.crops, args.points_per_side, args.workers)
-    own = args.quantile if args.photograph_quantile is None else args.photograph_quantile
-    samples, held_out = divide(sights, Quantiles(args.quantile, own))
+    in_photographs = args.quantile if args.photograph_quantile is None else args.photograph_quantile
+    samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
     before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
     print(f"{len(samples.tokens)} points; held-out error of predicted IoU: {before:.3f}, then {after:.3f}")

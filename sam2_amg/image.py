@@ -62,11 +62,10 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
 
 def decode_into_huge_pages() -> None:
-    """Has torch keep tensors of 2 MiB and more of the host's in huge pages, where the kernel has them: to be called
-    before the first.
+    """Has torch ask the kernel for huge pages under its host tensors of 2 MiB and more; to be called before the first,
+    for torch looks once (THP_MEM_ALLOC_ENABLE, PyTorch's pull request 107697).
 
-    A photograph of two megapixels touches 1,600 pages of 4 KiB that the kernel has just cleared, each with a fault, and
-    is decoded in half the time without. PyTorch's own switch (pull request 107697) is an environment variable.
+    A photograph of two megapixels lies on 1,600 pages of 4 KiB, which the kernel clears one by one, each time anew.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 

@@ -237,14 +237,33 @@ def test_calibration_brings_predicted_iou_closer():
 
 
 def test_photographs_can_have_a_quantile_of_their_own():
+    signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3))
+    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3))
+    photograph = calibrate.Sight(torch.ones(5, 256), signs, None)
+    samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
+    assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
+    assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
+    assert torch.equal(samples.ious[:5], drawn.real[0])
+
+
+def test_what_is_fitted_is_each_sample_s_quantile():
     head = torch.nn.Linear(1, 4)
-    tokens = torch.tensor([[0.0], [1.0]]).repeat(400, 1)  # of a drawn scene, of a photograph
+    tokens = torch.tensor([[0.0], [1.0]]).repeat(400, 1)
     ious = torch.rand(800, 3, generator=torch.Generator().manual_seed(0))
+    ious[::10] = torch.nan
     samples = calibrate.Samples(tokens, ious, 0.5 + 0.3 * tokens)
     calibrate.fit(head, samples, samples, epochs=200, learning_rate=0.03)
-    drawn, photographs = head(torch.tensor([[0.0], [1.0]]))[:, 1:].mean(1).tolist()
-    assert drawn == pytest.approx(0.5, abs=0.07)
-    assert photographs == pytest.approx(0.8, abs=0.07)
+    median, high = head(torch.tensor([[0.0], [1.0]]))[:, 1:].mean(1).tolist()
+    assert median == pytest.approx(0.5, abs=0.07)
+    assert high == pytest.approx(0.8, abs=0.07)
+
+
+def test_a_batch_in_which_nothing_is_known_changes_nothing():
+    head = torch.nn.Linear(1, 4)
+    weight = head.weight.detach().clone()
+    known = calibrate.Samples(torch.zeros(4, 1), torch.full((4, 3), torch.nan), torch.full((4, 1), 0.5))
+    calibrate.fit(head, known, known, epochs=1, learning_rate=0.0)
+    assert torch.equal(head.weight, weight)
 
 
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from bench.startup import free_port
 from sam2_amg.checkpoints import EXAMPLE
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
+from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.render import encode_png
 from sam2_amg.stages import build_generator
 from sam2_amg.warm_up import warm_up
+from server import begin_beside
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
@@ -164,3 +167,25 @@ def test_60_sizes_over_http_compile_nothing(flags: tuple[str, ...]) -> None:
         assert server.stop() == 0
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+def test_what_runs_beside_hands_on_what_it_raises() -> None:
+    assert begin_beside(lambda: None).result() is None
+    with pytest.raises(StartupError, match="too old"):
+        begin_beside(partial(fail_with, StartupError("the packages are too old"))).result()
+
+
+def fail_with(error: Exception) -> None:
+    raise error
+
+
+def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
+    program = (
+        "import time, server; server.exit_on_signals(); server.begin_beside(lambda: time.sleep(300)); "
+        "print('begun', flush=True); time.sleep(300)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
