@@ -30,9 +30,9 @@ from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
 
 
 def begin_beside(task: Callable[[], None]) -> Future[None]:
-    """Runs `task` in a thread, whose end nobody waits for who does not ask: a signal ends the process meanwhile.
+    """Runs `task` in a thread; the answer's `result()` waits for it, and raises what it raised.
 
-    Hashing gigabytes lets other threads run, and so does reading them.
+    The process may end before. Made for hashing gigabytes and reading them, which let other threads run.
     """
     done: Future[None] = Future()
 
