@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ class Collector:
         self.shards = {name: 1 if SYSTEMS[name].compiles else min(shards, len(job.images)) for name in names}
         self.answers: dict[str, dict[int, bytes]] = {name: {} for name in names}
         self.missing: dict[str, str] = {}
+        self.workers: list[Worker] = []
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        """Asks every system for every image; on Ctrl-C, what is under way is finished and no more is asked for."""
+        """Asks every system for every image; on Ctrl-C, what is under way is given up, and what there is stays."""
         pairs = [(name, shard) for name, shards in self.shards.items() for shard in range(shards)]
         total = len(self.answers) * len(self.job.images)
         with (
@@ -46,9 +47,12 @@ class Collector:
                 for place, (name, shard) in enumerate(pairs)
             ]
             try:
-                wait(running)
+                for task in running:
+                    task.result()
             except KeyboardInterrupt:
                 self.stopped.set()
+                for worker in self.workers:
+                    worker.process.kill()  # its thread sees the end, whatever it waits for
 
     def _environment(self, name: str, place: int) -> dict[str, str]:
         """What lets several processes share a machine: each has one of its GPUs, in turn; and where they are of one
@@ -63,26 +67,29 @@ class Collector:
         return chosen | {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "OMP_NUM_THREADS": str(threads)}
 
     def _ask(self, name: str, shard: int, caches: Path, environment: dict[str, str], progress: tqdm) -> None:
+        worker = Worker(replace(self.job, system=name), caches, environment)
+        self.workers.append(worker)
+        if self.stopped.is_set():
+            worker.process.kill()
         try:
-            worker = Worker(replace(self.job, system=name), caches, environment)
-        except (WorkerFailed, OSError, ValueError) as error:
-            self.missing[name] = f"failed: {error}"
-            return
-        try:
+            worker.wait_until_ready()
             for index in range(shard, len(self.job.images), self.shards[name]):
-                if self.stopped.is_set():
-                    break
                 _, self.answers[name][index] = post(worker.url, Path(self.job.images[index]).read_bytes())
                 progress.update()
             worker.stop_serving()
             worker.finish()
-        except (WorkerFailed, OSError) as error:
-            self.missing[name] = f"failed: {error}"
+        except (WorkerFailed, OSError, ValueError) as error:
+            if not self.stopped.is_set():
+                self.missing[name] = f"failed: {error}"
             worker.kill()
 
     def keep(self, lists: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
         """Keeps the answers to the images that no system lacks; says what these systems and images are."""
         names = [name for name in self.answers if name not in self.missing]
+        if self.stopped.is_set():
+            silent = {name for name in names if not self.answers[name]}
+            self.missing |= dict.fromkeys(silent, "interrupted before its first answer")
+            names = [name for name in names if name not in silent]
         images = sorted(set.intersection(*(set(self.answers[name]) for name in names))) if names else []
         for name in names if images else ():
             keep_list(lists, name, [self.answers[name][index] for index in images])

@@ -33,7 +33,7 @@ class Worker:
     """A worker process, from its start to its end."""
 
     def __init__(self, job: Job, caches: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Starts it and waits until it is ready. Compilers keep their caches in `caches`."""
+        """Starts it. Compilers keep their caches in `caches`."""
         self.started = time.monotonic()
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the process has ended
         environment = {
@@ -52,6 +52,9 @@ class Worker:
             env=environment,
             start_new_session=True,
         )
+
+    def wait_until_ready(self) -> None:
+        """Waits until it serves, at `url`, after `seconds_to_ready`. Raises WorkerFailed where it does not."""
         assert self.process.stdout is not None
         try:
             line = self.process.stdout.readline()

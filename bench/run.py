@@ -39,6 +39,7 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
         job = replace(plan.job, system=name, images=timed, result=str(result))
         starts = [] if plan.one_start or plan.caches else [_start_and_stop(replace(job, startup_only=True), caches)]
         worker = Worker(job, caches)
+        worker.wait_until_ready()
         starts.append(worker.seconds_to_ready)
         try:
             http: dict[str, dict[str, Any]] = {}
@@ -60,6 +61,7 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
 
 def _start_and_stop(job: Job, caches: Path) -> float:
     worker = Worker(job, caches)
+    worker.wait_until_ready()
     try:
         worker.stop_serving()
         worker.finish()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,22 @@ def test_what_one_lacks_is_left_out_for_all(job: Job, tmp_path: Path) -> None:
     systems, images = collector.keep(tmp_path)
     assert (set(systems), images) == ({"baseline", "ao"}, [0, 2])
     assert compare(find_list(tmp_path, "baseline"), find_list(tmp_path, "ao"))["images"] == 2
+
+
+def test_ctrl_c_keeps_what_there_is(job: Job, tmp_path: Path) -> None:
+    collector = Collector(["ao", "fast"], job, shards=1)
+
+    def interrupt() -> None:  # while fast compiles
+        while len(collector.answers["ao"]) < 3 and not collector.missing:
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    collector.run()
+    systems, images = collector.keep(tmp_path)
+    assert (set(systems), images) == ({"ao"}, [0, 1, 2])
+    assert collector.missing == {"fast": "interrupted before its first answer"}
+    assert all(worker.process.poll() is not None for worker in collector.workers)
 
 
 def test_what_compiles_does_so_once(job: Job) -> None:

@@ -19,6 +19,7 @@ def test_info_tells_the_mode(mode: str, tmp_path: Path) -> None:
     Image.fromarray(drawn_image(30, 40)).save(tmp_path / "image.png")
     job = demo_job([tmp_path / "image.png"], system=mode, points_per_side=2, startup_only=True)
     worker = Worker(job, tmp_path)
+    worker.wait_until_ready()
     info = requests.get(worker.url + "/info", timeout=60).json()
     worker.stop_serving()
     worker.finish()
