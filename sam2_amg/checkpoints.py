@@ -7,7 +7,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 import yaml
 from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from sam2_amg.errors import StartupError
@@ -31,6 +32,8 @@ URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20  # bytes
 _POSITION_SCALE = 0.02
+# what fills a parameter: functions of torch.nn.init, and the steps of those that are none for a TorchFunctionMode
+_FILLING = {"kaiming_uniform_", "uniform_", "normal_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"}
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,28 @@ def _copy(url: str, target: Any, label: str) -> None:
 def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
     """The model of a checkpoint, in float32, ready to infer. Raises StartupError for a file that is none of `kind`."""
     state = _read_state(path, kind)
-    model = build_model(kind)
-    _check_fit(state, model, path, kind)
-    model.load_state_dict(state)
+    with _Unfilled():
+        model = build_model(kind)
+    expected = model.state_dict()
+    _check_fit(state, expected, path, kind)
+    filled = {name: value.to(device, expected[name].dtype) for name, value in state.items()}
+    model.load_state_dict(filled, assign=True)
     return model.requires_grad_(False).eval().to(device)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Parameters stay as their memory is found, for a checkpoint to take their place: drawing those of large takes
+    seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], _types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function.__name__ in _FILLING:
+            target = args[0] if args else kwargs["tensor"]
+            if isinstance(target, nn.Parameter):
+                return target
+        return function(*args, **kwargs)
 
 
 def _read_state(path: Path, kind: ModelType) -> dict[str, Tensor]:
@@ -180,12 +201,11 @@ def _trunk_of(state: dict[str, Tensor]) -> tuple[int, int] | None:
     return None if patches is None or patches.ndim == 0 else (patches.shape[0], len(blocks))
 
 
-def _check_fit(state: dict[str, Tensor], model: SAM2Base, path: Path, kind: ModelType) -> None:
+def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path, kind: ModelType) -> None:
     trunk = _trunk_of(state)
     for other in MODEL_TYPES.values():
         if trunk == other.trunk and other is not kind:
             raise StartupError(f"{path} is a checkpoint of MODEL_TYPE {other.name}, not {kind.name}; give that type")
-    expected = model.state_dict()
     wrong = [name for name, value in state.items() if name in expected and value.shape != expected[name].shape]
     problems = {
         "lacks": expected.keys() - state.keys(),
