@@ -3,9 +3,9 @@
 #   docker build -t sam2-amg .
 #   docker run --rm -p 127.0.0.1:5000:5000 sam2-amg
 #
-# Packages fit the processor that they were made on; on another the server refuses them and says so. For a CUDA GPU there
-# are none yet (see README): install gcc in the last stage, mount a folder for --compile_cache, and change the command's
-# CHECKPOINT_DIR, MODEL_TYPE and --device.
+# Packages fit the processor or the kind of GPU that they were made on; on another the server refuses them and says so.
+# An image is built without a GPU: for one, install gcc in the last stage, make the packages in a container that has the
+# GPU (compile_export.py), mount them at /packages, and change the command's CHECKPOINT_DIR, MODEL_TYPE, mode and --device.
 
 FROM python:3.12-slim AS base
 WORKDIR /app
