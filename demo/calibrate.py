@@ -1,6 +1,6 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.7 --photograph_quantile 0.9 --output demo/sam2.1_hiera_demo.pt
+    python -m demo.calibrate TRAINED.pt --quantile 0.6 --photograph_quantile 0.95 --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
@@ -31,6 +31,7 @@ from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scenes
 from demo.scenes import Scenes
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
+from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
@@ -38,31 +39,43 @@ from sam2_amg.folded_decoder import FoldedDecoder
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
-_BATCH = 512
+_ALIKE = 0.7  # IoU from which the generator keeps one of two masks
+_UNSTABLE = 0.02  # what an unstable mask counts, where a stable one counts 1
+_LEAST = 1e-6  # weight
+_BATCH = 2048
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One row a point: what the head reads, [n, 256]; the IoU it should predict, [n, 3], NaN where unknown; and which
-    quantile of it, [n, 1]."""
+    """One row a point: what the head reads, [n, 256]; the IoU it should predict, [n, 3], NaN where unknown; which
+    quantile of it, [n, 1]; and how much each mask counts, [n, 3]."""
 
     tokens: Tensor
     ious: Tensor
     quantiles: Tensor
+    weights: Tensor
 
     def at(self, rows: Tensor) -> Samples:
         """Those of `rows`, int64 [m]."""
-        return Samples(self.tokens[rows], self.ious[rows], self.quantiles[rows])
+        return Samples(self.tokens[rows], self.ious[rows], self.quantiles[rows], self.weights[rows])
 
 
 @dataclass(frozen=True)
 class Sight:
-    """A picture as the model segments it: tokens [P, 256], signs and, of a drawn scene, real IoUs, [1, P, 3]."""
+    """A picture as the model segments it: tokens [P, 256], signs, of a drawn scene real IoUs, [1, P, 3], and how many
+    masks of all points are about the same as each, itself among them, [P, 3]."""
 
     tokens: Tensor
     signs: Signs
     real: Tensor | None
+    alike: Tensor
+
+    def weights(self) -> Tensor:
+        """How much each mask counts, [P, 3]: about as often as the generator, which drops unstable ones and keeps one
+        of those that are alike, returns it."""
+        stable = self.signs.stability[0] >= GeneratorConfig().stability_score_thresh
+        return torch.where(stable, 1.0, _UNSTABLE) / self.alike
 
 
 def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
@@ -96,8 +109,10 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     hook.remove()
     logits = torch.cat(rows)  # [P * 3, h, h]
     signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
-    real = _region_ious(logits[None] > 0, picture.levels).view(1, -1, MASKS) if drawn else None
-    return Sight(torch.cat(tokens), signs, real)
+    masks = logits[None] > 0
+    real = _region_ious(masks, picture.levels).view(1, -1, MASKS) if drawn else None
+    alike = (cross_ious(masks, masks)[0] > _ALIKE).sum(1).clamp_min(1).view(-1, MASKS)
+    return Sight(torch.cat(tokens), signs, real, alike)
 
 
 def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
@@ -132,7 +147,8 @@ class Quantiles:
 def _expect(sights: Sequence[Sight], experience: Experience, quantiles: Quantiles) -> Samples:
     ious = [experience.expect(sight.signs) if sight.real is None else sight.real for sight in sights]
     tokens, wanted = [sight.tokens for sight in sights], [quantiles.of(sight) for sight in sights]
-    return Samples(torch.cat(tokens), torch.cat(ious, 1)[0], torch.cat(wanted))
+    weights = torch.cat([sight.weights() for sight in sights])
+    return Samples(torch.cat(tokens), torch.cat(ious, 1)[0], torch.cat(wanted), weights)
 
 
 def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samples]:
@@ -150,14 +166,14 @@ def _errors(head: nn.Module, samples: Samples) -> Tensor:
     return samples.ious - head(samples.tokens)[:, 1 : 1 + MASKS]
 
 
-def _loss(errors: Tensor, quantiles: Tensor) -> Tensor:
-    """The pinball loss of what is known, a scalar: it is least at a quantile. Twice of it, so that for the median it is
-    the absolute error.
+def _loss(errors: Tensor, quantiles: Tensor, weights: Tensor) -> Tensor:
+    """The weighted pinball loss of what is known, a scalar: it is least at a quantile. Twice of it, so that for the
+    median it is the absolute error.
 
-    `errors` are [n, 3], NaN where nothing is known, and `quantiles` [n, 1].
+    `errors` and `weights` are [n, 3], errors NaN where nothing is known, and `quantiles` [n, 1].
     """
-    losses = torch.maximum(quantiles * errors, (quantiles - 1) * errors)
-    return 2 * losses.nansum() / (~losses.isnan()).sum().clamp_min(1)
+    losses = weights * torch.maximum(quantiles * errors, (quantiles - 1) * errors)
+    return 2 * losses.nansum() / (weights * ~losses.isnan()).sum().clamp_min(_LEAST)
 
 
 def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:
@@ -172,7 +188,7 @@ def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learn
 
     @torch.no_grad()
     def judge(quantiles: Tensor) -> float:
-        return float(_loss(_errors(head, held_out), quantiles))
+        return float(_loss(_errors(head, held_out), quantiles, held_out.weights))
 
     median = torch.full_like(held_out.quantiles, 0.5)
     before, best = judge(median), judge(held_out.quantiles)
@@ -180,7 +196,7 @@ def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learn
     for _ in range(epochs):
         for rows in draw.uniform(count).argsort().split(_BATCH):
             some = samples.at(rows)
-            loss = _loss(_errors(head, some), some.quantiles)
+            loss = _loss(_errors(head, some), some.quantiles, some.weights)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -201,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--crops", type=int, default=50, help="of photographs")
     parser.add_argument("--points_per_side", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--learning_rate", type=float, default=3e-4)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--quantile", type=float, default=0.5, help="of the IoU that is predicted; 0.5 is the median")
     parser.add_argument("--photograph_quantile", type=float, help="the same, in photographs (default: --quantile)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")

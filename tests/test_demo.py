@@ -21,12 +21,14 @@ from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
 from demo.run import TrainConfig, resume
+from demo.scenery import draw_scenes
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
+from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
@@ -231,15 +233,16 @@ def test_calibration_brings_predicted_iou_closer():
     tokens = torch.randn(600, 256, generator=torch.Generator().manual_seed(0))
     ious = torch.full((600, 3), 0.3)
     ious[::5, 1] = torch.nan  # where nothing is known
-    samples = calibrate.Samples(tokens, ious, torch.full((600, 1), 0.5))
+    samples = calibrate.Samples(tokens, ious, torch.full((600, 1), 0.5), torch.ones(600, 3))
     before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3)
     assert after < before / 2
 
 
 def test_photographs_can_have_a_quantile_of_their_own():
     signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3))
-    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3))
-    photograph = calibrate.Sight(torch.ones(5, 256), signs, None)
+    alike = torch.ones(5, 3)
+    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3), alike)
+    photograph = calibrate.Sight(torch.ones(5, 256), signs, None, alike)
     samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
     assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
     assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
@@ -251,24 +254,51 @@ def test_what_is_fitted_is_each_sample_s_quantile():
     tokens = torch.tensor([[0.0], [1.0]]).repeat(400, 1)
     ious = torch.rand(800, 3, generator=torch.Generator().manual_seed(0))
     ious[::10] = torch.nan
-    samples = calibrate.Samples(tokens, ious, 0.5 + 0.3 * tokens)
+    samples = calibrate.Samples(tokens, ious, 0.5 + 0.3 * tokens, torch.ones(800, 3))
     calibrate.fit(head, samples, samples, epochs=200, learning_rate=0.03)
     median, high = head(torch.tensor([[0.0], [1.0]]))[:, 1:].mean(1).tolist()
     assert median == pytest.approx(0.5, abs=0.07)
     assert high == pytest.approx(0.8, abs=0.07)
 
 
+def test_masks_count_as_often_as_the_generator_would_return_them():
+    stability = torch.tensor([[[1.0, 0.95, 0.5], [1.0, 0.96, 0.96]]])
+    signs = Signs(torch.ones(1, 2, 3), stability)
+    alike = torch.tensor([[1, 4, 1], [2, 4, 1]])
+    sight = calibrate.Sight(torch.zeros(2, 256), signs, torch.ones(1, 2, 3), alike)
+    torch.testing.assert_close(sight.weights(), torch.tensor([[1, 0.25, 0.02], [0.5, 0.25, 1]]))
+
+
+def test_a_mask_of_no_weight_teaches_nothing():
+    head = torch.nn.Linear(1, 4)
+    ious = torch.tensor([[0.2] * 3, [0.9] * 3]).repeat(100, 1)
+    weights = torch.tensor([[1.0] * 3, [0.0] * 3]).repeat(100, 1)
+    samples = calibrate.Samples(torch.zeros(200, 1), ious, torch.full((200, 1), 0.5), weights)
+    calibrate.fit(head, samples, samples, epochs=300, learning_rate=0.03)
+    assert head(torch.zeros(1, 1))[0, 1:].tolist() == pytest.approx([0.2] * 3, abs=0.05)
+
+
+def test_counts_the_masks_that_are_alike(model):
+    points = torch.tensor([[[256.0, 256.0], [256.0, 256.0], [40.0, 40.0]]])
+    (scene,) = draw_scenes([5])
+    sight = calibrate.look(model, FoldedDecoder(model), scene, points, drawn=True)
+    assert (sight.alike[0] == sight.alike[1]).all()
+    assert (sight.alike[0] >= 2).all()
+    assert (sight.alike >= 1).all()
+
+
 def test_a_batch_in_which_nothing_is_known_changes_nothing():
     head = torch.nn.Linear(1, 4)
-    unknown = calibrate.Samples(torch.zeros(4, 1), torch.full((4, 3), torch.nan), torch.full((4, 1), 0.5))
-    calibrate._loss(calibrate._errors(head, unknown), unknown.quantiles).backward()
+    nan = torch.full((4, 3), torch.nan)
+    unknown = calibrate.Samples(torch.zeros(4, 1), nan, torch.full((4, 1), 0.5), torch.ones(4, 3))
+    calibrate._loss(calibrate._errors(head, unknown), unknown.quantiles, unknown.weights).backward()
     assert torch.equal(head.weight.grad, torch.zeros_like(head.weight))
     assert torch.equal(head.bias.grad, torch.zeros_like(head.bias))
 
 
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
     calibrated = tmp_path / "calibrated.pt"
-    few = ["--scenes", "8", "--crops", "0", "--points_per_side", "4", "--epochs", "1"]
+    few = ["--scenes", "8", "--crops", "0", "--points_per_side", "4", "--epochs", "3", "--quantile", "0.95"]
     calibrate.main([str(SHIPPED), "--output", str(calibrated), *few])
     before, after = (torch.load(path, weights_only=True)["model"] for path in (SHIPPED, calibrated))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
