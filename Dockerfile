@@ -4,8 +4,8 @@
 #   docker run --rm -p 127.0.0.1:5000:5000 sam2-amg
 #
 # Packages fit the processor or the kind of GPU that they were made on; on another the server refuses them and says so.
-# An image is built without a GPU: for one, install gcc in the last stage, make the packages in a container that has the
-# GPU (compile_export.py), mount them at /packages, and change the command's CHECKPOINT_DIR, MODEL_TYPE, mode and --device.
+# An image is built without a GPU: for one, make the packages in a container of the stage `builder` that has the GPU, mount
+# them at /packages, and change the command's CHECKPOINT_DIR, MODEL_TYPE, mode and --device.
 
 FROM python:3.12-slim AS base
 WORKDIR /app

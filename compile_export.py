@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,15 @@ from sam2_amg.comparison import signal_to_noise
 from sam2_amg.config import GeneratorConfig, Limits, Mode, require_batch_size
 from sam2_amg.decoder import every_mask, predict
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import export_units, from_packages, package_names
+from sam2_amg.exported import export_units, file_names, from_packages
 from sam2_amg.image import decode_image
+from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack, use_kernels
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of, to_model_input
 from sam2_amg.serving import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
+from sam2_amg.warm_up import warm_up
 
 logger = logging.getLogger("compile_export")
 # Predicted IoUs and low-res logits of packages above their difference from mode ao's, dB: what masks need, and far
@@ -106,11 +109,14 @@ def export(config: ExportConfig) -> None:
         with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder:
             part = Path(folder)
             units = units_of(load_model(checkpoint, kind, device), config.mode, device, config.batch_size)
-            write_manifest(part, build, export_units(units, build.shapes, device, part, report))
-            report("trying the packages")
-            del units  # processes of the trial want the device's memory
+            paths = export_units(units, build.shapes, device, part, report)
+            del units  # the processes that follow want the device's memory
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+                report("compiling our own kernels")
+                paths.append(_apart(compile_kernels, config, build, part))
+            write_manifest(part, build, paths)
+            report("trying the packages")
             decibels = try_packages(config, build, part)
             part.chmod(0o755)  # a temporary folder is its owner's alone
             part.rename(output)
@@ -126,20 +132,37 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
 
     Raises StartupError where they do not agree, or where native code crashes.
     """
-    check_packages(folder, build, package_names(build.shapes))
-    try:
-        expected, found = (call_apart(answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
-    except ProcessDied as died:
-        raise StartupError(
-            f"a process that tried the packages crashed ({died}); they are not kept. Where the C++ compiler links "
-            "its own library statically, packages crash: set CXX to another, such as /usr/bin/g++"
-        ) from died
+    check_packages(folder, build, file_names(build.shapes, build.device))
+    expected, found = (_apart(answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
     if min(decibels) < _LEAST_DECIBELS[config.mode]:
         raise StartupError(
             f"the packages find something else in {EXAMPLE.name} ({_in_words(decibels)}); they are not kept"
         )
     return decibels
+
+
+def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`apart.call_apart`; a crash is a StartupError."""
+    try:
+        return call_apart(function, *arguments)
+    except ProcessDied as died:
+        raise StartupError(
+            f"a process that tried the packages crashed ({died}); they are not kept. Where the C++ compiler links "
+            "its own library statically, packages crash: set CXX to another, such as /usr/bin/g++"
+        ) from died
+
+
+def compile_kernels(config: ExportConfig, build: Build, folder: Path) -> Path:
+    """Has Triton compile what else a server from the packages in `folder` runs, and keeps it there; in which file."""
+    with TemporaryDirectory() as cache:
+        keep_kernels_in(Path(cache))
+        model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
+        make_units = from_packages(folder)
+        generator = build_generator(model, config.mode, config.generator, build.device, make_units, config.batch_size)
+        warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), build.device)  # as a server begins
+        pack(Path(cache), folder / NAME)
+    return folder / NAME
 
 
 def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode) -> tuple[NDArray[np.float32], ...]:
@@ -150,6 +173,8 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
+    if mode is config.mode and build.device.type == "cuda":
+        use_kernels(folder)
     model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
     generator_config = replace(config.generator, points_per_side=side)
     generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)

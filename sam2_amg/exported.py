@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
+from sam2_amg import kernel_cache
 from sam2_amg.compiled import FixedInputs, Settling, compiler_errors, require_compiler
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
@@ -34,6 +35,11 @@ def package_name(unit: str) -> str:
 def package_names(shapes: UnitShapes) -> list[str]:
     """The files of all units that there are."""
     return [package_name(name) for name in shapes.names]
+
+
+def file_names(shapes: UnitShapes, device: torch.device) -> list[str]:
+    """All files beside the manifest: packages, and on a GPU our own kernels."""
+    return package_names(shapes) + [kernel_cache.NAME] * (device.type == "cuda")
 
 
 def export_units(

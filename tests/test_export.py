@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from pycocotools import mask as coco_mask
 
 import compile_export
 from compile_export import export, parse
-from sam2_amg.apart import ProcessDied
+from sam2_amg import kernel_cache
+from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, image_size_of, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
@@ -66,6 +68,37 @@ def test_packages_find_what_compiling_finds(packages: Path, fast: Generator, few
         assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=1e-5)
         runs = [coco_mask.frPyObjects(dict(one["segmentation"]), 534, 800) for one in (record, twin)]
         assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= 0.9999
+
+
+def test_kernels_are_kept_by_a_process_that_began_as_a_server_does(packages: Path, tmp_path: Path) -> None:
+    """On a CPU there are none; all else is as on a GPU."""
+    shutil.copytree(packages, tmp_path / "copy")
+    config = parse(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
+    file = call_apart(compile_export.compile_kernels, config, BUILD, tmp_path / "copy")
+    assert file == tmp_path / "copy" / kernel_cache.NAME
+    assert ZipFile(file).namelist() == []
+
+
+@pytest.mark.gpu
+def test_a_server_on_a_gpu_needs_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton, which would call it for the kernels that are not in packages, finds all of them there."""
+    flags = ("--fast", "--furious", "--points_per_side", "8")
+    answer = run_export(*flags, "--output", str(tmp_path / "packages"))
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    monkeypatch.setenv("CC", "/bin/false")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    server = start_server(*flags, "--load_exported", str(tmp_path / "packages"), *LENIENT)
+    try:
+        for name in ("dog", "truck"):
+            assert server.post("/upload_rle", (PHOTOGRAPHS / f"{name}.jpg").read_bytes()).status_code == 200
+        (cache,) = tmp_path.glob("sam2-amg-kernels-*")
+        files = {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()}
+        assert files == set(ZipFile(tmp_path / "packages" / kernel_cache.NAME).namelist())
+    finally:
+        assert server.stop() == 0
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+    assert not cache.exists()
 
 
 def test_a_fresh_server_compiles_nothing(packages: Path) -> None:

@@ -1,0 +1,56 @@
+"""Kernels that Triton compiled are found again by another process, from another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from sam2_amg.errors import StartupError
+from sam2_amg.kernel_cache import NAME, pack, unpack, use_kernels
+
+# compiles one kernel for Hopper, which takes no GPU, and says whether it was there already
+COMPILE = """
+import triton
+from tests.compile_kernels import compile_kernel
+from sam2_amg.kernels.measure import box_kernel
+
+def listen(*, cache_hit, **_):
+    print("found" if cache_hit else "compiled")
+
+triton.knobs.compilation.listener = listen
+numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0", "n"), "i32")
+types = numbers | {"found": "*i32", "boxes": "*i64"}
+print(len(compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False).asm["cubin"]))
+"""
+
+
+def compile_in(cache: Path) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(cache)
+    answer = subprocess.run(
+        [sys.executable, "-c", COMPILE], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    return answer.stdout.split()
+
+
+def test_what_is_packed_is_found_elsewhere(tmp_path: Path) -> None:
+    made, file, elsewhere = tmp_path / "made", tmp_path / "kernels.zip", tmp_path / "elsewhere"
+    said, size = compile_in(made)
+    assert said == "compiled"
+    pack(made, file)
+    made.rename(tmp_path / "gone")  # whole paths into it lead nowhere now
+    unpack(file, elsewhere)
+    assert compile_in(elsewhere) == ["found", size]
+
+
+def test_what_cannot_be_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", "as before")
+    with pytest.raises(StartupError, match=f"{NAME} cannot be unpacked into TMPDIR"):
+        use_kernels(tmp_path)
+    assert os.environ["TRITON_CACHE_DIR"] == "as before"
