@@ -56,7 +56,12 @@ def test_ctrl_c_keeps_what_there_is(job: Job, tmp_path: Path) -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    collector.run()
+    # a process that a shell began in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        collector.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     systems, images = collector.keep(tmp_path)
     assert (set(systems), images) == ({"ao"}, [0, 1, 2])
     assert collector.missing == {"fast": "interrupted before its first answer"}
