@@ -25,7 +25,7 @@ from sam2_amg.decoder import every_mask, predict
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, file_names, from_packages
 from sam2_amg.image import decode_image
-from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack, use_kernels
+from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of, to_model_input
@@ -173,8 +173,6 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
-    if mode is config.mode and build.device.type == "cuda":
-        use_kernels(folder)
     model = load_model(build.checkpoint, find_model_type(config.model_type), build.device)
     generator_config = replace(config.generator, points_per_side=side)
     generator = build_generator(model, mode, generator_config, build.device, from_packages(folder), config.batch_size)

@@ -22,7 +22,6 @@ from sam2_amg.errors import StartupError
 from sam2_amg.exported import file_names, from_packages
 from sam2_amg.http import create_app
 from sam2_amg.image import decode_image, decode_into_huge_pages
-from sam2_amg.kernel_cache import use_kernels
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
@@ -66,8 +65,6 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
         checked = begin_beside(partial(check_packages, folder, build, file_names(shapes, device)))
         model = load_model(path, kind, device)
         checked.result()
-        if device.type == "cuda":
-            use_kernels(folder)
         make_units = from_packages(folder, report)
     return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
 

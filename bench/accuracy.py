@@ -67,7 +67,11 @@ class Collector:
         return chosen | {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "OMP_NUM_THREADS": str(threads)}
 
     def _ask(self, name: str, shard: int, caches: Path, environment: dict[str, str], progress: tqdm) -> None:
-        worker = Worker(replace(self.job, system=name), caches, environment)
+        try:
+            worker = Worker(replace(self.job, system=name), caches, environment)
+        except OSError as error:
+            self.missing[name] = f"failed: {error}"
+            return
         self.workers.append(worker)
         if self.stopped.is_set():
             worker.process.kill()

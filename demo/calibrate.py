@@ -39,11 +39,11 @@ from sam2_amg.folded_decoder import FoldedDecoder
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
-_ALIKE = 0.7  # IoU from which the generator keeps one of two masks
 _UNSTABLE = 0.02  # what an unstable mask counts, where a stable one counts 1
 _LEAST = 1e-6  # weight
 _BATCH = 2048
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
+_GENERATOR = GeneratorConfig()  # what returns masks: its thresholds say which
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Sight:
     def weights(self) -> Tensor:
         """How much each mask counts, [P, 3]: about as often as the generator, which drops unstable ones and keeps one
         of those that are alike, returns it."""
-        stable = self.signs.stability[0] >= GeneratorConfig().stability_score_thresh
+        stable = self.signs.stability[0] >= _GENERATOR.stability_score_thresh
         return torch.where(stable, 1.0, _UNSTABLE) / self.alike
 
 
@@ -111,7 +111,7 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
     masks = logits[None] > 0
     real = _region_ious(masks, picture.levels).view(1, -1, MASKS) if drawn else None
-    alike = (cross_ious(masks, masks)[0] > _ALIKE).sum(1).clamp_min(1).view(-1, MASKS)
+    alike = (cross_ious(masks, masks)[0] > _GENERATOR.box_nms_thresh).sum(1).clamp_min(1).view(-1, MASKS)
     return Sight(torch.cat(tokens), signs, real, alike)
 
 

@@ -75,6 +75,8 @@ def load_packages(
     Raises StartupError where the system lacks what a package needs.
     """
     settling = Settling(shapes, device)
+    if device.type == "cuda" and (folder / kernel_cache.NAME).is_file():  # it is not while it is being made
+        kernel_cache.use_kernels(folder)
 
     def load(name: str) -> Unit:
         report(f"loading {package_name(name)}")
