@@ -31,7 +31,6 @@ from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scenes
 from demo.scenes import Scenes
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
-from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
@@ -39,11 +38,9 @@ from sam2_amg.folded_decoder import FoldedDecoder
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
-_UNSTABLE = 0.02  # what an unstable mask counts, where a stable one counts 1
 _LEAST = 1e-6  # weight
 _BATCH = 2048
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
-_GENERATOR = GeneratorConfig()  # what returns masks: its thresholds say which
 
 
 @dataclass(frozen=True)
@@ -63,19 +60,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Sight:
-    """A picture as the model segments it: tokens [P, 256], signs, of a drawn scene real IoUs, [1, P, 3], and how many
-    masks of all points are about the same as each, itself among them, [P, 3]."""
+    """A picture as the model segments it: tokens [P, 256], signs and, of a drawn scene, real IoUs, [1, P, 3]."""
 
     tokens: Tensor
     signs: Signs
     real: Tensor | None
-    alike: Tensor
-
-    def weights(self) -> Tensor:
-        """How much each mask counts, [P, 3]: about as often as the generator, which drops unstable ones and keeps one
-        of those that are alike, returns it."""
-        stable = self.signs.stability[0] >= _GENERATOR.stability_score_thresh
-        return torch.where(stable, 1.0, _UNSTABLE) / self.alike
 
 
 def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
@@ -109,10 +98,8 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     hook.remove()
     logits = torch.cat(rows)  # [P * 3, h, h]
     signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
-    masks = logits[None] > 0
-    real = _region_ious(masks, picture.levels).view(1, -1, MASKS) if drawn else None
-    alike = (cross_ious(masks, masks)[0] > _GENERATOR.box_nms_thresh).sum(1).clamp_min(1).view(-1, MASKS)
-    return Sight(torch.cat(tokens), signs, real, alike)
+    real = _region_ious(logits[None] > 0, picture.levels).view(1, -1, MASKS) if drawn else None
+    return Sight(torch.cat(tokens), signs, real)
 
 
 def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
@@ -147,7 +134,7 @@ class Quantiles:
 def _expect(sights: Sequence[Sight], experience: Experience, quantiles: Quantiles) -> Samples:
     ious = [experience.expect(sight.signs) if sight.real is None else sight.real for sight in sights]
     tokens, wanted = [sight.tokens for sight in sights], [quantiles.of(sight) for sight in sights]
-    weights = torch.cat([sight.weights() for sight in sights])
+    weights = torch.cat([sight.signs.weights()[0] for sight in sights])
     return Samples(torch.cat(tokens), torch.cat(ious, 1)[0], torch.cat(wanted), weights)
 
 

@@ -10,20 +10,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sam2_amg.config import GeneratorConfig
+
 _AGREEMENT = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.88, 0.91, 0.94, 0.96, 0.98)  # limits of cells
 _STABILITY = (0.7, 0.8, 0.9, 0.95, 0.98)
 _ENOUGH = 20  # masks in a cell
 _EPSILON = 1e-6
+_GENERATOR = GeneratorConfig()  # what returns masks: its thresholds say which
+_UNSTABLE = 0.02  # what an unstable mask counts, where a stable one counts 1
 
 
 class Signs(NamedTuple):
-    """Of the masks of points, [B, P, 3]: their mean IoU with the best masks of other points inside, and stability.
+    """Of the masks of points, [B, P, 3]: their mean IoU with the best masks of other points inside, stability, and how
+    many masks of all points are about the same as each, itself among them.
 
     Agreement is NaN where no other point lies inside.
     """
 
     agreement: Tensor
     stability: Tensor
+    alike: Tensor
+
+    def weights(self) -> Tensor:
+        """How much each mask counts, [B, P, 3]: about as often as the generator, which drops unstable ones and keeps
+        one of those that are alike, returns it."""
+        stable = self.stability >= _GENERATOR.stability_score_thresh
+        return torch.where(stable, 1.0, _UNSTABLE) / self.alike
 
 
 def cross_ious(masks: Tensor, others: Tensor) -> Tensor:
@@ -42,7 +54,9 @@ def read_signs(logits: Tensor, points: Tensor, image_side: int, offset: float) -
     """
     batch, count, _, side, _ = logits.shape
     masks = (logits > 0).flatten(1, 2)  # [B, P * 3, h, h]
-    ious = cross_ious(masks, masks).unflatten(2, (count, 3)).amax(3)  # [B, P * 3, P]: with the best mask of each point
+    crossed = cross_ious(masks, masks)  # [B, P * 3, P * 3]
+    alike = (crossed > _GENERATOR.box_nms_thresh).sum(2).clamp_min(1)  # an empty mask is not even like itself
+    ious = crossed.unflatten(2, (count, 3)).amax(3)  # [B, P * 3, P]: with the best mask of each point
     cell = (points * (side / image_side)).long().clamp(0, side - 1)
     cell = (cell[..., 1] * side + cell[..., 0])[:, None].expand(-1, 3 * count, -1)  # [B, P * 3, P]
     inside = masks.flatten(2).gather(2, cell).view(batch, count, 3, count)
@@ -51,7 +65,7 @@ def read_signs(logits: Tensor, points: Tensor, image_side: int, offset: float) -
     agreement = (ious * weight).sum(2) / weight.sum(2)
     core = (logits > offset).flatten(3).sum(3)
     stability = core / (logits > -offset).flatten(3).sum(3).clamp_min(1)
-    return Signs(agreement.view(batch, count, 3), stability)
+    return Signs(agreement.view(batch, count, 3), stability, alike.view(batch, count, 3))
 
 
 class Experience(NamedTuple):
@@ -65,8 +79,8 @@ class Experience(NamedTuple):
         return Experience(torch.zeros(2, (len(_AGREEMENT) + 1) * (len(_STABILITY) + 1), device=device))
 
     def _cell(self, signs: Signs) -> Tensor:
-        limits = (signs.agreement.new_tensor(values) for values in (_AGREEMENT, _STABILITY))
-        row, column = (torch.bucketize(sign.nan_to_num(), limit) for sign, limit in zip(signs, limits, strict=True))
+        known = ((signs.agreement.nan_to_num(), _AGREEMENT), (signs.stability, _STABILITY))
+        row, column = (torch.bucketize(sign, sign.new_tensor(limits)) for sign, limits in known)
         return row * (len(_STABILITY) + 1) + column
 
     def add(self, signs: Signs, real: Tensor, weight: Tensor, keep: float = 1.0) -> Experience:

@@ -14,6 +14,7 @@ from demo.batch import Batch
 from demo.consistency import Experience, read_signs
 from demo.network import SHIPPED_TEMPERATURE
 
+_LEAST = 1e-6  # sum of weights
 TARGETS = 3  # levels that masks are to show; further ones make a mask right, too
 
 
@@ -120,8 +121,10 @@ def losses(
     signs = read_signs(logits.detach().unflatten(0, (count, -1)), to_points(batch.pixels, side), side, offset)
     experience = experience.add(signs, best, batch.drawn, config.memory)
     expected = torch.where(batch.drawn[:, None, None] > 0, best, experience.expect(signs)).flatten(0, 1)
-    off = torch.where(expected.isnan(), 0.0, (iou - expected.nan_to_num()).abs())
-    iou_loss = (off + 2 * off * off).sum() / (~expected.isnan()).sum().clamp_min(1)
+    weights = torch.where(expected.isnan(), 0.0, signs.weights().flatten(0, 1))
+    off = (iou - expected.nan_to_num()).abs()
+    iou_error = (weights * off).sum() / weights.sum().clamp_min(_LEAST)
+    iou_loss = iou_error + 2 * (weights * off * off).sum() / weights.sum().clamp_min(_LEAST)
     pairs, outline = pair_loss(dense, batch.levels, batch.compared), outline_loss(dense, batch.levels)
     covered = real[:, :, :TARGETS].amax(1)
     result = Losses(
@@ -130,7 +133,7 @@ def losses(
         outline=outline.detach(),
         mask=mask.detach(),
         best_iou=covered.mean(),
-        iou_error=off.detach().mean(),
+        iou_error=iou_error.detach(),
         good=(covered > 0.8).float().mean(),
     )
     return result, experience

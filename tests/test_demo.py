@@ -21,14 +21,12 @@ from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
 from demo.run import TrainConfig, resume
-from demo.scenery import draw_scenes
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
 from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
-from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
@@ -214,7 +212,7 @@ def test_signs_of_good_and_of_scattered_masks():
 
 
 def test_experience_expects_what_it_saw():
-    signs = Signs(torch.tensor([[[0.99, 0.2, torch.nan]]]), torch.tensor([[[1.0, 0.5, 1.0]]]))
+    signs = Signs(torch.tensor([[[0.99, 0.2, torch.nan]]]), torch.tensor([[[1.0, 0.5, 1.0]]]), torch.ones(1, 1, 3))
     real, experience = torch.tensor([[[0.9, 0.1, 0.5]]]), Experience.empty(CPU)
     for _ in range(10):
         experience = experience.add(signs, real, torch.ones(1))
@@ -239,10 +237,9 @@ def test_calibration_brings_predicted_iou_closer():
 
 
 def test_photographs_can_have_a_quantile_of_their_own():
-    signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3))
-    alike = torch.ones(5, 3)
-    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3), alike)
-    photograph = calibrate.Sight(torch.ones(5, 256), signs, None, alike)
+    signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3), torch.ones(1, 5, 3))
+    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3))
+    photograph = calibrate.Sight(torch.ones(5, 256), signs, None)
     samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
     assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
     assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
@@ -263,10 +260,9 @@ def test_what_is_fitted_is_each_sample_s_quantile():
 
 def test_masks_count_as_often_as_the_generator_would_return_them():
     stability = torch.tensor([[[1.0, 0.95, 0.5], [1.0, 0.96, 0.96]]])
-    signs = Signs(torch.ones(1, 2, 3), stability)
-    alike = torch.tensor([[1, 4, 1], [2, 4, 1]])
-    sight = calibrate.Sight(torch.zeros(2, 256), signs, torch.ones(1, 2, 3), alike)
-    torch.testing.assert_close(sight.weights(), torch.tensor([[1, 0.25, 0.02], [0.5, 0.25, 1]]))
+    alike = torch.tensor([[[1, 4, 1], [2, 4, 1]]])
+    signs = Signs(torch.ones(1, 2, 3), stability, alike)
+    torch.testing.assert_close(signs.weights(), torch.tensor([[[1, 0.25, 0.02], [0.5, 0.25, 1]]]))
 
 
 def test_a_mask_of_no_weight_teaches_nothing():
@@ -278,13 +274,13 @@ def test_a_mask_of_no_weight_teaches_nothing():
     assert head(torch.zeros(1, 1))[0, 1:].tolist() == pytest.approx([0.2] * 3, abs=0.05)
 
 
-def test_counts_the_masks_that_are_alike(model):
-    points = torch.tensor([[[256.0, 256.0], [256.0, 256.0], [40.0, 40.0]]])
-    (scene,) = draw_scenes([5])
-    sight = calibrate.look(model, FoldedDecoder(model), scene, points, drawn=True)
-    assert (sight.alike[0] == sight.alike[1]).all()
-    assert (sight.alike[0] >= 2).all()
-    assert (sight.alike >= 1).all()
+def test_counts_the_masks_that_are_alike():
+    logits = torch.full((1, 3, 3, 16, 16), -9.0)
+    logits[0, :2, :2, :8, :8] = 9  # two points, two masks each, all the same; the third masks are empty
+    logits[0, 2, :, 8:, 8:] = 9
+    logits[0, 2, 2, 8:, 12:] = -9  # half of the others
+    signs = read_signs(logits, torch.full((1, 3, 2), 10.0), 64, 1.0)
+    assert signs.alike[0].tolist() == [[4, 4, 1], [4, 4, 1], [2, 2, 1]]
 
 
 def test_a_batch_in_which_nothing_is_known_changes_nothing():
