@@ -3,139 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
-from pathlib import Path
 
-import torch
-
-from sam2_amg.checkpoints import EXAMPLE, find_checkpoint, find_model_type, image_size_of, load_model
 from sam2_amg.cli import fail, parse
-from sam2_amg.config import Limits, ServerConfig
-from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import file_names, from_packages
-from sam2_amg.http import create_app
-from sam2_amg.image import decode_image, decode_into_huge_pages
-from sam2_amg.manifest import Build, check_packages
-from sam2_amg.records import Generator
-from sam2_amg.serving import Server, bind, drain_on_signals, exit_on_signals
-from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
-from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
-
-
-def begin_beside(task: Callable[[], None]) -> Future[None]:
-    """Runs `task` in a thread; the answer's `result()` waits for it, and raises what it raised.
-
-    The process may end before. Made for hashing gigabytes and reading them, which let other threads run.
-    """
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            task()
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
-    threading.Thread(target=run, daemon=True).start()
-    return done
-
-
-def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
-    """Loads the model, and compiles where the mode does. Raises StartupError."""
-    kind = find_model_type(config.model.model_type)
-    device = torch.device(config.model.device)
-    path = find_checkpoint(config.model.checkpoint_dir, kind)
-    make_units: MakeUnits = partial(compile_mode, report=report)
-    if (folder := config.model.load_exported) is None:
-        report(f"loading {path.name}")
-        model = load_model(path, kind, device)
-    else:
-        report(f"loading {path.name} and checking the packages")
-        size, batch_size = image_size_of(kind), config.model.batch_size
-        shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
-        build = Build(path, kind.name, config.model.mode, device, shapes)
-        checked = begin_beside(partial(check_packages, folder, build, file_names(shapes, device)))
-        model = load_model(path, kind, device)
-        checked.result()
-        make_units = from_packages(folder, report)
-    return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
-
-
-def begin(config: ServerConfig, engine: Engine) -> Generator:
-    """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
-    try:
-        generator = load_generator(config, engine.report)
-        engine.report("running a first image")
-        image = decode_image(EXAMPLE.read_bytes(), Limits())
-        for _ in range(generator.lanes):
-            engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(".")[0]
-        raise StartupError(
-            f"{reason}; lower --points_per_batch or --batch_size, or give a smaller MODEL_TYPE"
-        ) from error
-    return generator
-
-
-def keep_compiled(folder: Path) -> None:
-    """Has torch's and Triton's compilers keep what they make in `folder`, for the next start. Raises StartupError."""
-    try:
-        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            os.environ[variable] = str((folder / name).resolve())
-    except OSError as error:
-        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
-
-
-def greeting(config: ServerConfig, port: int) -> str:
-    """What a person sees when the server is ready: the address, and a curl line that works."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
-    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    address = f"http://{host}:{port}"
-    example = shlex.quote(f"image=@{os.path.relpath(EXAMPLE)}")
-    model = config.model
-    return (
-        f"Serving SAM 2.1 {model.model_type} (mode {model.mode.value}, {model.device}) on {address}\n"
-        f"Try it:  curl -F {example} {address}/upload -o masks.png"
-    )
+from sam2_amg.signals import exit_on_signals
 
 
 def main(arguments: list[str]) -> None:
-    """Starts the server that the command line asks for, and runs it until a signal drains it.
-
-    It listens while the model loads and compiles, so that /readyz can say what is going on.
-    """
+    """Starts the server that the command line asks for, and runs it until a signal drains it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     exit_on_signals()
-    decode_into_huge_pages()
     try:
         config = parse(arguments)
-        if config.compile_cache is not None:
-            keep_compiled(config.compile_cache)
-        sock = bind(config.host, config.port)
-        engine = Engine(None, config.limits)
-        server = Server(create_app(config, engine), sock, config.limits)
-        serving = threading.Thread(target=server.run, name="server", daemon=True)
-        serving.start()
-        generator = begin(config, engine)
+        from sam2_amg.starting import serve  # torch takes seconds, for which --help and a wrong flag need not wait
+
+        serve(config)
     except StartupError as error:
         fail(error)
-    drain_on_signals(server)
-    keep_from_garbage_collection()
-    engine.open(generator)
-    print(greeting(config, sock.getsockname()[1]), flush=True)
-    serving.join()
-    if not server.draining:  # the thread's traceback is in the log
-        raise SystemExit("server.py: error: the HTTP server stopped by itself; start it again")
-    engine.close()
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ from bench.systems import SYSTEMS
 from bench.weights import add_model, choose_model
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 from sam2_amg.config import require_batch_size
 from sam2_amg.errors import StartupError
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from bench.case import Case
 from bench.planted import PlantingHooks
 from bench.timing import StageClock, time_sam2_like
-from sam2_amg.checkpoints import MODEL_TYPES
 from sam2_amg.config import Mode
+from sam2_amg.model_types import MODEL_TYPES
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.stages import fill_in

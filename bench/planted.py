@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from sam2.utils.amg import rle_to_mask
 from torch import Tensor, nn
 
-from sam2_amg.checkpoints import DEMO_DIR
 from sam2_amg.decoder import Attended, Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
+from sam2_amg.model_types import DEMO_DIR
 
 MASKS = DEMO_DIR / "dog_rle.json"
 _STEEPNESS = 40.0  # logits from edge to edge of a soft mask

@@ -29,12 +29,12 @@ from bench.machine import machine
 from bench.pages import write
 from bench.planted import PlantedDecoder, plant
 from bench.weights import add_model, choose_model, get_model
-from sam2_amg.checkpoints import DEMO_DIR
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.decoder import Kept
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
 from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.model_types import DEMO_DIR
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.reference import masks, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of

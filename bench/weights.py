@@ -8,14 +8,8 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.checkpoints import (
-    DEMO_DIR,
-    MODEL_TYPES,
-    build_model,
-    fill_position_embeddings,
-    find_checkpoint,
-    load_model,
-)
+from sam2_amg.checkpoints import build_model, fill_position_embeddings, find_checkpoint, load_model
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 
 _SEED = 0
 

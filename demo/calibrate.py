@@ -30,10 +30,10 @@ from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, norma
 from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scenes
 from demo.scenes import Scenes
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000

@@ -24,8 +24,9 @@ from pycocotools import mask as coco_mask
 
 from demo.scenery import draw_scenes
 from demo.scenes import Scenes
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
+from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
 from sam2_amg.stages import build_generator

@@ -15,7 +15,8 @@ from demo.auxiliary import Auxiliary
 from demo.consistency import Experience
 from demo.network import SHIPPED_TEMPERATURE, build, export, scale_logits
 from demo.schedule import Stage
-from sam2_amg.checkpoints import MODEL_TYPES, load_model
+from sam2_amg.checkpoints import load_model
+from sam2_amg.model_types import MODEL_TYPES
 
 _DECAY = 0.05  # of weights
 _SAVED = ("step", "seconds", "stage_seconds", "cycle", "average", "experience")

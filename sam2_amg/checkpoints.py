@@ -8,7 +8,6 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,10 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from sam2_amg.errors import StartupError
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES, ModelType
 
 logger = logging.getLogger(__name__)
 
-DEMO_DIR = Path(__file__).resolve().parent.parent / "demo"
-EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
 PUBLISHED_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
 _DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
@@ -34,39 +32,6 @@ _CHUNK = 1 << 20  # bytes
 _POSITION_SCALE = 0.02
 # what fills a parameter: functions of torch.nn.init, and the steps of those that are none for a TorchFunctionMode
 _FILLING = {"kaiming_uniform_", "uniform_", "normal_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"}
-
-
-@dataclass(frozen=True)
-class ModelType:
-    """One size of SAM 2.1. `trunk` tells sizes apart: the width of the Hiera trunk and its number of blocks.
-
-    `config` names one of sam2's own configurations, or, ending in .yaml in `demo/`, one of ours (a base and overrides).
-    """
-
-    name: str
-    file: str
-    config: str
-    trunk: tuple[int, int]
-    download: bool = True
-
-
-MODEL_TYPES = {
-    kind.name: kind
-    for kind in (
-        ModelType("tiny", "sam2.1_hiera_tiny.pt", "configs/sam2.1/sam2.1_hiera_t.yaml", (96, 12)),
-        ModelType("small", "sam2.1_hiera_small.pt", "configs/sam2.1/sam2.1_hiera_s.yaml", (96, 16)),
-        ModelType("plus", "sam2.1_hiera_base_plus.pt", "configs/sam2.1/sam2.1_hiera_b+.yaml", (112, 24)),
-        ModelType("large", "sam2.1_hiera_large.pt", "configs/sam2.1/sam2.1_hiera_l.yaml", (144, 48)),
-        ModelType("demo", "sam2.1_hiera_demo.pt", "sam2.1_hiera_demo.yaml", (48, 11), download=False),
-    )
-}
-
-
-def find_model_type(name: str) -> ModelType:
-    """Raises StartupError for an unknown type."""
-    if name not in MODEL_TYPES:
-        raise StartupError(f"MODEL_TYPE {name!r} is unknown; choose one of {', '.join(MODEL_TYPES)}")
-    return MODEL_TYPES[name]
 
 
 def _demo_config() -> dict[str, Any]:

@@ -9,11 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, ModelType, find_model_type
 from sam2_amg.config import COMPILED_MODES, MOST_TOGETHER, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES, ModelType, find_model_type
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."
 _EPILOG = """\
@@ -173,11 +171,14 @@ def _mode_of(args: argparse.Namespace) -> Mode:
 
 def device_of(name: str) -> str:
     """A device's name, with `auto` resolved. Raises StartupError for one that is not there."""
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        return name
+    import torch  # takes seconds, for which --help and a wrong flag need not wait
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
         raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    return "cuda" if there else "cpu"
 
 
 def fail(error: StartupError, program: str = "server.py") -> NoReturn:

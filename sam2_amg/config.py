@@ -140,3 +140,16 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What the command line of compile_export.py decides."""
+
+    checkpoint_dir: Path
+    model_type: str
+    mode: Mode
+    device: str
+    output: Path
+    generator: GeneratorConfig
+    batch_size: int

@@ -153,13 +153,3 @@ def drain_on_signals(server: Server) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-
-
-def exit_on_signals() -> None:
-    """Until the server is ready, SIGTERM and Ctrl-C end the process, unfinished downloads cleared away."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)

@@ -12,10 +12,10 @@ import torch
 from conftest import ROOT
 from flask import Flask
 
-from sam2_amg.checkpoints import DEMO_DIR
 from sam2_amg.cli import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.model_types import DEMO_DIR
 from sam2_amg.serving import Server
 
 
@@ -130,6 +130,15 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         first.listen()
         with pytest.raises(StartupError, match=r"--port \d+ on 127.0.0.1 cannot be used"):
             Server(Flask("empty"), second, Limits(queue_size=1))
+
+
+@pytest.mark.parametrize("program", ["server.py", "compile_export.py"])
+def test_help_does_not_wait_for_torch(program: str) -> None:
+    command = [sys.executable, "-X", "importtime", program, "--help"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    imported = {line.split("|")[-1].strip() for line in answer.stderr.splitlines()}
+    assert "sam2_amg.cli" in imported
+    assert not imported & {"torch", "torchvision", "sam2", "flask"}
 
 
 def test_help_names_every_flag_and_its_default() -> None:

@@ -24,9 +24,10 @@ from demo.run import TrainConfig, resume
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, load_model
+from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file

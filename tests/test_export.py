@@ -19,15 +19,15 @@ import torch
 from conftest import CPU, LENIENT, PHOTOGRAPHS, ROOT, photograph, start_server
 from pycocotools import mask as coco_mask
 
-import compile_export
-from compile_export import export, parse
-from sam2_amg import kernel_cache
+from compile_export import parse
+from sam2_amg import kernel_cache, packaging
 from sam2_amg.apart import ProcessDied, call_apart
-from sam2_amg.checkpoints import DEMO_DIR, MODEL_TYPES, image_size_of, load_model
+from sam2_amg.checkpoints import image_size_of, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import from_packages, package_names
 from sam2_amg.manifest import NAME, Build, check_packages
+from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fixed_shapes
 
@@ -74,7 +74,7 @@ def test_kernels_are_kept_by_a_process_that_began_as_a_server_does(packages: Pat
     """On a CPU there are none; all else is as on a GPU."""
     shutil.copytree(packages, tmp_path / "copy")
     config = parse(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
-    file = call_apart(compile_export.compile_kernels, config, BUILD, tmp_path / "copy")
+    file = call_apart(packaging.compile_kernels, config, BUILD, tmp_path / "copy")
     assert file == tmp_path / "copy" / kernel_cache.NAME
     assert ZipFile(file).namelist() == []
 
@@ -222,8 +222,8 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
 
     def trial(found: tuple[np.ndarray, np.ndarray]) -> list[float]:
         answers = iter([answer, found])
-        monkeypatch.setattr(compile_export, "call_apart", lambda *_: next(answers))
-        return compile_export.try_packages(config, BUILD, copied)
+        monkeypatch.setattr(packaging, "call_apart", lambda *_: next(answers))
+        return packaging.try_packages(config, BUILD, copied)
 
     assert trial(answer) == [math.inf, math.inf]
     assert min(trial((answer[0] + 1e-6, answer[1]))) > 100
@@ -234,9 +234,9 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
     def crash(*_: object) -> None:
         raise ProcessDied("ended by SIGSEGV")
 
-    monkeypatch.setattr(compile_export, "call_apart", crash)
+    monkeypatch.setattr(packaging, "call_apart", crash)
     with pytest.raises(StartupError, match=r"tried the packages crashed \(ended by SIGSEGV\); they are not kept"):
-        compile_export.try_packages(config, BUILD, copied)
+        packaging.try_packages(config, BUILD, copied)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
 )
 def test_bad_command_lines(arguments: list[str], message: str) -> None:
     with pytest.raises(StartupError, match=re.escape(message)):
-        export(parse(arguments))
+        packaging.export(parse(arguments))
 
 
 def test_an_error_is_one_line() -> None:

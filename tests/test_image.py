@@ -249,8 +249,8 @@ def test_decoded_photographs_are_advised_to_lie_in_huge_pages() -> None:
     """In a process of its own, with all that a server imports: torch looks at its first tensor, and never again."""
     program = """
         from pathlib import Path
-        import server
-        from sam2_amg.checkpoints import EXAMPLE
+        import sam2_amg.starting
+        from sam2_amg.model_types import EXAMPLE
         from sam2_amg.config import Limits
         from sam2_amg.image import decode_image, decode_into_huge_pages
 

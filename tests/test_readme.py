@@ -12,7 +12,8 @@ from conftest import PHOTOGRAPHS, ROOT, RunningServer, drawn_image
 from PIL import Image
 
 from bench.readme import refresh
-from sam2_amg.checkpoints import MODEL_TYPES, PUBLISHED_URL, URL_VARIABLE
+from sam2_amg.checkpoints import PUBLISHED_URL, URL_VARIABLE
+from sam2_amg.model_types import MODEL_TYPES
 
 README = (ROOT / "README.md").read_text()
 

@@ -21,16 +21,16 @@ from conftest import CPU, ROOT, drawn_image, start_server, wait_until
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
-from sam2_amg.checkpoints import EXAMPLE
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
+from sam2_amg.model_types import EXAMPLE
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.render import encode_png
 from sam2_amg.stages import build_generator
+from sam2_amg.starting import begin_beside
 from sam2_amg.warm_up import warm_up
-from server import begin_beside
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
@@ -181,8 +181,8 @@ def fail_with(error: Exception) -> None:
 
 def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
     program = (
-        "import time, server; server.exit_on_signals(); server.begin_beside(lambda: time.sleep(300)); "
-        "print('begun', flush=True); time.sleep(300)"
+        "import time; from sam2_amg import signals, starting; signals.exit_on_signals(); "
+        "starting.begin_beside(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,0 +1,44 @@
+"""The sizes of SAM 2.1 that are known, and where the bundled demo model is. Imports nothing that takes long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sam2_amg.errors import StartupError
+
+DEMO_DIR = Path(__file__).resolve().parent.parent / "demo"
+EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """One size of SAM 2.1. `trunk` tells sizes apart: the width of the Hiera trunk and its number of blocks.
+
+    `config` names one of sam2's own configurations, or, ending in .yaml in `demo/`, one of ours (a base and overrides).
+    """
+
+    name: str
+    file: str
+    config: str
+    trunk: tuple[int, int]
+    download: bool = True
+
+
+MODEL_TYPES = {
+    kind.name: kind
+    for kind in (
+        ModelType("tiny", "sam2.1_hiera_tiny.pt", "configs/sam2.1/sam2.1_hiera_t.yaml", (96, 12)),
+        ModelType("small", "sam2.1_hiera_small.pt", "configs/sam2.1/sam2.1_hiera_s.yaml", (96, 16)),
+        ModelType("plus", "sam2.1_hiera_base_plus.pt", "configs/sam2.1/sam2.1_hiera_b+.yaml", (112, 24)),
+        ModelType("large", "sam2.1_hiera_large.pt", "configs/sam2.1/sam2.1_hiera_l.yaml", (144, 48)),
+        ModelType("demo", "sam2.1_hiera_demo.pt", "sam2.1_hiera_demo.yaml", (48, 11), download=False),
+    )
+}
+
+
+def find_model_type(name: str) -> ModelType:
+    """Raises StartupError for an unknown type."""
+    if name not in MODEL_TYPES:
+        raise StartupError(f"MODEL_TYPE {name!r} is unknown; choose one of {', '.join(MODEL_TYPES)}")
+    return MODEL_TYPES[name]
