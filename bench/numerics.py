@@ -69,16 +69,31 @@ def measure_numerics(
     return rows
 
 
+def decibels_markdown(db: dict[str, float | None]) -> list[str]:
+    """Cells of a table."""
+    return ["equal" if value is None else f"{value:.1f}" for value in db.values()]
+
+
 def numerics_markdown(result: dict[str, Any]) -> str:
     """The rows as a page."""
     header = ["size", "mode", *(f"{name}, dB" for name in TENSORS)]
-    rows = [
-        [row["size"], row["mode"], *("equal" if db is None else f"{db:.1f}" for db in row["db"].values())]
-        for row in result["rows"]
-    ]
+    rows = [[row["size"], row["mode"], *decibels_markdown(row["db"])] for row in result["rows"]]
     host = result["machine"]
     return (
         f"# Signal-to-noise ratio against float32 baseline, seeded weights, {host['device']}\n\n"
         f"Made by `{result['command']}` with torch {host['torch']}; one drawn scene, 36 points.\n\n"
+        f"{table(header, rows)}\n"
+    )
+
+
+def float8_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.float8` as a page."""
+    header = ["layers in float8", "of the work", *(f"{name}, dB" for name in TENSORS)]
+    rows = [[row["layers"], f"{row['share']:.0%}", *decibels_markdown(row["db"])] for row in result["rows"]]
+    host = result["machine"]
+    return (
+        f"# Linear layers of the image encoder in float8, the rest in float32: {result['model']}\n\n"
+        f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
+        f"one drawn scene, 36 points. Work is multiplications in the linear layers of the trunk's blocks.\n\n"
         f"{table(header, rows)}\n"
     )

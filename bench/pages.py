@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.accuracy import accuracy_markdown
 from bench.machine import stem_of
-from bench.numerics import numerics_markdown
+from bench.numerics import float8_markdown, numerics_markdown
 from bench.plots import draw
 from bench.tables import kernels_markdown, startup_markdown, techniques_markdown, to_markdown
 
@@ -19,6 +19,7 @@ _PAGES = {
     "startup": startup_markdown,
     "kernels": kernels_markdown,
     "techniques": techniques_markdown,
+    "float8": float8_markdown,
 }
 
 

@@ -1,0 +1,130 @@
+"""Whether the image encoder's linear layers would bear float8: signal to noise with some of them so, the rest float32.
+
+    python -m bench.float8                                       the demo model
+    python -m bench.float8 --model_type large --weights seeded
+
+Operands are e4m3, scaled row by row (weights by output channel), and sums are float32: what torchao's dynamic float8
+computes on a GPU, by its own imitation, which any device runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+from torchao.quantization import PerRow
+from torchao.quantization.qat import FakeQuantizedLinear, Float8FakeQuantizeConfig
+from tqdm import tqdm
+
+from bench.images import scene
+from bench.machine import machine
+from bench.numerics import TENSORS, signal_to_noise, tensors_of
+from bench.pages import write
+from bench.weights import add_model, choose_model, get_model
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.decoder import PlainDecoder
+from sam2_amg.encoder import encode
+from sam2_amg.image import Preprocess
+from sam2_amg.precision import float32_convolutions
+from sam2_amg.prompts import Crop, PointGrids, to_model_input
+
+_ROOT = Path(__file__).resolve().parent.parent
+_KINDS = {
+    "attn.qkv": "queries, keys and values",
+    "attn.proj": "attention's last",
+    "mlp.layers.0": "MLP's first",
+    "mlp.layers.1": "MLP's second",
+}
+_FLOAT8 = Float8FakeQuantizeConfig(torch.float8_e4m3fn, PerRow())
+
+
+def groups_of(model: SAM2Base) -> dict[str, list[nn.Linear]]:
+    """Linear layers of the trunk's blocks: all, those of each kind, and those of each stage."""
+    trunk = model.image_encoder.trunk
+    groups: dict[str, list[nn.Linear]] = {"all": []}
+    for index, block in enumerate(trunk.blocks):
+        stage = sum(index > end for end in trunk.stage_ends) + 1
+        for name, kind in _KINDS.items():
+            linear = block.get_submodule(name)
+            for group in ("all", kind, f"stage {stage}"):
+                groups.setdefault(group, []).append(linear)
+    return groups
+
+
+@contextmanager
+def hooked(
+    layers: list[nn.Linear], hook: Callable[[nn.Linear, tuple[Tensor], Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Within it `hook` sees what these layers read and answer, and may answer something else."""
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def in_float8(layer: nn.Linear, read: tuple[Tensor], _: Tensor) -> Tensor:
+    """What the layer answers with operands of float8."""
+    return FakeQuantizedLinear.from_linear(layer, _FLOAT8, _FLOAT8)(read[0])
+
+
+@torch.inference_mode()
+@float32_convolutions()
+def measure(model: SAM2Base, device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
+    """A row for each group of layers: dB of every tensor, on one drawn scene and a grid of points, and the group's
+    share of the multiplications in the trunk's linear layers."""
+    image = scene(0)
+    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
+    grid = PointGrids(GeneratorConfig(points_per_side=points_per_side))
+    points = to_model_input(grid(crop), crop.size, model.image_size).to(device)
+    pixels, decoder, groups = Preprocess(model.image_size, device)(image), PlainDecoder(model), groups_of(model)
+    work: dict[nn.Linear, int] = {}
+
+    def count(layer: nn.Linear, read: tuple[Tensor], _: Tensor) -> None:
+        work[layer] = read[0].numel() * layer.out_features
+
+    with hooked(groups["all"], count):
+        expected = tensors_of(encode(model, pixels), decoder, points)
+    rows = []
+    for group, layers in tqdm(groups.items(), unit="group", disable=None):
+        with hooked(layers, in_float8):
+            found = tensors_of(encode(model, pixels), decoder, points)
+        decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
+        share = sum(work[layer] for layer in layers) / sum(work.values())
+        rows.append({"layers": group, "share": share, "db": dict(zip(TENSORS, decibels, strict=True))})
+    return rows
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.float8", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model(parser)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    args = parser.parse_args(arguments)
+    choose_model(parser, args)
+    device = torch.device(args.device)
+    result = {
+        "what": "float8" + "-seeded" * (args.weights == "seeded"),
+        "model": args.model_type,
+        "command": shlex.join(["python", "-m", "bench.float8", *arguments]),
+        "machine": machine(device.type),
+        "weights": args.weights,
+        "rows": measure(get_model(args.weights, args.checkpoint_dir, args.model_type, device), device),
+    }
+    write(result, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
