@@ -46,16 +46,19 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
     directory, kind = model_of(args)
     if not args.fast:
         raise StartupError("give --fast, or --fast --furious: no other mode compiles anything")
-    mode, device = Mode.FURIOUS if args.furious else Mode.FAST, device_of(args.device)
-    mode.require_device(device)
+    if args.output.exists():
+        raise StartupError(f"--output {args.output} is there already; remove it, or give another folder")
     require_batch_size(args.batch_size)
     generator = GeneratorConfig(points_per_side=args.points_per_side)
+    mode, device = Mode.FURIOUS if args.furious else Mode.FAST, device_of(args.device)  # which takes seconds
+    mode.require_device(device)
     return ExportConfig(directory, kind.name, mode, device, args.output, generator, args.batch_size)
 
 
 def main(arguments: list[str]) -> None:
     """The command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
     exit_on_signals()  # what is half-made is cleared away
     try:
         config = parse(arguments)

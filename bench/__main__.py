@@ -31,7 +31,7 @@ from bench.numerics import measure_numerics
 from bench.pages import write
 from bench.run import Plan, measure_all
 from bench.systems import SYSTEMS
-from bench.weights import add_model, choose_model
+from bench.weights import add_device, add_model, check_device, choose_model
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
@@ -151,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
     parser.add_argument("--draw_only", action="store_true", help="draw the scenes, and no more")
     parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    add_device(parser)
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--batch_size", type=int, default=1, help="images that a mode may encode together (default 1)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 4, 16], help="clients; 1 is always first")
@@ -179,8 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends with a line on what does not fit together."""
     choose_model(parser, args)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no CUDA device here")
+    check_device(parser, args)
     if args.again and not args.again.is_file():
         parser.error(f"--again {args.again}: there is no such file")
     if min(args.scenes, args.repeats, args.points_per_side, args.shards, args.requests, *args.concurrency) < 1:

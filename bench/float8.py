@@ -3,8 +3,9 @@
     python -m bench.float8                                       the demo model
     python -m bench.float8 --model_type large --weights seeded
 
-Operands are e4m3, scaled row by row (weights by output channel), and sums are float32: what torchao's dynamic float8
-computes on a GPU, by its own imitation, which any device runs.
+Operands are rounded to e4m3, scaled row by row (weights by output channel), as those of torchao's dynamic float8 are,
+by its own imitation, which any device runs. All else stays float32, where torchao's layers take and give bfloat16 on a
+GPU: what is measured is the least noise that float8 makes.
 """
 
 from __future__ import annotations
@@ -24,17 +25,14 @@ from torchao.quantization import PerRow
 from torchao.quantization.qat import FakeQuantizedLinear, Float8FakeQuantizeConfig
 from tqdm import tqdm
 
-from bench.images import scene
 from bench.machine import machine
-from bench.numerics import TENSORS, signal_to_noise, tensors_of
+from bench.numerics import decibels, scene_and_points, tensors_of
 from bench.pages import write
-from bench.weights import add_model, choose_model, get_model
-from sam2_amg.config import GeneratorConfig
+from bench.weights import add_device, add_model, check_device, choose_model, get_model
 from sam2_amg.decoder import PlainDecoder
 from sam2_amg.encoder import encode
 from sam2_amg.image import Preprocess
 from sam2_amg.precision import float32_convolutions
-from sam2_amg.prompts import Crop, PointGrids, to_model_input
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KINDS = {
@@ -82,10 +80,7 @@ def in_float8(layer: nn.Linear, read: tuple[Tensor], _: Tensor) -> Tensor:
 def measure(model: SAM2Base, device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
     """A row for each group of layers: dB of every tensor, on one drawn scene and a grid of points, and the group's
     share of the multiplications in the trunk's linear layers."""
-    image = scene(0)
-    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
-    grid = PointGrids(GeneratorConfig(points_per_side=points_per_side))
-    points = to_model_input(grid(crop), crop.size, model.image_size).to(device)
+    image, points = scene_and_points(model.image_size, points_per_side, device)
     pixels, decoder, groups = Preprocess(model.image_size, device)(image), PlainDecoder(model), groups_of(model)
     work: dict[nn.Linear, int] = {}
 
@@ -98,9 +93,8 @@ def measure(model: SAM2Base, device: torch.device, points_per_side: int = 6) -> 
     for group, layers in tqdm(groups.items(), unit="group", disable=None):
         with hooked(layers, in_float8):
             found = tensors_of(encode(model, pixels), decoder, points)
-        decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
         share = sum(work[layer] for layer in layers) / sum(work.values())
-        rows.append({"layers": group, "share": share, "db": dict(zip(TENSORS, decibels, strict=True))})
+        rows.append({"layers": group, "share": share, "db": decibels(expected, found)})
     return rows
 
 
@@ -110,10 +104,11 @@ def main(arguments: list[str]) -> None:
         prog="python -m bench.float8", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model(parser)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
     args = parser.parse_args(arguments)
     choose_model(parser, args)
+    check_device(parser, args)
     device = torch.device(args.device)
     result = {
         "what": "float8" + "-seeded" * (args.weights == "seeded"),

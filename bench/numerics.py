@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -40,6 +42,19 @@ def tensors_of(features: ImageFeatures, decoder: MaskDecoder, points: Tensor) ->
     return features.image_embedding, *features.high_res_features, predicted.logits, predicted.predicted_iou
 
 
+def decibels(expected: Sequence[Tensor], found: Sequence[Tensor]) -> dict[str, float | None]:
+    """Signal to noise of what `tensors_of` answers, by the names in `TENSORS`."""
+    return {name: signal_to_noise(a, b) for name, a, b in zip(TENSORS, expected, found, strict=True)}
+
+
+def scene_and_points(image_size: int, points_per_side: int, device: torch.device) -> tuple[NDArray[np.uint8], Tensor]:
+    """One drawn scene, uint8 [H, W, 3], and a grid of points on it, float [P, 2], in pixels of the model's input."""
+    image = scene(0)
+    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
+    grid = PointGrids(GeneratorConfig(points_per_side=points_per_side))
+    return image, to_model_input(grid(crop), crop.size, image_size).to(device)
+
+
 @torch.inference_mode()
 @float32_convolutions()
 def measure_numerics(
@@ -49,14 +64,11 @@ def measure_numerics(
 
     `modes` are all that the device runs, where None.
     """
-    image = scene(0)
     config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
-    grid = PointGrids(config)
-    crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
     rows = []
     for size in tqdm(sizes, unit="size", disable=None):
         model = seeded_model(size, device)
-        points = to_model_input(grid(crop), crop.size, model.image_size).to(device)
+        image, points = scene_and_points(model.image_size, points_per_side, device)
         pixels = Preprocess(model.image_size, device)(image)
         expected = tensors_of(encode(model, pixels), PlainDecoder(model), points)
         for mode in modes_on(device) if modes is None else modes:
@@ -64,8 +76,7 @@ def measure_numerics(
             assert isinstance(generator, MaskGenerator)
             stages = generator.stages
             found = tensors_of(stages.encode(stages.preprocess(image)), stages.decoder, points)
-            decibels = [signal_to_noise(a, b) for a, b in zip(expected, found, strict=True)]
-            rows.append({"size": size, "mode": mode.value, "db": dict(zip(TENSORS, decibels, strict=True))})
+            rows.append({"size": size, "mode": mode.value, "db": decibels(expected, found)})
     return rows
 
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import requests
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,7 +33,7 @@ from bench.load import post
 from bench.machine import machine
 from bench.pages import write
 from bench.tables import STARTUP_SIZES
-from bench.weights import add_model, choose_model, write_seeded
+from bench.weights import add_device, add_model, choose_model, write_seeded
 from sam2_amg.model_types import EXAMPLE
 from sam2_amg.warm_up import keep_from_garbage_collection
 
@@ -148,7 +147,7 @@ def main(arguments: list[str]) -> None:
     )
     add_model(parser)
     parser.add_argument("--furious", action="store_true", help="furious instead of fast")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    add_device(parser)
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="after each start (default %(default)s)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")

@@ -46,6 +46,18 @@ def choose_model(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         parser.error(f"--model_type {args.model_type} needs --weights seeded, or a CHECKPOINT_DIR before it")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds --device, a GPU where there is one."""
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=there)
+
+
+def check_device(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with a line where the device is not there."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device here")
+
+
 def get_model(weights: str, directory: Path, model_type: str, device: torch.device) -> SAM2Base:
     """`weights` is "checkpoint" (from `directory`) or "seeded"."""
     if weights == "seeded":

@@ -24,13 +24,13 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from demo.consistency import Experience, Signs, cross_ious, read_signs
+from demo.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
 from demo.hierarchies import load_photographs
 from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scenes
 from demo.scenes import Scenes
-from sam2_amg.decoder import Kept
+from sam2_amg.decoder import every_mask, predict
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
@@ -38,7 +38,6 @@ from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
-_LEAST = 1e-6  # weight
 _BATCH = 2048
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
 
@@ -93,8 +92,7 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     hook = head.register_forward_pre_hook(lambda _, read: tokens.append(read[0]))
     rows: list[Tensor] = []
     for some in points[0].split(_POINTS[points.device.type]):
-        every = torch.ones(len(some), MASKS, dtype=torch.bool, device=some.device).nonzero(as_tuple=True)
-        rows.append(decoder.predict_masks(decoder.attend(prepared, some), Kept(*every)))
+        rows.append(predict(decoder, prepared, some, every_mask).logits)
     hook.remove()
     logits = torch.cat(rows)  # [P * 3, h, h]
     signs = read_signs(logits.unflatten(0, (1, -1, MASKS)), points, model.image_size, 1.0)
@@ -159,8 +157,8 @@ def _loss(errors: Tensor, quantiles: Tensor, weights: Tensor) -> Tensor:
 
     `errors` and `weights` are [n, 3], errors NaN where nothing is known, and `quantiles` [n, 1].
     """
-    losses = weights * torch.maximum(quantiles * errors, (quantiles - 1) * errors)
-    return 2 * losses.nansum() / (weights * ~losses.isnan()).sum().clamp_min(_LEAST)
+    losses = torch.maximum(quantiles * errors, (quantiles - 1) * errors)
+    return 2 * weighted_mean(losses.nan_to_num(), torch.where(losses.isnan(), 0.0, weights))
 
 
 def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learning_rate: float) -> tuple[float, float]:

@@ -38,6 +38,11 @@ class Signs(NamedTuple):
         return torch.where(stable, 1.0, _UNSTABLE) / self.alike
 
 
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Of what weighs anything, a scalar; 0 where nothing does."""
+    return (weights * values).sum() / weights.sum().clamp_min(_EPSILON)
+
+
 def cross_ious(masks: Tensor, others: Tensor) -> Tensor:
     """IoU of each mask with each other one, bool [B, n, h, w] and [B, m, h, w]. [B, n, m]"""
     a, b = masks.flatten(2).float(), others.flatten(2).float()

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from demo.auxiliary import Dense, outline_loss, pair_loss
 from demo.batch import Batch
-from demo.consistency import Experience, read_signs
+from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
 
-_LEAST = 1e-6  # sum of weights
 TARGETS = 3  # levels that masks are to show; further ones make a mask right, too
 
 
@@ -123,8 +122,8 @@ def losses(
     expected = torch.where(batch.drawn[:, None, None] > 0, best, experience.expect(signs)).flatten(0, 1)
     weights = torch.where(expected.isnan(), 0.0, signs.weights().flatten(0, 1))
     off = (iou - expected.nan_to_num()).abs()
-    iou_error = (weights * off).sum() / weights.sum().clamp_min(_LEAST)
-    iou_loss = iou_error + 2 * (weights * off * off).sum() / weights.sum().clamp_min(_LEAST)
+    iou_error = weighted_mean(off, weights)
+    iou_loss = iou_error + 2 * weighted_mean(off * off, weights)
     pairs, outline = pair_loss(dense, batch.levels, batch.compared), outline_loss(dense, batch.levels)
     covered = real[:, :, :TARGETS].amax(1)
     result = Losses(

@@ -58,7 +58,7 @@ SCHEDULE = (
     # Batches are as large as keeps the GPU busy: the host needs 60 ms for a step of any size.
     Stage(name="small", steps=15000, resolution=256, batch=128, learning_rate=8e-4, warm_up=500),
     # By then it is the masks' scores that hold a generator back.
-    Stage(name="scenes", steps=15000, learning_rate=6e-4, losses=LossConfig(iou=6.0)),
+    Stage(name="scenes", steps=15000, learning_rate=6e-4, losses=LossConfig(iou=4.0)),
 )
 
 

@@ -9,7 +9,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from sam2_amg.config import COMPILED_MODES, MOST_TOGETHER, GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.config import (
+    COMPILED_MODES,
+    MOST_TOGETHER,
+    GeneratorConfig,
+    Limits,
+    Mode,
+    ModelConfig,
+    ServerConfig,
+    require_batch_size,
+    require_port,
+)
 from sam2_amg.errors import StartupError
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES, ModelType, find_model_type
 
@@ -144,10 +154,14 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     if mode not in COMPILED_MODES and args.load_exported is not None:
         raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
     given = {key: value for key, value in vars(args).items() if value is not None}
+    generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))
+    require_batch_size(args.batch_size)
+    require_port(args.port)
+    device = device_of(args.device)  # last of all that is checked, for it takes seconds
     return ServerConfig(
-        model=ModelConfig(directory, kind.name, mode, device_of(args.device), args.load_exported, args.batch_size),
-        generator=GeneratorConfig(**_only(GeneratorConfig, given)),
-        limits=Limits(**_only(Limits, given)),
+        model=ModelConfig(directory, kind.name, mode, device, args.load_exported, args.batch_size),
+        generator=generator,
+        limits=limits,
         host=args.host,
         port=args.port,
         compile_cache=args.compile_cache,
@@ -178,7 +192,9 @@ def device_of(name: str) -> str:
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
-    return "cuda" if there else "cpu"
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    return name
 
 
 def fail(error: StartupError, program: str = "server.py") -> NoReturn:

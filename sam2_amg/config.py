@@ -47,6 +47,11 @@ def require_batch_size(batch_size: int) -> None:
     _require(1 <= batch_size <= MOST_TOGETHER, "batch_size", f"from 1 to {MOST_TOGETHER}", batch_size)
 
 
+def require_port(port: int) -> None:
+    """Raises StartupError for what is no port."""
+    _require(0 <= port <= 65535, "port", "from 0 to 65535", port)
+
+
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Parameters of the automatic mask generator, with sam2's names, meanings and defaults.
@@ -139,7 +144,7 @@ class ServerConfig:
     compile_cache: Path | None = None  # where compilers keep what they made; theirs to choose where None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)
+        require_port(self.port)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from sam2_amg.folded_attention import FoldedAttention
 from sam2_amg.image_side import ImageSide, PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.upscaling import LinearUpscaling
 
-NUM_MASKS = 3  # sam2 drops the first of its four mask tokens when it answers a point with several masks
-
 
 @dataclass(frozen=True)
 class FoldedAttended:

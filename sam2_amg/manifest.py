@@ -72,7 +72,8 @@ def architecture(device: torch.device) -> str:
 
 
 def hash_code() -> str:
-    """SHA-256 of this package's own source: what units are, and what they expect, is written there."""
+    """SHA-256 of this package's whole source: what units are, and what they expect, is written there. Any change of it
+    calls for new packages, one of the routes, too: better one too many than answers of other code."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent
     for path in sorted(root.rglob("*.py")):

@@ -29,7 +29,7 @@ from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of, to_model_input
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
-from sam2_amg.warm_up import warm_up
+from sam2_amg.warm_up import memory_errors, warm_up
 
 logger = logging.getLogger("compile_export")
 # Predicted IoUs and low-res logits of packages above their difference from mode ao's, dB: what masks need, and far
@@ -42,34 +42,45 @@ _POINTS_WITH_MASKS = 64  # at most
 def export(config: ExportConfig) -> None:
     """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
     output = config.output
-    if output.exists():
-        raise StartupError(f"--output {output} is there already; remove it, or give another folder")
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
     shapes = fixed_shapes(config.mode, image_size_of(kind), config.generator, device, config.batch_size)
     build = Build(checkpoint, kind.name, config.mode, device, shapes)
-    report = partial(logger.info, "%s ...")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # what is left of it is cleared away, whatever happens; in the end that is nothing
-        with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder:
+        with (
+            memory_errors("--batch_size or --points_per_side"),
+            TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder,
+        ):
             part = Path(folder)
-            units = units_of(load_model(checkpoint, kind, device), config.mode, device, config.batch_size)
-            paths = export_units(units, build.shapes, device, part, report)
-            del units  # the processes that follow want the device's memory
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-                report("compiling our own kernels")
-                paths.append(_apart(compile_kernels, config, build, part))
-            write_manifest(part, build, paths)
-            report("trying the packages")
-            decibels = try_packages(config, build, part)
+            decibels = make_packages(config, build, part)
             part.chmod(0o755)  # a temporary folder is its owner's alone
             part.rename(output)
     except OSError as error:
-        raise StartupError(f"--output {output} cannot be written ({error.strerror}); choose another folder") from error
+        at = error.filename or output
+        raise StartupError(
+            f"making packages for --output {output} ends at {at} ({error.strerror}); "
+            "choose another folder, or another TMPDIR where that is in the way"
+        ) from error
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
     print(f"Wrote {output} ({size:.0f} MiB); in {EXAMPLE.name} {_in_words(decibels)}.")
+
+
+def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
+    """Writes packages and their manifest to `folder`, and tries them: what `try_packages` answers."""
+    device, report = build.device, partial(logger.info, "%s ...")
+    model = load_model(build.checkpoint, find_model_type(build.model_type), device)
+    units = units_of(model, config.mode, device, config.batch_size)
+    paths = export_units(units, build.shapes, device, folder, report)
+    del model, units  # the processes that follow want the device's memory
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        report("compiling our own kernels")
+        paths.append(_apart("compiled kernels for", compile_kernels, config, build, folder))
+    write_manifest(folder, build, paths)
+    report("trying the packages")
+    return try_packages(config, build, folder)
 
 
 def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
@@ -79,7 +90,7 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     Raises StartupError where they do not agree, or where native code crashes.
     """
     check_packages(folder, build, file_names(build.shapes, build.device))
-    expected, found = (_apart(answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
+    expected, found = (_apart("tried", answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
     if min(decibels) < _LEAST_DECIBELS[config.mode]:
         raise StartupError(
@@ -88,13 +99,13 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     return decibels
 
 
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """`apart.call_apart`; a crash is a StartupError."""
+def _apart(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`apart.call_apart`; a crash of the process, which did `what` with the packages, is a StartupError."""
     try:
         return call_apart(function, *arguments)
     except ProcessDied as died:
         raise StartupError(
-            f"a process that tried the packages crashed ({died}); they are not kept. Where the C++ compiler links "
+            f"a process that {what} the packages crashed ({died}); they are not kept. Where the C++ compiler links "
             "its own library statically, packages crash: set CXX to another, such as /usr/bin/g++"
         ) from died
 

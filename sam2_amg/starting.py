@@ -24,7 +24,7 @@ from sam2_amg.model_types import EXAMPLE, find_model_type
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
 from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
-from sam2_amg.warm_up import keep_from_garbage_collection, warm_up
+from sam2_amg.warm_up import keep_from_garbage_collection, memory_errors, warm_up
 
 
 def begin_beside(task: Callable[[], None]) -> Future[None]:
@@ -69,17 +69,12 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
 
 def begin(config: ServerConfig, engine: Engine) -> Generator:
     """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
-    try:
+    with memory_errors("--points_per_batch or --batch_size"):
         generator = load_generator(config, engine.report)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.lanes):
             engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
-    except torch.OutOfMemoryError as error:
-        reason = str(error).split(".")[0]
-        raise StartupError(
-            f"{reason}; lower --points_per_batch or --batch_size, or give a smaller MODEL_TYPE"
-        ) from error
     return generator
 
 
@@ -107,9 +102,11 @@ def greeting(config: ServerConfig, port: int) -> str:
 
 
 def serve(config: ServerConfig) -> None:
-    """Starts the server, and runs it until a signal drains it. Raises StartupError.
+    """Starts the server, and runs it until a signal drains it.
 
-    It listens while the model loads and compiles, so that /readyz can say what is going on.
+    It listens while the model loads and compiles, so that /readyz can say what is going on. Raises StartupError where
+    it cannot start, which leaves the socket open: the process is to end; and SystemExit where the HTTP server stops by
+    itself.
     """
     decode_into_huge_pages()
     if config.compile_cache is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig
+from sam2_amg.errors import StartupError
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.records import Generator
 
@@ -22,6 +25,16 @@ def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device
         for count in range(2, generator.batch_size + 1):
             generator.encode([image] * count)
         generator.generate(image)
+
+
+@contextmanager
+def memory_errors(flags: str) -> Iterator[None]:
+    """Turns a lack of the device's memory into StartupError, which says to lower `flags`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(".")[0]
+        raise StartupError(f"{reason}; lower {flags}, or give a smaller MODEL_TYPE") from error
 
 
 def keep_from_garbage_collection() -> None:

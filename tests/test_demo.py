@@ -10,12 +10,12 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from demo import calibrate, evaluate, train
 from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
-from demo.batch import Pictures
+from demo.batch import Batch, Pictures
 from demo.batches import Batches
 from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
 from demo.islands import with_islands
-from demo.losses import LossConfig, mask_costs, real_ious, region_targets
+from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
 from demo.network import decode
 from demo.pool import Pool
 from demo.randomness import Draw
@@ -282,6 +282,25 @@ def test_counts_the_masks_that_are_alike():
     logits[0, 2, 2, 8:, 12:] = -9  # half of the others
     signs = read_signs(logits, torch.full((1, 3, 2), 10.0), 64, 1.0)
     assert signs.alike[0].tolist() == [[4, 4, 1], [4, 4, 1], [2, 2, 1]]
+
+
+def test_predicted_iou_is_taught_by_masks_as_often_as_they_are_returned():
+    levels = torch.ones(1, 6, 64, 64, dtype=torch.int32)
+    levels[..., 32:] = 2
+    logits = torch.full((2, 3, 16, 16), -80.0)
+    logits[0, :, :, :8] = 80  # three times the same, steep
+    logits[1] = -0.1
+    logits[1, :, :, 8:] = 0.1  # right, too, but blurred: unstable
+    pixels = torch.tensor([[32 * 64 + 16, 32 * 64 + 48]])
+    batch = Batch(torch.zeros(1, 3, 64, 64), levels, torch.ones(1), pixels, pixels)
+    dense = Dense(torch.zeros(1, 3, 16, 16, 16), torch.zeros(1, 3, 16, 16))
+    iou = torch.tensor([[0.9] * 3, [0.5] * 3])
+    result, _ = losses(logits, iou, dense, batch, LossConfig(), Experience.empty(CPU))
+    assert result.best_iou.item() == 1
+    assert result.iou_error.item() == pytest.approx((0.1 + 0.02 * 0.5) / 1.02)
+    unknown = batch._replace(drawn=torch.zeros(1))  # photographs, of which nothing has been learned yet
+    result, _ = losses(logits, iou, dense, unknown, LossConfig(), Experience.empty(CPU))
+    assert result.iou_error.item() == 0
 
 
 def test_a_batch_in_which_nothing_is_known_changes_nothing():

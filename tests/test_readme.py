@@ -72,8 +72,11 @@ def test_tables_are_those_of_the_results() -> None:
 
 
 def test_files_that_it_names_exist() -> None:
-    for path in re.findall(r"\((results/[^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
+    pages = README + (ROOT / "demo" / "README.md").read_text()
+    paths = re.findall(r"[(`](results/[^)`\s]+)[)`]", pages)
+    assert len(paths) >= 20
+    for path in paths:
+        assert list(ROOT.glob(path)), path
     section = README.split("## How it is built")[1]
     for path in re.findall(r"`([\w/]+(?:\.py|/))`", section):
         assert any((ROOT / folder / path).exists() for folder in ("", "sam2_amg")), path
