@@ -11,7 +11,7 @@ from pathlib import Path
 from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
 from sam2_amg.config import ExportConfig, GeneratorConfig, Mode, require_batch_size
 from sam2_amg.errors import StartupError
-from sam2_amg.signals import exit_on_signals
+from sam2_amg.signals import end_on_signals
 
 _DESCRIPTION = """\
 Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     """The command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
-    exit_on_signals()  # what is half-made is cleared away
+    end_on_signals()
     try:
         config = parse(arguments)
         from sam2_amg.packaging import export  # torch takes seconds, for which --help need not wait

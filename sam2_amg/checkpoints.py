@@ -82,6 +82,8 @@ def find_checkpoint(directory: Path, kind: ModelType) -> Path:
 def _download(url: str, path: Path) -> None:
     """Downloads to a temporary file beside `path`, which it becomes only when complete."""
     way_out = f"download {url} by other means and put it at {path}"
+    if URL_VARIABLE in os.environ:
+        way_out = f"set {URL_VARIABLE}, which gives this address, to another, or {way_out}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

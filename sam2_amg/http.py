@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compiled import count_compilations
-from sam2_amg.config import ServerConfig
+from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
 from sam2_amg.image import decode_image
@@ -38,6 +38,11 @@ def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
     return {"error": {"code": code, "message": message}}
 
 
+def over_limit(limits: Limits) -> str:
+    """What is wrong with a body that is too large."""
+    return f"The body is over the limit of {limits.max_body_mib} MiB (--max_body_mib)."
+
+
 def rles_by_name(records: list[MaskRecord]) -> dict[str, Any]:
     """{"mask_0": {"size": [h, w], "counts": [...]}, ...} in the generator's order."""
     return {f"mask_{i}": record["segmentation"] for i, record in enumerate(records)}
@@ -49,7 +54,7 @@ def read_upload() -> bytes:
     if upload is None:
         if not request.content_length and not request.headers.get("Transfer-Encoding"):
             raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
-        raise RequestError(400, "missing_field", f"The multipart form has no file in the field 'image'. {_USAGE}")
+        raise RequestError(400, "missing_field", f"No multipart form with a file in the field 'image'. {_USAGE}")
     data = upload.read()
     if not data:
         raise RequestError(400, "empty_body", f"The file in the field 'image' is empty. {_USAGE}")
@@ -151,5 +156,5 @@ def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[st
         case 413 if (request.content_length or 0) <= config.limits.max_body_mib * _MIB:
             return "too_many_fields", f"The form has too many fields. {_USAGE}"
         case 413:
-            return "body_too_large", f"The body is over the limit of {config.limits.max_body_mib} MiB (--max_body_mib)."
+            return "body_too_large", over_limit(config.limits)
     return error.name.lower().replace(" ", "_"), error.description or error.name

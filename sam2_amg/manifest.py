@@ -113,7 +113,7 @@ def check_packages(folder: Path, build: Build, names: list[str]) -> None:
 
     Raises StartupError that names the first thing that is another, and the command that makes the right packages.
     """
-    again = f"make packages that fit: {build.command} --output {shlex.quote(str(folder))} (after removing that folder)"
+    again = _command_for(build, folder)
 
     def refuse(reason: str) -> StartupError:
         return StartupError(f"--load_exported {folder}: {reason}; {again}")
@@ -134,6 +134,14 @@ def check_packages(folder: Path, build: Build, names: list[str]) -> None:
             raise refuse(f"{name} cannot be read ({error.strerror})") from error
         if found_hash != hashes[name]:
             raise refuse(f"{name} is damaged or was changed: its SHA-256 is not that of {NAME}")
+
+
+def _command_for(build: Build, folder: Path) -> str:
+    """How to make the right packages: in the place of wrong ones, or beside a folder that holds something else."""
+    make = f"make packages that fit: {build.command} --output"
+    if folder.exists() and not (folder / NAME).exists():
+        return f"{make} DIR, with another folder for DIR"
+    return f"{make} {shlex.quote(str(folder))}" + " (after removing that folder)" * folder.exists()
 
 
 def _read(folder: Path, refuse: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from sam2_amg.model_types import EXAMPLE, find_model_type
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.prompts import crops_of, to_model_input
 from sam2_amg.records import Generator
+from sam2_amg.signals import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
 from sam2_amg.warm_up import memory_errors, warm_up
 
@@ -41,6 +42,7 @@ _POINTS_WITH_MASKS = 64  # at most
 
 def export(config: ExportConfig) -> None:
     """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
+    exit_on_signals()
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)

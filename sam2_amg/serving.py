@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import time
@@ -19,8 +20,9 @@ from waitress.wasyncore import close_all
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import StartupError
-from sam2_amg.http import error_body
+from sam2_amg.http import error_body, over_limit
 
+logger = logging.getLogger(__name__)
 _SPARE_THREADS = 8  # beyond one for every place in the queue: they refuse, and answer /healthz
 _CONNECTIONS = 1000
 # A body a little over the limit is read to its end and then refused by the application, so that the client, which
@@ -36,6 +38,8 @@ class _JsonErrorTask(ErrorTask):
         error = self.request.error
         code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
         message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
+        if error.code == 413:  # whose text names the size at which waitress stops reading
+            message = over_limit(self.channel.server.limits)
         body = orjson.dumps(error_body(code, message), option=orjson.OPT_APPEND_NEWLINE)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
@@ -81,6 +85,7 @@ class Server(TcpWSGIServer):
     draining = False
 
     def __init__(self, app: Flask, sock: socket.socket, limits: Limits) -> None:
+        self.limits = limits
         adjustments = Adjustments(
             sockets=[sock],
             threads=limits.queue_size + _SPARE_THREADS,
@@ -109,6 +114,7 @@ class Server(TcpWSGIServer):
 
     def drain(self) -> None:
         """Accepts and reads nothing more; from now on connections are refused."""
+        logger.info("stopping: what was accepted is answered first; a second signal stops at once")
         self.draining = True
         self.accepting = False
         with contextlib.suppress(OSError):  # where a listening socket cannot be shut down, it is closed at the end

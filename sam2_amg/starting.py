@@ -23,6 +23,7 @@ from sam2_amg.manifest import Build, check_packages
 from sam2_amg.model_types import EXAMPLE, find_model_type
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
+from sam2_amg.signals import exit_on_signals
 from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
 from sam2_amg.warm_up import keep_from_garbage_collection, memory_errors, warm_up
 
@@ -108,6 +109,7 @@ def serve(config: ServerConfig) -> None:
     it cannot start, which leaves the socket open: the process is to end; and SystemExit where the HTTP server stops by
     itself.
     """
+    exit_on_signals()
     decode_into_huge_pages()
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)

@@ -212,6 +212,7 @@ def test_the_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert answer.returncode == 2
     assert "there is no manifest.json; make packages that fit: python compile_export.py" in answer.stderr
+    assert "--output DIR, with another folder for DIR" in answer.stderr  # what is there may be anything
     assert "loading encode.pt2" not in answer.stderr
 
 

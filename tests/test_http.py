@@ -178,7 +178,7 @@ def test_too_large_bodies(server: RunningServer, mib: int) -> None:
             assert received, answer
             answer += received
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b'"code":"body_too_large"' in answer
+    assert b'{"code":"body_too_large","message":"The body is over the limit of 64 MiB (--max_body_mib)."}' in answer
 
 
 GARBAGE = [

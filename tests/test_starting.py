@@ -143,6 +143,33 @@ def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_before_ends_it_without_a_traceback(number: signal.Signals, tmp_path: Path) -> None:
+    """While it imports, most of all: numpy and torch swallow what is raised within some imports."""
+    command = [sys.executable, "server.py", "--device", "cpu", "--port", "0", "--points_per_side", "2"]
+    for tenths in range(3, 13):
+        log = tmp_path / f"{tenths}.log"
+        with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
+            time.sleep(tenths / 10)
+            process.send_signal(number)
+            assert process.wait(timeout=30) in (-number, 128 + number)
+        assert "Traceback" not in log.read_text()
+
+
+def test_what_swallows_a_signal_ends_all_the_same() -> None:
+    program = (
+        "import time; from sam2_amg import signals; signals._GRACE = 0.5; signals.exit_on_signals()\n"
+        "print('begun', flush=True)\n"
+        "try: time.sleep(300)\n"
+        "except SystemExit: time.sleep(300)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("flags", [("--fast",), ("--fast", "--furious")], ids=" ".join)
 def test_60_sizes_over_http_compile_nothing(flags: tuple[str, ...]) -> None:
