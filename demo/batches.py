@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from demo.batch import Batch, Pictures
-from demo.camera import photograph
+from demo.camera import photograph, relight
 from demo.hierarchies import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.pool import Pool
@@ -75,7 +75,8 @@ class Batches:
             cropped = crop_photographs(draw, self.photographs, photographs, stage.resolution)
             images, levels = torch.cat([images, cropped.images]), torch.cat([levels, cropped.levels])
         drawn = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
-        return Pictures(photograph(draw, images, stage.camera), with_islands(levels).int(), drawn)
+        images = photograph(draw, relight(draw, images, stage.uneven_light), stage.camera)
+        return Pictures(images, with_islands(levels).int(), drawn)
 
     def _renew_textures(self, step: int) -> None:
         seed = _TEXTURE_SEED + 1_000_000 * self.index + (self.first_seed + step) // _TEXTURE_STEPS

@@ -33,6 +33,7 @@ class Stage:
     losses: LossConfig = field(default_factory=LossConfig)
     photograph_share: float = 1 / 6
     camera: float = 1.0
+    uneven_light: float = 0.35  # see demo/camera.py; scenes to be judged by have none of it
     textures: int = 42
     uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
 

@@ -12,7 +12,7 @@ from demo import calibrate, evaluate, train
 from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
 from demo.batch import Batch, Pictures
 from demo.batches import Batches
-from demo.camera import photograph
+from demo.camera import photograph, relight
 from demo.consistency import Experience, Signs, read_signs
 from demo.islands import with_islands
 from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
@@ -198,6 +198,17 @@ def test_islands_are_told_apart():
     assert islands[0, 0, 30, 20] == islands[0, 0, 39, 39] != islands[0, 0, 13, 4]
     for fine in islands[0, 0].unique():
         assert len(islands[0, 1][islands[0, 0] == fine].unique()) == 1
+
+
+def test_light_changes_slowly_and_much():
+    grey = torch.full((16, 3, 64, 64), 0.4)
+    draw = Draw(3, CPU)
+    assert torch.equal(relight(draw, grey, 0.0), grey)
+    lit = relight(draw, grey, 0.35)
+    assert 0 <= lit.min() <= lit.max() <= 1
+    assert (lit[:, :, 1:] - lit[:, :, :-1]).abs().max() < 0.06  # no edge from pixel to pixel
+    darkest, brightest = lit.flatten(1).amin(1), lit.flatten(1).amax(1)
+    assert (brightest / darkest).median() > 1.3
 
 
 def test_signs_of_good_and_of_scattered_masks():
