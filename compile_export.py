@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, fail, model_of, underscored
+from sam2_amg.cli import Parser, add_batch_size, add_device, add_model, device_of, model_of, run, underscored
 from sam2_amg.config import ExportConfig, GeneratorConfig, Mode, require_batch_size
 from sam2_amg.errors import StartupError
-from sam2_amg.signals import end_on_signals
 
 _DESCRIPTION = """\
 Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
@@ -56,18 +54,12 @@ def parse(arguments: Sequence[str]) -> ExportConfig:
 
 
 def main(arguments: list[str]) -> None:
-    """The command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
-    end_on_signals()
-    try:
-        config = parse(arguments)
-        from sam2_amg.packaging import export  # torch takes seconds, for which --help need not wait
+    """Writes the packages that the command line asks for. Raises StartupError."""
+    config = parse(arguments)
+    from sam2_amg.packaging import export  # torch takes seconds, for which --help need not wait
 
-        export(config)
-    except StartupError as error:
-        fail(error, "compile_export.py")
+    export(config)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("compile_export.py", lambda: main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -84,6 +85,7 @@ def _download(url: str, path: Path) -> None:
     way_out = f"download {url} by other means and put it at {path}"
     if URL_VARIABLE in os.environ:
         way_out = f"set {URL_VARIABLE}, which gives this address, to another, or {way_out}"
+    is_new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -97,6 +99,9 @@ def _download(url: str, path: Path) -> None:
     except (OSError, ValueError, HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it holds the connection
+        if is_new:
+            with contextlib.suppress(OSError):  # it could not be made, or holds something by now
+                path.parent.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StartupError(f"{path} is missing, and {url} could not be downloaded ({reason}); {way_out}") from error
 

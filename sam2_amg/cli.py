@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,7 @@ from sam2_amg.config import (
 )
 from sam2_amg.errors import StartupError
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES, ModelType, find_model_type
+from sam2_amg.signals import end_on_signals
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."
 _EPILOG = """\
@@ -197,7 +199,13 @@ def device_of(name: str) -> str:
     return name
 
 
-def fail(error: StartupError, program: str = "server.py") -> NoReturn:
-    """Says in one line why a program does not start, and exits with 2."""
-    print(f"{program}: error: {error}", file=sys.stderr)
-    raise SystemExit(2)
+def run(program: str, task: Callable[[], None]) -> None:
+    """Runs what a program does, with its log on standard error. Signals end it; a StartupError is one line, and 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
+    end_on_signals()
+    try:
+        task()
+    except StartupError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -92,10 +92,15 @@ def test_download_into_a_folder_that_is_made(
 
 def test_a_download_that_ends_early_leaves_nothing(tmp_path: Path, published: Path) -> None:
     (published / (TINY.file + ".short")).write_bytes(b"x" * 5000)
-    with pytest.raises(StartupError) as refused:
-        find_checkpoint(tmp_path / "checkpoints", TINY)
-    assert "5000 of 6000 bytes" in str(refused.value)
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+    for _ in range(2):
+        with pytest.raises(StartupError) as refused:
+            find_checkpoint(tmp_path / "checkpoints", TINY)
+        assert "5000 of 6000 bytes" in str(refused.value)
+    assert not (tmp_path / "checkpoints").exists()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StartupError):
+        find_checkpoint(tmp_path / "there", TINY)
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 def test_a_failed_download_says_where_to_get_the_file_and_where_to_put_it(tmp_path: Path, published: Path) -> None:

@@ -156,6 +156,15 @@ def test_a_signal_at_any_moment_before_ends_it_without_a_traceback(number: signa
         assert "Traceback" not in log.read_text()
 
 
+def status_after_a_signal(program: str) -> int:
+    """The exit status of a program that says `begun`, and gets SIGTERM then."""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=30)
+
+
 def test_what_swallows_a_signal_ends_all_the_same() -> None:
     program = (
         "import time; from sam2_amg import signals; signals._GRACE = 0.5; signals.exit_on_signals()\n"
@@ -163,11 +172,7 @@ def test_what_swallows_a_signal_ends_all_the_same() -> None:
         "try: time.sleep(300)\n"
         "except SystemExit: time.sleep(300)"
     )
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert status_after_a_signal(program) == 128 + signal.SIGTERM
 
 
 @pytest.mark.gpu
@@ -211,8 +216,4 @@ def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
         "import time; from sam2_amg import signals, starting; signals.exit_on_signals(); "
         "starting.begin_beside(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
     )
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert status_after_a_signal(program) == 128 + signal.SIGTERM
