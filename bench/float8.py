@@ -25,8 +25,9 @@ from torchao.quantization import PerRow
 from torchao.quantization.qat import FakeQuantizedLinear, Float8FakeQuantizeConfig
 from tqdm import tqdm
 
+from bench.images import scene
 from bench.machine import machine
-from bench.numerics import decibels, scene_and_points, tensors_of
+from bench.numerics import decibels, points_on, tensors_of
 from bench.pages import write
 from bench.weights import add_device, add_model, check_device, choose_model, get_model
 from sam2_amg.decoder import PlainDecoder
@@ -80,7 +81,8 @@ def in_float8(layer: nn.Linear, read: tuple[Tensor], _: Tensor) -> Tensor:
 def measure(model: SAM2Base, device: torch.device, points_per_side: int = 6) -> list[dict[str, Any]]:
     """A row for each group of layers: dB of every tensor, on one drawn scene and a grid of points, and the group's
     share of the multiplications in the trunk's linear layers."""
-    image, points = scene_and_points(model.image_size, points_per_side, device)
+    image = scene(0)
+    points = points_on(image, points_per_side, model.image_size).to(device)
     pixels, decoder, groups = Preprocess(model.image_size, device)(image), PlainDecoder(model), groups_of(model)
     work: dict[nn.Linear, int] = {}
 

@@ -47,12 +47,11 @@ def decibels(expected: Sequence[Tensor], found: Sequence[Tensor]) -> dict[str, f
     return {name: signal_to_noise(a, b) for name, a, b in zip(TENSORS, expected, found, strict=True)}
 
 
-def scene_and_points(image_size: int, points_per_side: int, device: torch.device) -> tuple[NDArray[np.uint8], Tensor]:
-    """One drawn scene, uint8 [H, W, 3], and a grid of points on it, float [P, 2], in pixels of the model's input."""
-    image = scene(0)
+def points_on(image: NDArray[np.uint8], points_per_side: int, image_size: int) -> Tensor:
+    """A grid of points on uint8 [H, W, 3], in pixels of the model's input, `image_size` a side. Float [P, 2]"""
     crop = Crop(0, 0, image.shape[1], image.shape[0], layer=0)
     grid = PointGrids(GeneratorConfig(points_per_side=points_per_side))
-    return image, to_model_input(grid(crop), crop.size, image_size).to(device)
+    return to_model_input(grid(crop), crop.size, image_size)
 
 
 @torch.inference_mode()
@@ -64,11 +63,12 @@ def measure_numerics(
 
     `modes` are all that the device runs, where None.
     """
+    image = scene(0)
     config = GeneratorConfig(points_per_side=points_per_side, points_per_batch=points_per_side**2)
     rows = []
     for size in tqdm(sizes, unit="size", disable=None):
         model = seeded_model(size, device)
-        image, points = scene_and_points(model.image_size, points_per_side, device)
+        points = points_on(image, points_per_side, model.image_size).to(device)
         pixels = Preprocess(model.image_size, device)(image)
         expected = tensors_of(encode(model, pixels), PlainDecoder(model), points)
         for mode in modes_on(device) if modes is None else modes:

@@ -112,17 +112,17 @@ def _apart(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         ) from died
 
 
-def load_packaged(build: Build, folder: Path, mode: Mode, config: GeneratorConfig, batch_size: int) -> Generator:
+def load_packaged(build: Build, folder: Path, mode: Mode, config: GeneratorConfig) -> Generator:
     """The generator of a mode, from the packages in `folder` where it has any."""
     model = load_model(build.checkpoint, find_model_type(build.model_type), build.device)
-    return build_generator(model, mode, config, build.device, from_packages(folder), batch_size)
+    return build_generator(model, mode, config, build.device, from_packages(folder), build.shapes.batch_size)
 
 
 def compile_kernels(config: ExportConfig, build: Build, folder: Path) -> Path:
     """Has Triton compile what else a server from the packages in `folder` runs, and keeps it there; in which file."""
     with TemporaryDirectory() as cache:
         keep_kernels_in(Path(cache))
-        generator = load_packaged(build, folder, config.mode, config.generator, config.batch_size)
+        generator = load_packaged(build, folder, config.mode, config.generator)
         warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), build.device)  # as a server begins
         pack(Path(cache), folder / NAME)
     return folder / NAME
@@ -136,7 +136,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
-    generator = load_packaged(build, folder, mode, replace(config.generator, points_per_side=side), config.batch_size)
+    generator = load_packaged(build, folder, mode, replace(config.generator, points_per_side=side))
     assert isinstance(generator, MaskGenerator)
     stages, decoder = generator.stages, generator.stages.decoder
     whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]

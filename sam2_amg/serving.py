@@ -37,9 +37,10 @@ class _JsonErrorTask(ErrorTask):
     def execute(self) -> None:
         error = self.request.error
         code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
-        message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
-        if error.code == 413:  # whose text names the size at which waitress stops reading
+        if error.code == 413:  # waitress' text names the size at which it stops reading
             message = over_limit(self.channel.server.limits)
+        else:
+            message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
         body = orjson.dumps(error_body(code, message), option=orjson.OPT_APPEND_NEWLINE)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
