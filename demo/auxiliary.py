@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from demo.batch import LEVELS
 from sam2_amg.encoder import ImageFeatures
 
-LEVELS = 3
 _WIDTH = 16
 _CHANNELS = (256, 64, 32)  # of the image embedding and of the high-resolution features, from coarse to fine
 _NEAR = 2.0  # squared distance at which two pixels are as likely one region as two

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LEVELS = 3  # region, part, thing
+
 
 class Pictures(NamedTuple):
     """B pictures with labels: `images` [B, 3, S, S], float from 0 to 1; `levels` int32 [B, 6, S, S], islands, then
-    whole regions; `drawn`, float [B], is 1 where labels are the truth."""
+    whole regions, whose labels are negative where they are not the truth."""
 
     images: Tensor
     levels: Tensor
-    drawn: Tensor
 
 
 class Batch(NamedTuple):
@@ -21,6 +22,9 @@ class Batch(NamedTuple):
 
     images: Tensor
     levels: Tensor
-    drawn: Tensor
     pixels: Tensor
     compared: Tensor
+
+    def known(self) -> Tensor:
+        """Whether what lies under each point is drawn, so that its regions are the truth: bool [B, P]."""
+        return self.levels[:, LEVELS].flatten(1).gather(1, self.pixels) >= 0

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 
 from demo.batch import Batch, Pictures
-from demo.camera import photograph, relight
+from demo.camera import photograph
 from demo.hierarchies import Photographs, crop_photographs
 from demo.islands import with_islands
+from demo.light import illuminate
 from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
@@ -64,19 +65,28 @@ class Batches:
         return FIRST_SEED * self.index + self.first_seed + step * self.ranks.count + self.ranks.rank
 
     def _draw_scenes(self, step: int) -> Pictures:
-        """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has."""
+        """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has.
+
+        Photographs come last; things of the first scenes stand before some.
+        """
         stage = self.stage
         self._renew_textures(step)
         draw = Draw(FIRST_SEED + self._seed(step), self.device)
-        photographs = round(stage.batch * stage.photograph_share) if self.photographs else 0
-        plan = draw_plan(draw, stage.scenes, stage.batch - photographs, stage.resolution, stage.textures)
+        count = round(stage.batch * stage.photograph_share) if self.photographs else 0
+        plan = draw_plan(draw, stage.scenes, stage.batch - count, stage.resolution, stage.textures)
         images, levels = self._paint(plan, self._textures)
+        reflected = None
         if self.photographs:
-            cropped = crop_photographs(draw, self.photographs, photographs, stage.resolution)
-            images, levels = torch.cat([images, cropped.images]), torch.cat([levels, cropped.levels])
-        drawn = (torch.arange(stage.batch, device=self.device) < stage.batch - photographs).float()
-        images = photograph(draw, relight(draw, images, stage.uneven_light), stage.camera)
-        return Pictures(images, with_islands(levels).int(), drawn)
+            cropped = crop_photographs(draw, self.photographs, stage.batch, stage.resolution)
+            changed = round(len(images) * stage.before_photographs)
+            behind = levels[:, 2:] <= stage.scenes.backgrounds  # [B, 1, S, S]
+            behind[changed:] = False
+            images = torch.where(behind, cropped.images[: len(images)], images)
+            levels = torch.where(behind, cropped.levels[: len(images)], levels)
+            images, levels = (torch.cat([x, y[len(x) :]]) for x, y in zip((images, levels), cropped, strict=True))
+            reflected = cropped.images.roll(1, 0)
+        images = photograph(draw, illuminate(draw, images, reflected, stage.light), stage.camera)
+        return Pictures(images, with_islands(levels).int())
 
     def _renew_textures(self, step: int) -> None:
         seed = _TEXTURE_SEED + 1_000_000 * self.index + (self.first_seed + step) // _TEXTURE_STEPS

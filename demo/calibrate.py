@@ -142,7 +142,7 @@ def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samp
     experience = Experience.empty(sights[0].tokens.device)
     for sight in trained:
         if sight.real is not None:
-            experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1))
+            experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1, 1))
     return _expect(trained, experience, quantiles), _expect(sights[::_HELD_OUT], experience, quantiles)
 
 

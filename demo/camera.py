@@ -38,17 +38,6 @@ def _blur(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def relight(draw: Draw, images: Tensor, strength: float) -> Tensor:
-    """Images, float [B, 3, S, S] from 0 to 1, under light that changes slowly from place to place, and its colour a
-    little: floors and walls in photographs have such light, and are one surface all the same. `strength` is the largest
-    deviation of the logarithm of brightness."""
-    count, side = len(images), images.shape[-1]
-    light = draw.normal(count, 1, 4, 4) + 0.2 * draw.normal(count, 3, 4, 4)
-    light = F.interpolate(light, (side, side), mode="bicubic", align_corners=False)
-    return (images * torch.exp(strength * draw.uniform(count, 1, 1, 1) * light)).clamp(0, 1)
-
-
-@torch.no_grad()
 def photograph(draw: Draw, images: Tensor, strength: float = 1.0) -> Tensor:
     """Images, float [B, 3, S, S] from 0 to 1, as a random camera sees them; `strength` 0 only blurs a little."""
     count = len(images)

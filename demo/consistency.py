@@ -89,8 +89,8 @@ class Experience(NamedTuple):
         return row * (len(_STABILITY) + 1) + column
 
     def add(self, signs: Signs, real: Tensor, weight: Tensor, keep: float = 1.0) -> Experience:
-        """With more masks seen: their real IoUs, [B, P, 3], and weights, [B]; older ones fade to a share of `keep`."""
-        weight = weight[:, None, None] * (~signs.agreement.isnan()).float()
+        """With more masks seen: real IoUs, [B, P, 3], and weights, [B, P]; older ones fade to a share of `keep`."""
+        weight = weight[:, :, None] * (~signs.agreement.isnan()).float()
         new = torch.stack([weight.flatten(), (weight * real).flatten()])
         cells = self._cell(signs).flatten().expand(2, -1)
         return Experience((self.counts * keep).scatter_add(1, cells, new))

@@ -23,8 +23,9 @@ from demo.randomness import Draw
 from demo.scenes import Scenes
 
 SIDE = 640
-SCALES = (60, 250, 900)  # of regions, parts, things
-_SMALLEST = (120, 500, 2000)  # pixels
+# Finer scales follow light and texture: they tore plain surfaces into patches, and taught that.
+SCALES = (200, 450, 900)  # of regions, parts, things
+_SMALLEST = (500, 1200, 2500)  # pixels
 _OFFSET = 4096  # between the labels of scales
 # scikit-image: public domain or CC0. scikit-learn: CC BY 2.0, by danielbuechele and vultilion (flickr.com).
 SEGMENTED = {
@@ -104,7 +105,10 @@ def read_photographs(path: Path, workers: int) -> Photographs:
 
 
 def crop_photographs(draw: Draw, photographs: Photographs, count: int, size: int) -> Scenes:
-    """Random photographs: turned a little, flipped, zoomed, stretched, as scenes of `size` x `size` pixels."""
+    """Random photographs: turned a little, flipped, zoomed, stretched, as scenes of `size` x `size` pixels.
+
+    Their labels are negative, for they are not the truth.
+    """
     which = draw.integer(count, below=len(photographs.images))
     zoom = draw.log_uniform(count, low=0.3, high=1.0)
     stretch = torch.exp(draw.uniform(count, low=-0.2, high=0.2))
@@ -125,4 +129,4 @@ def crop_photographs(draw: Draw, photographs: Photographs, count: int, size: int
     labels = photographs.levels[which].float()
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
-    return Scenes(images.clamp(0, 1), labels.long())
+    return Scenes(images.clamp(0, 1), -1 - labels.long())

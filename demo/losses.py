@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.auxiliary import Dense, outline_loss, pair_loss
-from demo.batch import Batch
+from demo.batch import LEVELS, Batch
 from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
-
-TARGETS = 3  # levels that masks are to show; further ones make a mask right, too
 
 
 @dataclass(frozen=True)
@@ -107,25 +105,25 @@ def losses(
 ) -> tuple[Losses, Experience]:
     """The losses of one batch: `logits` [B * P, 3, h, h] and predicted `iou` [B * P, 3] of its points.
 
-    The first `TARGETS` of the levels want one mask each. In drawn images IoUs with all levels are the truth; in
-    photographs they are what experience expects; `experience` comes back with the masks of drawn images added.
+    Each of the islands under a point wants one mask. Of what is drawn, IoUs with all levels are the truth; in
+    photographs they are what experience expects; `experience` comes back with the masks of what is drawn added.
     """
-    count, side = len(batch.levels), batch.levels.shape[-1]
+    count, side, known = len(batch.levels), batch.levels.shape[-1], batch.known()
     targets = region_targets(batch.levels, batch.pixels, logits.shape[-1])  # [N, 6, h, h]
-    costs = mask_costs(logits, targets[:, :TARGETS], config)
+    costs = mask_costs(logits, targets[:, :LEVELS], config)
     mask = costs.min(1).values.mean() + config.spare * costs.min(2).values.mean()
     real = real_ious(logits, targets)  # [N, M, 6]
     best = real.amax(2).unflatten(0, (count, -1))
     offset = config.temperature / SHIPPED_TEMPERATURE
     signs = read_signs(logits.detach().unflatten(0, (count, -1)), to_points(batch.pixels, side), side, offset)
-    experience = experience.add(signs, best, batch.drawn, config.memory)
-    expected = torch.where(batch.drawn[:, None, None] > 0, best, experience.expect(signs)).flatten(0, 1)
+    experience = experience.add(signs, best, known.float(), config.memory)
+    expected = torch.where(known[:, :, None], best, experience.expect(signs)).flatten(0, 1)
     weights = torch.where(expected.isnan(), 0.0, signs.weights().flatten(0, 1))
     off = (iou - expected.nan_to_num()).abs()
     iou_error = weighted_mean(off, weights)
     iou_loss = iou_error + 2 * weighted_mean(off * off, weights)
     pairs, outline = pair_loss(dense, batch.levels, batch.compared), outline_loss(dense, batch.levels)
-    covered = real[:, :, :TARGETS].amax(1)
+    covered = real[:, :, :LEVELS].amax(1)
     result = Losses(
         total=mask + config.iou * iou_loss + config.pairs * pairs + config.outline * outline,
         pairs=pairs.detach(),

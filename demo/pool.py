@@ -21,7 +21,7 @@ class Pool:
         pictures = pictures._replace(images=(pictures.images * 255).round().to(torch.uint8))
         if self._kept is None:
             self._kept = Pictures(*(x.new_empty(self.size, *x.shape[1:]) for x in pictures))
-        place = torch.arange(self.count, self.count + len(pictures.drawn), device=pictures.drawn.device) % self.size
+        place = torch.arange(self.count, self.count + len(pictures.levels), device=pictures.levels.device) % self.size
         for mine, new in zip(self._kept, pictures, strict=True):
             mine[place] = new
         self.count += len(place)
@@ -32,8 +32,8 @@ class Pool:
         if self._kept is None or filled < count:
             raise ValueError(f"the pool has {filled} pictures, not {count}")
         chosen = draw.pick(torch.ones(1, filled, device=draw.device), count)[0]
-        images, levels, drawn = (x[chosen] for x in self._kept)
+        images, levels = (x[chosen] for x in self._kept)
         mirror, turn = draw.chance(2, count, 1, 1, 1, of=0.5)
         images, levels = (torch.where(mirror, x.flip(3), x) for x in (images, levels))
         images, levels = (torch.where(turn, x.transpose(2, 3), x) for x in (images, levels))
-        return Pictures(images.float() / 255, levels, drawn)
+        return Pictures(images.float() / 255, levels)

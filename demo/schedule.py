@@ -31,9 +31,10 @@ class Stage:
     max_norm: float = 1.0  # of the gradient
     scenes: SceneConfig = field(default_factory=SceneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
-    photograph_share: float = 1 / 6
+    photograph_share: float = 1 / 8
+    before_photographs: float = 0.3  # share of drawn scenes whose things stand before a photograph
     camera: float = 1.0
-    uneven_light: float = 0.35  # see demo/camera.py; scenes to be judged by have none of it
+    light: float = 1.0  # see demo/light.py; scenes to be judged by have none of it
     textures: int = 42
     uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
 
@@ -53,7 +54,9 @@ SCHEDULE = (
         scenes=_simple(0.15),
         losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0),
         photograph_share=0.0,
+        before_photographs=0.0,
         camera=0.3,
+        light=0.0,
     ),
     # A quarter of the pixels a picture: most of what there is to learn does not need more.
     # Batches are as large as keeps the GPU busy: the host needs 60 ms for a step of any size.

@@ -12,9 +12,11 @@ from demo import calibrate, evaluate, train
 from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
 from demo.batch import Batch, Pictures
 from demo.batches import Batches
-from demo.camera import photograph, relight
+from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
+from demo.hierarchies import Photographs, crop_photographs
 from demo.islands import with_islands
+from demo.light import cast_shadows, illuminate, reflect, relight, shine
 from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
 from demo.network import decode
 from demo.pool import Pool
@@ -202,13 +204,37 @@ def test_islands_are_told_apart():
 
 def test_light_changes_slowly_and_much():
     grey = torch.full((16, 3, 64, 64), 0.4)
-    draw = Draw(3, CPU)
-    assert torch.equal(relight(draw, grey, 0.0), grey)
-    lit = relight(draw, grey, 0.35)
-    assert 0 <= lit.min() <= lit.max() <= 1
-    assert (lit[:, :, 1:] - lit[:, :, :-1]).abs().max() < 0.06  # no edge from pixel to pixel
+    lit = relight(Draw(3, CPU), grey, 0.6)
+    assert (lit[:, :, 1:] / lit[:, :, :-1]).log().abs().max() < 0.2  # no edge from pixel to pixel
     darkest, brightest = lit.flatten(1).amin(1), lit.flatten(1).amax(1)
     assert (brightest / darkest).median() > 1.3
+    assert lit.mean() < 0.4  # what is too bright loses its outlines
+
+
+@pytest.mark.parametrize(("change", "sign"), [(cast_shadows, -1), (shine, 1)])
+def test_shadows_darken_and_highlights_brighten_some_pictures(change, sign):
+    grey = torch.full((32, 3, 64, 64), 0.4)
+    difference = sign * (change(Draw(3, CPU), grey, 0.7) - grey)
+    assert difference.min() >= 0
+    changed = difference.flatten(1).amax(1) > 0.01
+    assert 4 < changed.sum() < 28
+    assert difference.flatten(1).amax(1).max() > 0.1
+
+
+def test_a_reflection_leaves_the_brightness_and_adds_contrast():
+    grey = torch.full((32, 3, 64, 64), 0.4)
+    others = torch.rand(32, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen = reflect(Draw(3, CPU), grey, others, 0.3)
+    torch.testing.assert_close(seen.mean((2, 3)), grey.mean((2, 3)))
+    assert seen.std((1, 2, 3)).max() > 0.02
+    assert 4 < (seen.std((1, 2, 3)) < 1e-6).sum() < 28
+
+
+def test_no_light_changes_nothing():
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(illuminate(Draw(0, CPU), images, images.flip(0), 0.0), images)
+    lit = illuminate(Draw(0, CPU), images, images.flip(0), 1.0)
+    assert 0 <= lit.min() <= lit.max() <= 1
 
 
 def test_signs_of_good_and_of_scattered_masks():
@@ -227,11 +253,11 @@ def test_experience_expects_what_it_saw():
     signs = Signs(torch.tensor([[[0.99, 0.2, torch.nan]]]), torch.tensor([[[1.0, 0.5, 1.0]]]), torch.ones(1, 1, 3))
     real, experience = torch.tensor([[[0.9, 0.1, 0.5]]]), Experience.empty(CPU)
     for _ in range(10):
-        experience = experience.add(signs, real, torch.ones(1))
+        experience = experience.add(signs, real, torch.ones(1, 1))
     assert experience.expect(signs).isnan().all()  # too few
     for _ in range(20):
-        experience = experience.add(signs, real, torch.ones(1))
-    experience = experience.add(signs, 0 * real, torch.zeros(1))  # of no weight
+        experience = experience.add(signs, real, torch.ones(1, 1))
+    experience = experience.add(signs, 0 * real, torch.zeros(1, 1))  # of no weight
     expected = experience.expect(signs)
     torch.testing.assert_close(expected[0, 0, :2], real[0, 0, :2])
     assert expected[0, 0, 2].isnan()
@@ -303,13 +329,13 @@ def test_predicted_iou_is_taught_by_masks_as_often_as_they_are_returned():
     logits[1] = -0.1
     logits[1, :, :, 8:] = 0.1  # right, too, but blurred: unstable
     pixels = torch.tensor([[32 * 64 + 16, 32 * 64 + 48]])
-    batch = Batch(torch.zeros(1, 3, 64, 64), levels, torch.ones(1), pixels, pixels)
+    batch = Batch(torch.zeros(1, 3, 64, 64), levels, pixels, pixels)
     dense = Dense(torch.zeros(1, 3, 16, 16, 16), torch.zeros(1, 3, 16, 16))
     iou = torch.tensor([[0.9] * 3, [0.5] * 3])
     result, _ = losses(logits, iou, dense, batch, LossConfig(), Experience.empty(CPU))
     assert result.best_iou.item() == 1
     assert result.iou_error.item() == pytest.approx((0.1 + 0.02 * 0.5) / 1.02)
-    unknown = batch._replace(drawn=torch.zeros(1))  # photographs, of which nothing has been learned yet
+    unknown = batch._replace(levels=-levels)  # photographs, of which nothing has been learned yet
     result, _ = losses(logits, iou, dense, unknown, LossConfig(), Experience.empty(CPU))
     assert result.iou_error.item() == 0
 
@@ -359,6 +385,32 @@ def test_scenes_are_shown_several_times_with_other_prompts():
     assert len(set.union(*colours)) > 2  # later ones come from more than one drawing
 
 
+@pytest.fixture(scope="module")
+def patterned():
+    """Two "photographs", one half of each in another colour than the other."""
+    images = torch.randint(256, (2, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    levels = torch.zeros(2, 3, 80, 80, dtype=torch.int32)
+    levels[..., 40:] = 1
+    return Photographs(images, levels, images)
+
+
+def test_labels_of_photographs_say_that_they_are_no_truth(patterned):
+    scenes = crop_photographs(Draw(0, CPU), patterned, 4, 64)
+    assert scenes.levels.max() < 0
+
+
+def test_things_stand_before_photographs_and_are_the_truth(patterned):
+    stage = replace(SCHEDULE[1], batch=4, resolution=64, textures=14, photograph_share=0.25, before_photographs=0.7)
+    batches = Batches(stage, 1, CPU, compiled=False, photographs=patterned, ranks=Ranks())
+    levels = batches._draw_scenes(0).levels
+    known = (levels[:, 3:] >= 0).float().mean((1, 2, 3)).tolist()
+    assert all(0 < share < 1 for share in known[:2])
+    assert known[2:] == [1, 0]  # a drawn scene, a photograph
+    pixels = torch.arange(64 * 64).expand(4, -1)
+    batch = Batch(torch.zeros(4, 3, 64, 64), levels, pixels, pixels)
+    assert batch.known().view(4, 64, 64).equal(levels[:, 3] >= 0)
+
+
 def test_runs_of_different_seeds_and_processes_share_no_scene():
     stage, steps = replace(SCHEDULE[0], photograph_share=0.0), (0, 1, 49_999)
     seen = [
@@ -376,7 +428,7 @@ def test_pool_keeps_the_newest_and_turns_labels_with_images():
     image = torch.arange(64.0).view(8, 8) / 255
     for value in range(3):
         levels = (image * 255 + 100 * value).int().expand(2, 6, -1, -1)
-        pool.add(Pictures(image.expand(2, 3, -1, -1), levels, torch.ones(2)))
+        pool.add(Pictures(image.expand(2, 3, -1, -1), levels))
     picked = pool.pick(Draw(0, CPU), 4)
     assert sorted((picked.levels.amin((1, 2, 3)) // 100).tolist()) == [1, 1, 2, 2]
     grey = (picked.images[:, 0] * 255).round().int()
