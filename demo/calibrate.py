@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from demo.consistency import Experience, Signs, cross_ious, read_signs, weighted
 from demo.hierarchies import load_photographs
 from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
-from demo.scenery import draw_crops, draw_scenes
+from demo.scenery import draw_crops, draw_scene
 from demo.scenes import Scenes
 from sam2_amg.decoder import every_mask, predict
 from sam2_amg.encoder import encode
@@ -103,7 +103,8 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
 def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
     """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew."""
     device = next(model.parameters()).device
-    sources = [(draw_scenes(range(FIRST_SEED, FIRST_SEED + scenes), device), True)]
+    drawn_scenes = (draw_scene(seed, device) for seed in range(FIRST_SEED, FIRST_SEED + scenes))
+    sources: list[tuple[Iterator[Scenes], bool]] = [(drawn_scenes, True)]
     if crops:
         photographs = load_photographs(workers).to(device)
         sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs), False))

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from demo.scenery import draw_scenes
+from demo.scenery import draw_ahead
 from demo.scenes import Scenes
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
@@ -93,10 +94,10 @@ def summarise_scenes(scores: Sequence[SceneScore]) -> dict[str, float]:
     }
 
 
-def measure_scenes(generator: Generator, count: int) -> dict[str, float]:
-    """Runs the generator on `count` drawn scenes."""
+def measure_scenes(generator: Generator, scenes: Iterable[Scenes]) -> dict[str, float]:
+    """Runs the generator on drawn scenes."""
     scores = []
-    for scene in draw_scenes(range(count)):
+    for scene in scenes:
         image = (scene.images[0].permute(1, 2, 0) * 255).round().byte().numpy()  # [S, S, 3]
         scores.append(score_scene(scene, generator.generate(image)))
         if len(scores) % 20 == 0:
@@ -174,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--output", type=Path, default=DEMO_DIR.parent / "results")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw scenes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
     device = torch.device(args.device)
@@ -186,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "python": platform.python_version(),
         "generator": asdict(generator.config),
         "photographs": measure_photographs(generator, args.output),
-        "scenes": measure_scenes(generator, args.scenes),
+        "scenes": measure_scenes(generator, draw_ahead(range(args.scenes), args.workers)),
     }
     (args.output / "demo-evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
     write_table(report, args.output / "demo-evaluation.md")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
 
 import torch
 from torch import Tensor
@@ -24,15 +27,23 @@ def _see(draw: Draw, scenes: Scenes) -> Scenes:
     return Scenes(photograph(draw, scenes.images), with_islands(scenes.levels))
 
 
-def draw_scenes(seeds: Iterable[int], device: torch.device | str = "cpu") -> Iterator[Scenes]:
-    """A full scene for each seed, with no photograph in it. What a seed gives does not depend on other seeds."""
-    bank, textures = -1, torch.empty(0)
-    for seed in seeds:
-        if seed // _BANK != bank:
-            bank = seed // _BANK
-            textures = draw_textures(Draw(bank * _BANK, device), _TEXTURES, SIDE)
-        draw = Draw(seed, device)
-        yield _see(draw, paint(draw_plan(draw, SceneConfig(), 1, SIDE, _TEXTURES), textures))
+@lru_cache(maxsize=1)  # the next scene mostly wants the same
+def _draw_bank(bank: int, device: torch.device | str) -> Tensor:
+    """The textures that scenes of `_BANK` seeds share."""
+    return draw_textures(Draw(bank * _BANK, device), _TEXTURES, SIDE)
+
+
+def draw_scene(seed: int, device: torch.device | str = "cpu") -> Scenes:
+    """A full scene, with no photograph in it. What a seed gives does not depend on what was drawn before."""
+    draw = Draw(seed, device)
+    plan = draw_plan(draw, SceneConfig(), 1, SIDE, _TEXTURES)
+    return _see(draw, paint(plan, _draw_bank(seed // _BANK, device)))
+
+
+def draw_ahead(seeds: Iterable[int], workers: int) -> Iterator[Scenes]:
+    """Scenes in the order of their seeds, on the CPU, drawn by so many processes."""
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(draw_scene, seeds)
 
 
 def draw_crops(seeds: Iterable[int], photographs: Photographs) -> Iterator[Scenes]:

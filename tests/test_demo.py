@@ -23,6 +23,7 @@ from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
 from demo.run import TrainConfig, resume
+from demo.scenery import draw_ahead, draw_scene
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
@@ -80,7 +81,8 @@ def test_decode_agrees_with_sam2(model):
 
 def test_segments_scenes_it_never_saw(model):
     config = GeneratorConfig(points_per_side=12)
-    measured = evaluate.measure_scenes(build_generator(model, Mode.AO, config, CPU), 8)
+    generator = build_generator(model, Mode.AO, config, CPU)
+    measured = evaluate.measure_scenes(generator, map(draw_scene, range(8)))
     assert measured["recall_0.5"] >= FLOORS["recall_0.5"]
     assert measured["recall_0.75"] >= FLOORS["recall_0.75"]
     assert measured["recall_0.9"] >= FLOORS["recall_0.9"]
@@ -96,6 +98,13 @@ def test_scenes_of_a_seed_are_the_same_and_others_differ(small_scenes):
     assert torch.equal(small_scenes.levels, again.levels)
     other = paint(draw_plan(Draw(8, CPU), SceneConfig(), 2, 64, 3), textures)
     assert not torch.equal(small_scenes.levels, other.levels)
+
+
+def test_scenes_drawn_ahead_come_in_order_and_are_the_same():
+    for seed, scene in zip((24, 25), draw_ahead((24, 25), 2), strict=True):
+        again = draw_scene(seed)
+        assert torch.equal(scene.images, again.images)
+        assert torch.equal(scene.levels, again.levels)
 
 
 def test_levels_nest(small_scenes):
