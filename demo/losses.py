@@ -14,6 +14,8 @@ from demo.batch import LEVELS, Batch
 from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
 
+_SEEN = 0.05  # how far apart in colour, from 0 to 1 a channel, neighbouring cells are that have an edge between them
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -26,6 +28,7 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
+    smooth: float = 0.1  # for outlines where nothing is to be seen
     pairs: float = 1.0  # see demo/auxiliary.py, as for the next
     outline: float = 0.5
     memory: float = 0.99  # share of its experience of masks that remains after a step
@@ -38,6 +41,7 @@ class Losses(NamedTuple):
     pairs: Tensor
     outline: Tensor
     mask: Tensor
+    unseen: Tensor
     best_iou: Tensor
     iou_error: Tensor
     good: Tensor
@@ -88,6 +92,23 @@ def mask_costs(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:
     return cost
 
 
+def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Tensor:
+    """How long the outline of a mask is where neighbouring cells have one colour, in sides of the picture; a scalar.
+
+    What no edge holds falls along the coarse cells of the image embedding. `logits` are [B * P, masks, h, h] of
+    `images`, [B, 3, S, S]. Tang et al. 2018, "On regularized losses for weakly-supervised CNN segmentation", has the
+    idea; here it is the length alone (Potts' model, relaxed), and only between neighbours.
+    """
+    count, side = len(images), logits.shape[-1]
+    colours = F.avg_pool2d(images, images.shape[-1] // side)  # [B, 3, h, h]
+    inside = torch.sigmoid(logits / temperature).unflatten(0, (count, -1))  # [B, P, M, h, h]
+    length = inside.new_zeros(())
+    for axis in (-1, -2):
+        alike = torch.exp(-colours.diff(dim=axis).square().sum(1) / (2 * _SEEN**2))  # [B, h, h], one less on the axis
+        length = length + (alike[:, None, None] * inside.diff(dim=axis).abs()).sum((3, 4)).mean()
+    return length / side
+
+
 @torch.no_grad()
 def real_ious(logits: Tensor, targets: Tensor) -> Tensor:
     """IoU of masks, by their cells, with regions that cover half a cell or more. [N, masks, targets]
@@ -123,12 +144,14 @@ def losses(
     iou_error = weighted_mean(off, weights)
     iou_loss = iou_error + 2 * weighted_mean(off * off, weights)
     pairs, outline = pair_loss(dense, batch.levels, batch.compared), outline_loss(dense, batch.levels)
+    unseen = unseen_outlines(logits, batch.images, config.temperature)
     covered = real[:, :, :LEVELS].amax(1)
     result = Losses(
-        total=mask + config.iou * iou_loss + config.pairs * pairs + config.outline * outline,
+        total=mask + config.smooth * unseen + config.iou * iou_loss + config.pairs * pairs + config.outline * outline,
         pairs=pairs.detach(),
         outline=outline.detach(),
         mask=mask.detach(),
+        unseen=unseen.detach(),
         best_iou=covered.mean(),
         iou_error=iou_error.detach(),
         good=(covered > 0.8).float().mean(),

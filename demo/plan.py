@@ -26,6 +26,7 @@ class SceneConfig:
     parts: int = 8  # at most, beside what things are made of
     smallest: float = 0.1
     largest: float = 0.7
+    boldest: float = 0.2  # deviation of brightness that texture gives a surface, at most
     structured: float = 0.3  # share of things made of pieces, windows or rings
     plain: bool = False  # simple outlines, no seams
 
@@ -72,12 +73,14 @@ def _push_apart(colours: Tensor) -> Tensor:
     return colours
 
 
-def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, textures: int) -> tuple[Tensor, Tensor]:
+def _draw_materials(
+    draw: Draw, config: SceneConfig, batch: int, things: int, size: int, textures: int
+) -> tuple[Tensor, Tensor]:
     """Colours, gradients and textures: of the bodies and pieces of things, then of parts.
 
     The colour of a part is how it differs from what it lies on.
     """
-    count = things * CELLS + parts + 1
+    count = things * CELLS + config.parts + 1
     vivid, spread = draw.uniform(batch, 1, 1, low=0.1, high=0.9), draw.uniform(batch, 1, 1, low=0.2, high=0.4)
     mood = draw.uniform(batch, 1, 1, low=0.3, high=0.7) + 0.2 * vivid * draw.normal(batch, 1, 3)
 
@@ -93,9 +96,9 @@ def _draw_materials(draw: Draw, batch: int, things: int, parts: int, size: int, 
     piece = difference(things, CELLS)
     piece[:, :, 0] = 0
     piece = set_apart(body[:, :, None], piece, 3).flatten(1, 2)
-    part = difference(parts + 1)
+    part = difference(config.parts + 1)
     gradient = 0.1 * draw.normal(batch, count, 6)
-    amplitude = draw.uniform(batch, count, 1, low=-0.25, high=0.2).clamp_min(0)
+    amplitude = draw.uniform(batch, count, 1, low=-0.25, high=config.boldest).clamp_min(0)
     tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)
     zoom = draw.log_uniform(batch, count, 1, low=0.5, high=2)
     rest = draw.uniform(batch, count, 3)
@@ -117,7 +120,7 @@ def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: 
     halves = draw.uniform(batch, config.backgrounds, 5, low=-1, high=1)
     is_thing = torch.arange(layers, device=draw.device) > config.backgrounds
     structured = draw.chance(batch, layers, of=config.structured) & is_thing
-    materials, texture = _draw_materials(draw, batch, layers, config.parts, size, textures)
+    materials, texture = _draw_materials(draw, config, batch, layers, size, textures)
     shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.015).clamp_min(0)
     warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
     uneven = draw.uniform(batch, 1, 1, 1, high=0.2)

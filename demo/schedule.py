@@ -43,6 +43,8 @@ def _simple(smallest: float) -> SceneConfig:
     return SceneConfig(backgrounds=1, things=6, parts=3, smallest=smallest, structured=0.15, plain=True)
 
 
+_BOLD = SceneConfig(boldest=0.35)  # in photographs surfaces are spotted more than those that judge
+
 SCHEDULE = (
     # From scratch at 512 pixels and with many shapes it does not start: nothing is learned for thousands of steps.
     Stage(
@@ -52,7 +54,7 @@ SCHEDULE = (
         batch=32,
         learning_rate=6e-4,
         scenes=_simple(0.15),
-        losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0),
+        losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0, smooth=0.0),
         photograph_share=0.0,
         before_photographs=0.0,
         camera=0.3,
@@ -60,9 +62,9 @@ SCHEDULE = (
     ),
     # A quarter of the pixels a picture: most of what there is to learn does not need more.
     # Batches are as large as keeps the GPU busy: the host needs 60 ms for a step of any size.
-    Stage(name="small", steps=15000, resolution=256, batch=128, learning_rate=8e-4, warm_up=500),
+    Stage(name="small", steps=15000, resolution=256, batch=128, learning_rate=8e-4, warm_up=500, scenes=_BOLD),
     # By then it is the masks' scores that hold a generator back.
-    Stage(name="scenes", steps=15000, learning_rate=6e-4, losses=LossConfig(iou=4.0)),
+    Stage(name="scenes", steps=15000, learning_rate=6e-4, scenes=_BOLD, losses=LossConfig(iou=4.0)),
 )
 
 

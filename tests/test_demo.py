@@ -17,7 +17,7 @@ from demo.consistency import Experience, Signs, read_signs
 from demo.hierarchies import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.light import cast_shadows, illuminate, reflect, relight, shine
-from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
+from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets, unseen_outlines
 from demo.network import decode
 from demo.pool import Pool
 from demo.randomness import Draw
@@ -35,8 +35,8 @@ from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 CPU = torch.device("cpu")
-# a little under what 8 scenes give; far under what is aimed at (demo/README.md)
-FLOORS = {"recall_0.5": 0.77, "recall_0.75": 0.69, "recall_0.9": 0.55, "precision_0.75": 0.86, "iou_error": 0.095}
+# a little under what 8 scenes give, of a grid coarser than that of the evaluation
+FLOORS = {"recall_0.5": 0.82, "recall_0.75": 0.77, "recall_0.9": 0.61, "precision_0.75": 0.9, "iou_error": 0.072}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,17 @@ def test_cost_is_least_for_the_mask_itself():
     shifted = right.roll(2, -1)
     costs = mask_costs(torch.cat([right[:, :1], shifted[:, :1]], 1), disc, config)  # [1, 2, 3]
     assert (costs[0, 0] < costs[0, 1]).all()
+
+
+def test_outlines_count_where_nothing_is_to_be_seen():
+    images = torch.zeros(1, 3, 64, 64)
+    images[..., 32:] = 0.5
+    at_the_edge = torch.full((1, 1, 16, 16), -99.0)
+    at_the_edge[..., 8:] = 99
+    beside_it = at_the_edge.roll(3, -1)  # has two outlines, for it comes in again on the other side
+    assert unseen_outlines(at_the_edge, images, 1.0) < 1e-3
+    assert unseen_outlines(beside_it, images, 1.0).item() == pytest.approx(2)
+    assert unseen_outlines(torch.cat([at_the_edge, beside_it]), images, 1.0).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_real_iou_of_a_shifted_square():
@@ -279,7 +290,7 @@ def test_calibration_brings_predicted_iou_closer():
     ious = torch.full((600, 3), 0.3)
     ious[::5, 1] = torch.nan  # where nothing is known
     samples = calibrate.Samples(tokens, ious, torch.full((600, 1), 0.5), torch.ones(600, 3))
-    before, after = calibrate.fit(head, samples, samples, epochs=10, learning_rate=1e-3)
+    before, after = calibrate.fit(head, samples, samples, epochs=30, learning_rate=1e-3)
     assert after < before / 2
 
 
