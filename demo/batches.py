@@ -78,12 +78,12 @@ class Batches:
         reflected = None
         if self.photographs:
             cropped = crop_photographs(draw, self.photographs, stage.batch, stage.resolution)
-            changed = round(len(images) * stage.before_photographs)
-            behind = levels[:, 2:] <= stage.scenes.backgrounds  # [B, 1, S, S]
-            behind[changed:] = False
-            images = torch.where(behind, cropped.images[: len(images)], images)
-            levels = torch.where(behind, cropped.levels[: len(images)], levels)
-            images, levels = (torch.cat([x, y[len(x) :]]) for x, y in zip((images, levels), cropped, strict=True))
+            before = round(len(images) * stage.before_photographs)
+            behind = levels[:before, 2:] <= stage.scenes.backgrounds  # [before, 1, S, S]
+            images, levels = (
+                torch.cat([torch.where(behind, crop[:before], scene[:before]), scene[before:], crop[len(scene) :]])
+                for crop, scene in zip(cropped, (images, levels), strict=True)
+            )
             reflected = cropped.images.roll(1, 0)
         images = photograph(draw, illuminate(draw, images, reflected, stage.light), stage.camera)
         return Pictures(images, with_islands(levels).int())
