@@ -95,8 +95,12 @@ def load_photographs(workers: int) -> Photographs:
     return Photographs(_stack(images), torch.from_numpy(np.stack(levels)), _stack(textures))
 
 
-def read_photographs(path: Path, workers: int) -> Photographs:
-    """What `load_photographs` returns, from `path`, where it is written the first time: segmenting takes a while."""
+def read_photographs(directory: Path, workers: int) -> Photographs:
+    """What `load_photographs` returns, from a file in `directory`; writing it, the first time, takes a while.
+
+    The name says which scales it has.
+    """
+    path = directory / f"photographs-{'-'.join(map(str, SCALES + _SMALLEST))}.pt"
     if not path.is_file():
         temporary = path.with_suffix(".part")
         torch.save(load_photographs(workers)._asdict(), temporary)

@@ -14,7 +14,7 @@ from demo.batch import LEVELS, Batch
 from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
 
-_SEEN = 0.03  # colours of neighbouring cells, from 0 to 1 a channel, that differ by more have an edge between them
+_SEEN = 0.03  # deviation, from 0 to 1: neighbouring cells whose colours are three times as far apart have an edge
 
 
 @dataclass(frozen=True)

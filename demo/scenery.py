@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from demo.camera import photograph
@@ -27,7 +30,7 @@ def _see(draw: Draw, scenes: Scenes) -> Scenes:
     return Scenes(photograph(draw, scenes.images), with_islands(scenes.levels))
 
 
-@lru_cache(maxsize=1)  # the next scene mostly wants the same
+@lru_cache(maxsize=1)  # the next scene mostly wants the same: each process draws those of a bank once
 def _draw_bank(bank: int, device: torch.device | str) -> Tensor:
     """The textures that scenes of `_BANK` seeds share."""
     return draw_textures(Draw(bank * _BANK, device), _TEXTURES, SIDE)
@@ -40,10 +43,21 @@ def draw_scene(seed: int, device: torch.device | str = "cpu") -> Scenes:
     return _see(draw, paint(plan, _draw_bank(seed // _BANK, device)))
 
 
+def _draw_arrays(seed: int) -> list[NDArray[Any]]:
+    """A scene to be sent: tensors would stay in shared memory, of which containers have little."""
+    return [field.numpy() for field in draw_scene(seed)]
+
+
 def draw_ahead(seeds: Iterable[int], workers: int) -> Iterator[Scenes]:
-    """Scenes in the order of their seeds, on the CPU, drawn by so many processes."""
+    """Scenes in the order of their seeds, on the CPU, drawn by so many processes, each two ahead at most."""
+    waiting = deque[Future[list[NDArray[Any]]]]()
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(draw_scene, seeds)
+        for seed in seeds:
+            waiting.append(pool.submit(_draw_arrays, seed))
+            if len(waiting) > 2 * workers:
+                yield Scenes(*map(torch.from_numpy, waiting.popleft().result()))
+        for drawn in waiting:
+            yield Scenes(*map(torch.from_numpy, drawn.result()))
 
 
 def draw_crops(seeds: Iterable[int], photographs: Photographs) -> Iterator[Scenes]:

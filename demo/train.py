@@ -115,10 +115,9 @@ def run_stage(run: Run, config: TrainConfig, photographs: Photographs | None, de
 
 def _load_photographs(config: TrainConfig, ranks: Ranks) -> Photographs:
     """The first process segments them, where that is still to be done; the others wait."""
-    path = config.directory / "photographs.pt"
     if not ranks.first:
         ranks.wait()
-    photographs = read_photographs(path, config.workers)
+    photographs = read_photographs(config.directory, config.workers)
     if ranks.first:
         ranks.wait()
     return photographs
@@ -161,7 +160,11 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
     parser.add_argument("--auxiliary", type=Path, help="auxiliary.pt of the run that those weights come from")
     parser.add_argument("--seed", type=int, choices=range(8), default=0, help="others have other scenes (default 0)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
-    parser.add_argument("--photograph_share", type=float, help="share of photographs; 0 needs no package for them")
+    parser.add_argument(
+        "--photograph_share",
+        type=float,
+        help="share of photographs; with 0 none lies behind things, either, or is needed",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     args = parser.parse_args(arguments)
     if args.auxiliary and not args.weights:

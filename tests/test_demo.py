@@ -148,7 +148,11 @@ def test_outlines_count_where_nothing_is_to_be_seen():
     beside_it = at_the_edge.roll(3, -1)  # has two outlines, for it comes in again on the other side
     assert unseen_outlines(at_the_edge, images, 1.0) < 1e-3
     assert unseen_outlines(beside_it, images, 1.0).item() == pytest.approx(2)
-    assert unseen_outlines(torch.cat([at_the_edge, beside_it]), images, 1.0).item() == pytest.approx(1, abs=1e-3)
+    both = torch.cat([at_the_edge, beside_it])
+    assert unseen_outlines(both, images, 1.0).item() == pytest.approx(1, abs=1e-3)
+    two_pictures = torch.cat([images, images.mT])  # the other has its edge from left to right
+    assert unseen_outlines(torch.cat([both, both.mT]), two_pictures, 1.0).item() == pytest.approx(1, abs=1e-3)
+    assert unseen_outlines(torch.cat([both, both]), two_pictures, 1.0).item() == pytest.approx(1.25, abs=1e-3)
 
 
 def test_real_iou_of_a_shifted_square():
@@ -253,8 +257,10 @@ def test_a_reflection_leaves_the_brightness_and_adds_contrast():
 def test_no_light_changes_nothing():
     images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(illuminate(Draw(0, CPU), images, images.flip(0), 0.0), images)
-    lit = illuminate(Draw(0, CPU), images, images.flip(0), 1.0)
+    lit, alone = (illuminate(Draw(0, CPU), images, others, 1.0) for others in (images.flip(0), None))
     assert 0 <= lit.min() <= lit.max() <= 1
+    assert (lit - images).abs().mean() > 0.05
+    assert (lit - alone).abs().mean() > 0.005  # what is reflected
 
 
 def test_signs_of_good_and_of_scattered_masks():
@@ -407,7 +413,7 @@ def test_scenes_are_shown_several_times_with_other_prompts():
 
 @pytest.fixture(scope="module")
 def patterned():
-    """Two "photographs", one half of each in another colour than the other."""
+    """Two "photographs" of noise, each half a region."""
     images = torch.randint(256, (2, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     levels = torch.zeros(2, 3, 80, 80, dtype=torch.int32)
     levels[..., 40:] = 1
@@ -423,9 +429,14 @@ def test_things_stand_before_photographs_and_are_the_truth(patterned):
     stage = replace(SCHEDULE[1], batch=4, resolution=64, textures=14, photograph_share=0.25, before_photographs=0.7)
     batches = Batches(stage, 1, CPU, compiled=False, photographs=patterned, ranks=Ranks())
     levels = batches._draw_scenes(0).levels
-    known = (levels[:, 3:] >= 0).float().mean((1, 2, 3)).tolist()
-    assert all(0 < share < 1 for share in known[:2])
-    assert known[2:] == [1, 0]  # a drawn scene, a photograph
+    plain = Batches(replace(stage, before_photographs=0.0), 1, CPU, False, patterned, Ranks())._draw_scenes(0).levels
+    known = levels[:, 3:] >= 0
+    assert known[2].all()  # a drawn scene
+    assert not known[3].any()  # a photograph
+    things = plain[:2, 5:] > stage.scenes.backgrounds
+    assert 0 < things.float().mean() < 1
+    assert known[:2].equal(things.expand(-1, 3, -1, -1))
+    assert levels[:, 3:][known].equal(plain[:, 3:][known])
     pixels = torch.arange(64 * 64).expand(4, -1)
     batch = Batch(torch.zeros(4, 3, 64, 64), levels, pixels, pixels)
     assert batch.known().view(4, 64, 64).equal(levels[:, 3] >= 0)
