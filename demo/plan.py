@@ -107,11 +107,6 @@ def _draw_materials(
     return materials, torch.cat([draw.integer(batch, count, 1, below=textures), where], 2)
 
 
-def _smooth_field(draw: Draw, batch: int, channels: int, size: int, cells: int) -> Tensor:
-    field = draw.normal(batch, channels, cells, cells)
-    return F.interpolate(field, (size, size), mode="bicubic", align_corners=False)
-
-
 def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: int) -> Plan:
     """Decides about `batch` scenes of `size` x `size` pixels."""
     layers = config.backgrounds + config.things + 1
@@ -122,7 +117,7 @@ def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: 
     structured = draw.chance(batch, layers, of=config.structured) & is_thing
     materials, texture = _draw_materials(draw, config, batch, layers, size, textures)
     shaky = draw.uniform(batch, 1, 1, 1, low=-0.02, high=0.015).clamp_min(0)
-    warp = shaky * (_smooth_field(draw, batch, 2, size, 8) + 0.4 * _smooth_field(draw, batch, 2, size, 32))
+    warp = shaky * (draw.field(batch, 2, size, 8) + 0.4 * draw.field(batch, 2, size, 32))
     uneven = draw.uniform(batch, 1, 1, 1, high=0.2)
     return Plan(
         halves=halves,
@@ -136,7 +131,7 @@ def draw_plan(draw: Draw, config: SceneConfig, batch: int, size: int, textures: 
         materials=materials,
         texture=texture,
         warp=warp,
-        light=1 + uneven * _smooth_field(draw, batch, 1, size, 4),
+        light=1 + uneven * draw.field(batch, 1, size, 4),
         shadow=draw.uniform(batch, 1, 1, low=-0.3, high=0.6).clamp_min(0),
         seam=draw.uniform(batch, 1, 1, low=-1.0, high=0.0 if config.plain else 0.7).clamp_min(0),
     )

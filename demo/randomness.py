@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,6 +27,11 @@ class Draw:
     def normal(self, *shape: int) -> Tensor:
         """float32, standard normal."""
         return torch.randn(shape, generator=self._generator, device=self.device)
+
+    def field(self, batch: int, channels: int, size: int, cells: int) -> Tensor:
+        """float32 [batch, channels, size, size]: smooth, from normal values of `cells` x `cells`."""
+        grid = self.normal(batch, channels, cells, cells)
+        return F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)
 
     def chance(self, *shape: int, of: float) -> Tensor:
         """bool, True with probability `of`."""
