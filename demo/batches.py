@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from demo.batch import Batch, Pictures
@@ -14,8 +12,9 @@ from demo.light import illuminate
 from demo.pool import Pool
 from demo.randomness import Draw
 from demo.ranks import Ranks
+from demo.rooms import draw_room, paint_room
 from demo.scenery import choose_prompts
-from demo.scenes import Scenes, draw_plan, paint
+from demo.scenes import draw_plan, paint
 from demo.schedule import Stage
 from demo.textures import draw_textures
 
@@ -44,7 +43,8 @@ class Batches:
         self.ranks = ranks
         self.first_seed = seed * _SEEDS_A_RUN
         self.photographs = photographs if stage.photograph_share else None
-        self._paint: Callable[..., Scenes] = torch.compile(paint, dynamic=False) if compiled else paint
+        self._paint = torch.compile(paint, dynamic=False) if compiled else paint
+        self._paint_room = torch.compile(paint_room, dynamic=False) if compiled else paint_room
         self._borrowed = None if photographs is None else torch.cat([photographs.textures, photographs.images])
         self._textures = torch.empty(0)
         self._texture_seed = -1
@@ -67,24 +67,31 @@ class Batches:
     def _draw_scenes(self, step: int) -> Pictures:
         """Images as a camera sees them and labels of islands, of as many scenes and photographs as a batch has.
 
-        Photographs come last; things of the first scenes stand before some.
+        Flat scenes come first, of which the first have a photograph behind their things; then scenes in space; then
+        photographs.
         """
         stage = self.stage
         self._renew_textures(step)
         draw = Draw(FIRST_SEED + self._seed(step), self.device)
-        count = round(stage.batch * stage.photograph_share) if self.photographs else 0
-        plan = draw_plan(draw, stage.scenes, stage.batch - count, stage.resolution, stage.textures)
-        images, levels = self._paint(plan, self._textures)
+        cropped = round(stage.batch * stage.photograph_share) if self.photographs else 0
+        rooms = round(stage.batch * stage.rooms)
+        flat = stage.batch - cropped - rooms
+        plan = draw_plan(draw, stage.scenes, flat, stage.resolution, stage.textures)
+        drawn = [self._paint(plan, self._textures)]
+        if rooms:
+            room = draw_room(draw, rooms, stage.resolution, stage.textures)
+            drawn.append(self._paint_room(room, self._textures))
+        images, levels = (torch.cat(part) for part in zip(*drawn, strict=True))
         reflected = None
         if self.photographs:
-            cropped = crop_photographs(draw, self.photographs, stage.batch, stage.resolution)
-            before = round(len(images) * stage.before_photographs)
+            crops = crop_photographs(draw, self.photographs, stage.batch, stage.resolution)
+            before = round(flat * stage.before_photographs)
             behind = levels[:before, 2:] <= stage.scenes.backgrounds  # [before, 1, S, S]
             images, levels = (
                 torch.cat([torch.where(behind, crop[:before], scene[:before]), scene[before:], crop[len(scene) :]])
-                for crop, scene in zip(cropped, (images, levels), strict=True)
+                for crop, scene in zip(crops, (images, levels), strict=True)
             )
-            reflected = cropped.images.roll(1, 0)
+            reflected = crops.images.roll(1, 0)
         images = photograph(draw, illuminate(draw, images, reflected, stage.light), stage.camera)
         return Pictures(images, with_islands(levels).int())
 

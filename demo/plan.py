@@ -50,7 +50,7 @@ class Plan(NamedTuple):
     seam: Tensor  # [B, 1, 1]
 
 
-def _keep_visible(colour: Tensor) -> Tensor:
+def keep_visible(colour: Tensor) -> Tensor:
     """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
     return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
 
@@ -64,7 +64,7 @@ def set_apart(colour: Tensor, difference: Tensor, dim: int) -> Tensor:
     return (colour + torch.where(away, -difference, difference)).clamp(0.04, 0.96)
 
 
-def _push_apart(colours: Tensor) -> Tensor:
+def push_apart(colours: Tensor) -> Tensor:
     """Moves those of n colours [B, n, 3] that are too alike away from each other: what nobody sees, nobody can find."""
     for _ in range(8):
         way = colours[:, :, None] - colours[:, None]  # [B, n, n, 3]
@@ -92,7 +92,7 @@ def _draw_materials(
         """Seen against another surface."""
         return F.normalize(hues(*shape), dim=-1) * draw.uniform(batch, *shape, 1, low=_CONTRAST, high=0.6)
 
-    body = _push_apart(_keep_visible(mood + spread * hues(things))).clamp(0.04, 0.96)  # [B, things, 3]
+    body = push_apart(keep_visible(mood + spread * hues(things))).clamp(0.04, 0.96)  # [B, things, 3]
     piece = difference(things, CELLS)
     piece[:, :, 0] = 0
     piece = set_apart(body[:, :, None], piece, 3).flatten(1, 2)

@@ -45,7 +45,7 @@ def _lay_things(plan: Plan, x: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(backgrounds, (things * order).amax(1))
 
 
-def _of_pixel(values: Tensor, labels: Tensor) -> Tensor:
+def of_pixel(values: Tensor, labels: Tensor) -> Tensor:
     """Row `labels` of `values`: [B, n, C] at [B, S, S] -> [B, C, S, S]."""
     flat = labels.flatten(1)[:, :, None].expand(-1, -1, values.shape[2])
     return values.gather(1, flat).unflatten(1, labels.shape[1:]).permute(0, 3, 1, 2)
@@ -58,14 +58,14 @@ def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Local:
     neutral[..., 2:4] = 1  # radii
     neutral[..., 5] = 2  # power
     neutral = neutral.expand(-1, plan.halves.shape[1] + 1, -1)
-    mine = _of_pixel(torch.cat([neutral, fields], 1), thing)  # [B, fields, S, S]
+    mine = of_pixel(torch.cat([neutral, fields], 1), thing)  # [B, fields, S, S]
     return locate(Shapes(*(mine[:, i] for i in range(mine.shape[1]))), x[:, 0], y[:, 0])
 
 
 def _divide(plan: Plan, thing: Tensor, local: Local) -> tuple[Tensor, Tensor]:
     """The piece of its thing that each pixel lies on, 0 for the body, and that piece with what lies on it."""
-    numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]
-    structure = _of_pixel(plan.structure[:, :, None], thing)[:, 0]
+    numbers = of_pixel(plan.numbers, thing)  # [B, 8, S, S]
+    structure = of_pixel(plan.structure[:, :, None], thing)[:, 0]
     upright = torch.where(numbers[:, 0] < 0.5, local.u, local.v)
     split = (upright > 1.2 * numbers[:, 1] - 0.6).long() + (upright > 0.3 + 0.6 * numbers[:, 2]).long()
     columns, rows = torch.floor(1 + 3.99 * numbers[:, 3]), torch.floor(1 + 2.99 * numbers[:, 4])
@@ -101,26 +101,33 @@ def _label(plan: Plan, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Local]:
     return torch.stack([region, thing * CELLS + whole_piece, thing], 1), pieces, local
 
 
+def sample_textures(textures: Tensor, which: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Of `textures` [n, S, S] the one that `which` [B, 3, S, S] names, from where it says on, at `y`, `x` [B, S, S] in
+    pixels; beyond its end it is mirrored. [B, S, S]"""
+    size = textures.shape[1]
+
+    def mirrored(position: Tensor, begin: Tensor) -> Tensor:
+        return ((position + begin) % (2 * size) - size).abs().long().clamp(0, size - 1)
+
+    return textures[which[:, 0], mirrored(y, which[:, 1]), mirrored(x, which[:, 2])]
+
+
 def _surface(plan: Plan, levels: Tensor, pieces: Tensor, local: Local, textures: Tensor) -> Tensor:
     """Colours of surfaces without light. [B, 3, S, S]"""
     size = levels.shape[2]
-    alike = _of_pixel(plan.numbers, levels[:, 2])[:, 1] < 0.7  # windows of a thing are mostly of one material
+    alike = of_pixel(plan.numbers, levels[:, 2])[:, 1] < 0.7  # windows of a thing are mostly of one material
     cell = pieces % CELLS
-    windows = _of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == GRID
+    windows = of_pixel(plan.structure[:, :, None], levels[:, 2])[:, 0] == GRID
     below = torch.where(alike & windows, pieces - cell + cell.clamp_max(1), pieces)  # the material of the piece
     is_part = levels[:, 0] != pieces
     index = torch.where(is_part, levels[:, 0], below)
-    material = _of_pixel(plan.materials, index)  # [B, C, S, S]
-    host = _of_pixel(plan.materials[..., :3], below)
+    material = of_pixel(plan.materials, index)  # [B, C, S, S]
+    host = of_pixel(plan.materials[..., :3], below)
     base = torch.where(is_part[:, None], set_apart(host, material[:, :3], 1), material[:, :3])
-    texture = _of_pixel(plan.texture, index)  # [B, 3, S, S]
+    texture = of_pixel(plan.texture, index)  # [B, 3, S, S]
     line = torch.arange(size, device=levels.device)
     zoom = material[:, 13]
-
-    def mirrored(position: Tensor, begin: Tensor) -> Tensor:
-        return ((position * zoom + begin) % (2 * size) - size).abs().long().clamp(0, size - 1)
-
-    grain = textures[texture[:, 0], mirrored(line[:, None], texture[:, 1]), mirrored(line, texture[:, 2])]
+    grain = sample_textures(textures, texture, line[:, None] * zoom, line * zoom)
     u, v = local.u.clamp(-1.5, 1.5)[:, None], local.v.clamp(-1.5, 1.5)[:, None]
     colour = base + material[:, 3:6] * u + material[:, 6:9] * v
     return colour + (grain * material[:, 9])[:, None] * material[:, 10:13]
@@ -136,7 +143,7 @@ def _soften(values: Tensor, radius: int) -> Tensor:
 def _illuminate(plan: Plan, colours: Tensor, levels: Tensor, local: Local) -> Tensor:
     """Round things are lit from one side, things cast soft shadows on what lies behind them, seams are dark."""
     thing = levels[:, 2]
-    numbers = _of_pixel(plan.numbers, thing)  # [B, 8, S, S]
+    numbers = of_pixel(plan.numbers, thing)  # [B, 8, S, S]
     height = (1 - local.rho.clamp(0, 1) ** 2).sqrt()
     facing = (numbers[:, 2] - 0.5) * local.u + (numbers[:, 3] - 0.5) * local.v + 0.6 * (height - 0.6)
     round_ = (numbers[:, 5] - 0.6).clamp_min(0) * 1.8 * (thing > plan.halves.shape[1])

@@ -32,7 +32,8 @@ class Stage:
     scenes: SceneConfig = field(default_factory=SceneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     photograph_share: float = 1 / 8
-    before_photographs: float = 0.3  # share of drawn scenes whose things stand before a photograph
+    rooms: float = 0.2  # share of a batch that is drawn in space, see demo/rooms.py
+    before_photographs: float = 0.3  # share of flat scenes whose things stand before a photograph
     camera: float = 1.0
     light: float = 1.0  # see demo/light.py; scenes to be judged by have none of it
     textures: int = 42
@@ -56,6 +57,7 @@ SCHEDULE = (
         scenes=_simple(0.15),
         losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0, smooth=0.0),
         photograph_share=0.0,
+        rooms=0.0,
         before_photographs=0.0,
         camera=0.3,
         light=0.0,
