@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from demo import calibrate, evaluate, train
+from demo import calibrate, evaluate, mix, train
 from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
 from demo.batch import Batch, Pictures
 from demo.batches import Batches
@@ -385,6 +385,20 @@ def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
     assert all("iou_prediction_head" in name for name in changed)
 
 
+def test_mixes_weights_by_their_share(tmp_path):
+    state = torch.load(SHIPPED, weights_only=True)
+    other = {name: value + 1 if value.is_floating_point() else value for name, value in state["model"].items()}
+    torch.save({"model": other}, tmp_path / "other.pt")
+    mix.main([str(SHIPPED), str(tmp_path / "other.pt"), "--share", "0.25", "--output", str(tmp_path / "mixed.pt")])
+    mixed = torch.load(tmp_path / "mixed.pt", weights_only=True)["model"]
+    assert mixed.keys() == state["model"].keys()
+    for name in ("sam_mask_decoder.iou_token.weight", "image_encoder.trunk.patch_embed.proj.bias"):
+        torch.testing.assert_close(mixed[name].float() - 0.25, state["model"][name].float(), rtol=0, atol=2e-3)
+    with pytest.raises(SystemExit):
+        mix.main([str(SHIPPED), str(SHIPPED), "--share", "2", "--output", str(tmp_path / "never.pt")])
+    assert not (tmp_path / "never.pt").exists()
+
+
 def test_trains_two_steps_on_cpu_and_resumes(tmp_path):
     arguments = ["--directory", str(tmp_path), "--device", "cpu", "--eager", "--photograph_share", "0"]
     arguments += ["--batch", "1", "--prompts", "2", "--minutes", "5"]
@@ -426,20 +440,22 @@ def test_labels_of_photographs_say_that_they_are_no_truth(patterned):
 
 
 def test_things_stand_before_photographs_and_are_the_truth(patterned):
-    stage = replace(SCHEDULE[1], batch=4, resolution=64, textures=14, photograph_share=0.25, before_photographs=0.7)
+    stage = replace(
+        SCHEDULE[1], batch=5, resolution=64, textures=14, photograph_share=0.2, rooms=0.2, before_photographs=0.7
+    )
     batches = Batches(stage, 1, CPU, compiled=False, photographs=patterned, ranks=Ranks())
     levels = batches._draw_scenes(0).levels
     plain = Batches(replace(stage, before_photographs=0.0), 1, CPU, False, patterned, Ranks())._draw_scenes(0).levels
     known = levels[:, 3:] >= 0
-    assert known[2].all()  # a drawn scene
-    assert not known[3].any()  # a photograph
+    assert known[2:4].all()  # a flat scene and one in space
+    assert not known[4].any()  # a photograph
     things = plain[:2, 5:] > stage.scenes.backgrounds
     assert 0 < things.float().mean() < 1
     assert known[:2].equal(things.expand(-1, 3, -1, -1))
     assert levels[:, 3:][known].equal(plain[:, 3:][known])
-    pixels = torch.arange(64 * 64).expand(4, -1)
-    batch = Batch(torch.zeros(4, 3, 64, 64), levels, pixels, pixels)
-    assert batch.known().view(4, 64, 64).equal(levels[:, 3] >= 0)
+    pixels = torch.arange(64 * 64).expand(5, -1)
+    batch = Batch(torch.zeros(5, 3, 64, 64), levels, pixels, pixels)
+    assert batch.known().view(5, 64, 64).equal(levels[:, 3] >= 0)
 
 
 def test_runs_of_different_seeds_and_processes_share_no_scene():
