@@ -2,8 +2,8 @@
 
 The regions are no ground truth: small pieces (Felzenszwalb and Huttenlocher's) are merged across their weakest
 boundaries, as Arbelaez et al. do (2011, "Contour detection and hierarchical image segmentation"), here by the mean
-change of colour along them. Light that changes slowly makes no boundary. They are there to show the model textures,
-light and outlines as they are in the world.
+change of colour along them: where light changes slowly, boundaries are weak. They are there to show the model
+textures, light and outlines as they are in the world.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from demo.scenes import Scenes
 
 SIDE = 640
 # How strong a boundary must be to part regions, parts and things, in shares of the picture's ninth decile of edges.
-STRENGTHS = (0.8, 1.2, 1.7)
+STRENGTHS = (0.5, 0.8, 1.2)
 _SMALLEST = (300, 600, 1200)  # pixels
 _FINEST = 150  # pixels of the pieces that are merged
 _OFFSET = 4096  # between the labels of scales
@@ -119,7 +119,7 @@ def _segment(image: NDArray[np.uint8]) -> NDArray[np.int32]:
     from skimage.restoration import denoise_bilateral
     from skimage.segmentation import felzenszwalb
 
-    lab = rgb2lab(denoise_bilateral(image, sigma_color=0.08, sigma_spatial=3, channel_axis=2)) / 100
+    lab = rgb2lab(denoise_bilateral(image, sigma_color=0.08, sigma_spatial=3, channel_axis=2, mode="edge")) / 100
     edges = _edges(lab)
     labels = felzenszwalb(lab, scale=60, sigma=0.8, min_size=_FINEST)
     levels: list[NDArray[np.int32]] = []

@@ -176,7 +176,7 @@ def _find_skin(room: Room, shown: Tensor, points: Tensor) -> _Skin:
     wall = (shown - _WALL).clamp(0, 1)
     normals = of_pixel(room.walls[:, :, :3], wall)  # [B, 3, S, S]
     along = normals[:, 2] * points[:, 0, 0] - normals[:, 0] * points[:, 0, 2]
-    turned = turn(points, torch.atan2(room.walls[:, :1, 0], room.walls[:, :1, 2])[..., None, None, None])[:, 0]
+    turned = turn(points, -torch.atan2(room.walls[:, :1, 0], room.walls[:, :1, 2])[..., None, None, None])[:, 0]
     flat, on_floor = shown < _FIRST, shown == _FLOOR
     u = torch.where(on_floor, turned[:, 0], along) / _LENGTH
     v = torch.where(on_floor, turned[:, 2] - 4, points[:, 0, 1] - 1.5) / _LENGTH

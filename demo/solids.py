@@ -73,8 +73,8 @@ def distances(solids: Solids, origin: Tensor, direction: Tensor) -> Tensor:
 
 
 class Surface(NamedTuple):
-    """What pixels show of solids: the face, int64 [B, S, S]; where on it, `u` and `v` from -1 to 1, [B, S, S]; and
-    which way it faces, unit vectors [B, 3, S, S]."""
+    """What pixels show of solids: the face, int64 [B, S, S]; where on it, `u` and `v` from -1 to 1, [B, S, S],
+    but `u` around what is round from -2 to 2, 0 being nearest; and which way it faces, unit vectors [B, 3, S, S]."""
 
     face: Tensor
     u: Tensor
@@ -95,7 +95,7 @@ def surface(solids: Solids, points: Tensor) -> Surface:
     outward = torch.where((kind == BOX)[:, None], side, torch.where(level[:, None], end, around))
     normal = turn((outward / solids.half[:, 0])[:, None], -solids.yaw)[:, 0]
     sideways = torch.where(axis == 0, z, x)
-    u = torch.where(kind == BOX, sideways, torch.atan2(x, z) * (2 / torch.pi))
+    u = torch.where(kind == BOX, sideways, torch.atan2(x, -z) * (2 / torch.pi))
     on_box = 2 * axis + (outward.gather(1, axis[:, None])[:, 0] > 0)
     face = torch.where(kind == BOX, on_box, level.long())
     return Surface(
