@@ -29,7 +29,7 @@ SIDE = 640
 STRENGTHS = (0.5, 0.8, 1.2)
 _SMALLEST = (300, 600, 1200)  # pixels
 _FINEST = 150  # pixels of the pieces that are merged
-_OFFSET = 4096  # between the labels of scales
+_OFFSET = 4096  # between the labels of strengths
 # scikit-image: public domain or CC0. scikit-learn: CC BY 2.0, by danielbuechele and vultilion (flickr.com).
 SEGMENTED = {
     "skimage": ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"),

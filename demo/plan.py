@@ -50,7 +50,24 @@ class Plan(NamedTuple):
     seam: Tensor  # [B, 1, 1]
 
 
-def keep_visible(colour: Tensor) -> Tensor:
+def _draw_hues(draw: Draw, vivid: Tensor, *shape: int) -> Tensor:
+    """Mostly shades of grey, as in photographs, tinted as `vivid`, [B, 1, 1], says. [B, ..., 3]"""
+    tint = vivid.view(-1, *[1] * len(shape), 1)
+    return draw.normal(len(vivid), *shape, 1) + tint * draw.normal(len(vivid), *shape, 3)
+
+
+def draw_differences(draw: Draw, vivid: Tensor, *shape: int) -> Tensor:
+    """How colours differ from those that they are to be seen against. [B, ..., 3]"""
+    way = F.normalize(_draw_hues(draw, vivid, *shape), dim=-1)
+    return way * draw.uniform(len(vivid), *shape, 1, low=_CONTRAST, high=0.6)
+
+
+def draw_colours(draw: Draw, mood: Tensor, spread: Tensor, vivid: Tensor, count: int) -> Tensor:
+    """Colours that can be told from each other: [B, count, 3] about `mood`, [B, 1, 1 or 3], by `spread`, [B, 1, 1]."""
+    return _push_apart(_keep_visible(mood + spread * _draw_hues(draw, vivid, count))).clamp(0.04, 0.96)
+
+
+def _keep_visible(colour: Tensor) -> Tensor:
     """Between 0.08 and 0.92: surfaces that clip to black or white would merge."""
     return 0.5 + 0.42 * torch.tanh(2 * (colour - 0.5))
 
@@ -64,7 +81,7 @@ def set_apart(colour: Tensor, difference: Tensor, dim: int) -> Tensor:
     return (colour + torch.where(away, -difference, difference)).clamp(0.04, 0.96)
 
 
-def push_apart(colours: Tensor) -> Tensor:
+def _push_apart(colours: Tensor) -> Tensor:
     """Moves those of n colours [B, n, 3] that are too alike away from each other: what nobody sees, nobody can find."""
     for _ in range(8):
         way = colours[:, :, None] - colours[:, None]  # [B, n, n, 3]
@@ -84,19 +101,11 @@ def _draw_materials(
     vivid, spread = draw.uniform(batch, 1, 1, low=0.1, high=0.9), draw.uniform(batch, 1, 1, low=0.2, high=0.4)
     mood = draw.uniform(batch, 1, 1, low=0.3, high=0.7) + 0.2 * vivid * draw.normal(batch, 1, 3)
 
-    def hues(*shape: int) -> Tensor:
-        """Mostly shades of grey, as in photographs, more or less tinted."""
-        return draw.normal(batch, *shape, 1) + vivid.view(-1, *[1] * len(shape), 1) * draw.normal(batch, *shape, 3)
-
-    def difference(*shape: int) -> Tensor:
-        """Seen against another surface."""
-        return F.normalize(hues(*shape), dim=-1) * draw.uniform(batch, *shape, 1, low=_CONTRAST, high=0.6)
-
-    body = push_apart(keep_visible(mood + spread * hues(things))).clamp(0.04, 0.96)  # [B, things, 3]
-    piece = difference(things, CELLS)
+    body = draw_colours(draw, mood, spread, vivid, things)  # [B, things, 3]
+    piece = draw_differences(draw, vivid, things, CELLS)
     piece[:, :, 0] = 0
     piece = set_apart(body[:, :, None], piece, 3).flatten(1, 2)
-    part = difference(config.parts + 1)
+    part = draw_differences(draw, vivid, config.parts + 1)
     gradient = 0.1 * draw.normal(batch, count, 6)
     amplitude = draw.uniform(batch, count, 1, low=-0.25, high=config.boldest).clamp_min(0)
     tint = 1 + 0.3 * vivid * draw.normal(batch, count, 3)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.plan import keep_visible, push_apart, set_apart
+from demo.plan import draw_colours, draw_differences, set_apart
 from demo.randomness import Draw
 from demo.scenes import Scenes, of_pixel, sample_textures
 from demo.solids import CYLINDER, FACES, Solids, distances, surface, turn
@@ -74,19 +74,15 @@ def _draw_walls(draw: Draw, batch: int) -> Tensor:
 
 
 def _draw_materials(draw: Draw, batch: int) -> Tensor:
+    """Of every surface, as `Room.materials` has them; some solids are of another's colour."""
     vivid = draw.uniform(batch, 1, 1, low=0.05, high=0.6)
-
-    def hues() -> Tensor:
-        """Mostly shades of grey, more or less tinted."""
-        return draw.normal(batch, _SURFACES, 1) + vivid * draw.normal(batch, _SURFACES, 3)
-
     spread = draw.uniform(batch, 1, 1, low=0.2, high=0.4)
     mood = draw.uniform(batch, 1, 1, low=0.4, high=0.75)
-    colour = push_apart(keep_visible(mood + spread * hues())).clamp(0.04, 0.96)
+    colour = draw_colours(draw, mood, spread, vivid, _SURFACES)
     twin = draw.integer(batch, _SURFACES, 1, below=_SOLIDS) + _FIRST  # things apart can be of one colour
     alike = draw.chance(batch, _SURFACES, 1, of=0.2)
     colour = torch.where(alike, colour.gather(1, twin.expand(-1, -1, 3)), colour)
-    difference = F.normalize(hues(), dim=2) * draw.uniform(batch, _SURFACES, 1, low=0.22, high=0.6)
+    difference = draw_differences(draw, vivid, _SURFACES)
     amplitude = draw.uniform(batch, _SURFACES, 1, low=-0.2, high=0.25).clamp_min(0)
     zoom = draw.log_uniform(batch, _SURFACES, 1, low=60, high=300)  # pixels a metre
     gloss = draw.uniform(batch, _SURFACES, 1, low=-0.5, high=0.6).clamp_min(0)
@@ -171,6 +167,7 @@ class _Skin(NamedTuple):
 
 
 def _find_skin(room: Room, shown: Tensor, points: Tensor) -> _Skin:
+    """Of `points` [B, 1, 3, S, S] on the surfaces that pixels show, int64 [B, S, S]. The floor lies along the wall."""
     own = room.solids.at((shown - _FIRST).clamp_min(0))
     solid = surface(own, points)
     wall = (shown - _WALL).clamp(0, 1)
