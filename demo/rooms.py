@@ -14,13 +14,13 @@ from torch import Tensor
 
 from demo.plan import draw_colours, draw_differences, set_apart
 from demo.randomness import Draw
-from demo.scenes import Scenes, of_pixel, sample_textures
-from demo.solids import CYLINDER, FACES, Solids, distances, surface, turn
+from demo.scenes import Scenes, find_panes, of_pixel, sample_textures
+from demo.solids import BOX, CYLINDER, FACES, Solids, distances, surface
 
 _SOLIDS = 9  # at most
 _SKY, _FLOOR, _WALL, _SIDE_WALL, _FIRST = range(5)  # surfaces; solids follow
 _SURFACES = _FIRST + _SOLIDS
-_CELLS = 9  # panes of a face, 3 x 3 at most
+_PANES = 3  # columns and rows of them on a face, at most
 _LAMPS = 3  # places of one lamp: edges of shadows become soft
 _LENGTH = 3.0  # metres that a floor or wall is divided by
 
@@ -47,7 +47,7 @@ def _draw_solids(draw: Draw, batch: int, focal: Tensor) -> Solids:
     shape = (batch, _SOLIDS, 1)
     kind = draw.integer(*shape, below=CYLINDER + 1)
     half = draw.log_uniform(*shape, low=0.16, high=0.9) * torch.exp(draw.uniform(batch, _SOLIDS, 3, low=-0.5, high=0.5))
-    half[..., 2:] = torch.where(kind == 0, half[..., 2:], half[..., :1])  # seen from above, others are round
+    half[..., 2:] = torch.where(kind == BOX, half[..., 2:], half[..., :1])  # seen from above, others are round
     away = draw.uniform(*shape, low=1.8, high=6.5)
     place = torch.cat([draw.uniform(*shape, low=-1, high=1) * away / focal, half[..., 1:2], away], 2)
     stacked = draw.chance(batch, _SOLIDS // 2, 1, of=0.3)
@@ -97,7 +97,7 @@ def draw_room(draw: Draw, batch: int, size: int, textures: int) -> Room:
     lamps = lamp + draw.uniform(batch, 1, 1, high=0.3) * draw.normal(batch, _LAMPS, 3)
     light = torch.stack([draw.uniform(batch, low=a, high=b) for a, b in ((0.35, 0.75), (0.3, 1), (0, 1.2))], 1)
     panes = torch.cat(
-        [draw.integer(batch, _SURFACES, 2, below=3) + 1.0, draw.uniform(batch, _SURFACES, 1, high=0.3)], 2
+        [draw.integer(batch, _SURFACES, 2, below=_PANES) + 1.0, draw.uniform(batch, _SURFACES, 1, high=0.3)], 2
     )
     where = draw.integer(batch, _SURFACES, 2, below=2 * size)
     return Room(
@@ -142,7 +142,7 @@ def _shade(room: Room, points: Tensor, normal: Tensor, way: Tensor, gloss: Tenso
     """Brightness and highlights, [B, 1, S, S], of `points` [B, 1, 3, S, S] that face `normal` [B, 3, S, S]."""
     ambient, strength, falling = room.light.unbind(1)  # [B, 1, 1, 1]
     direct, shine = torch.zeros_like(gloss), torch.zeros_like(gloss)
-    outside = points + 0.01 * normal[:, None]
+    outside, seen_along = points + 0.01 * normal[:, None], F.normalize(way[:, 0], dim=1)
     for lamp in room.lamps.split(1, 1):
         to_lamp = lamp - points
         hidden = distances(room.solids, outside, to_lamp).amin(1, keepdim=True) < 1  # [B, 1, S, S]
@@ -151,7 +151,7 @@ def _shade(room: Room, points: Tensor, normal: Tensor, way: Tensor, gloss: Tenso
         reach = lamp.norm(dim=2).clamp_min(3) / to_lamp.norm(dim=2).clamp_min(1)
         facing = (direction * normal).sum(1, keepdim=True).clamp_min(0)
         direct = direct + lit * facing * reach.clamp(0.2, 2) ** falling / _LAMPS
-        halfway = F.normalize(direction - F.normalize(way[:, 0], dim=1), dim=1)
+        halfway = F.normalize(direction - seen_along, dim=1)
         shine = shine + lit * (halfway * normal).sum(1, keepdim=True).clamp_min(0) ** 40 / _LAMPS
     return ambient + 1.2 * (1 - ambient) * direct, gloss * shine
 
@@ -172,11 +172,11 @@ def _find_skin(room: Room, shown: Tensor, points: Tensor) -> _Skin:
     solid = surface(own, points)
     wall = (shown - _WALL).clamp(0, 1)
     normals = of_pixel(room.walls[:, :, :3], wall)  # [B, 3, S, S]
-    along = normals[:, 2] * points[:, 0, 0] - normals[:, 0] * points[:, 0, 2]
-    turned = turn(points, -torch.atan2(room.walls[:, :1, 0], room.walls[:, :1, 2])[..., None, None, None])[:, 0]
+    x, y, z = points[:, 0].unbind(1)
     flat, on_floor = shown < _FIRST, shown == _FLOOR
-    u = torch.where(on_floor, turned[:, 0], along) / _LENGTH
-    v = torch.where(on_floor, turned[:, 2] - 4, points[:, 0, 1] - 1.5) / _LENGTH
+    u = (normals[:, 2] * x - normals[:, 0] * z) / _LENGTH
+    away = normals[:, 0] * x + normals[:, 2] * z  # of the floor's, which are those of the wall behind everything
+    v = torch.where(on_floor, away - 4, y - 1.5) / _LENGTH
     up = F.pad(torch.ones_like(u)[:, None], (0, 0, 0, 0, 1, 1))
     return _Skin(
         face=torch.where(flat, 0, solid.face),
@@ -190,11 +190,9 @@ def _find_skin(room: Room, shown: Tensor, points: Tensor) -> _Skin:
 def _find_pane(room: Room, shown: Tensor, skin: _Skin) -> Tensor:
     """The pane of its face that each pixel lies on, from 1, or 0. int64 [B, S, S]"""
     rows, columns, margin = of_pixel(room.panes, shown).unbind(1)
-    across, down = (skin.u + 0.9) / 1.8 * columns, (skin.v + 0.9) / 1.8 * rows
-    inside = torch.maximum((across % 1 - 0.5).abs(), (down % 1 - 0.5).abs()) < 0.45 - margin
-    inside &= (across >= 0) & (across < columns) & (down >= 0) & (down < rows) & (shown != _SKY)
-    inside &= of_pixel(room.paned, shown * FACES + skin.face)[:, 0]
-    return torch.where(inside, 1 + across.floor().clamp(0, 2) + 3 * down.floor().clamp(0, 2), 0).long()
+    panes = find_panes(skin.u, skin.v, columns, rows, 0.05 + margin, _PANES)
+    paned = of_pixel(room.paned, shown * FACES + skin.face)[:, 0] & (shown != _SKY)
+    return torch.where(paned, panes, 0)
 
 
 def paint_room(room: Room, textures: Tensor) -> Scenes:
@@ -215,4 +213,4 @@ def paint_room(room: Room, textures: Tensor) -> Scenes:
     brightness = torch.where(is_sky, 1 - 0.3 * way[:, 0, 1:2], brightness)
     image = colour * brightness + torch.where(is_sky, 0.0, shine)
     face = shown * FACES + skin.face
-    return Scenes(image.clamp(0, 1), torch.stack([face * (_CELLS + 1) + pane, face, shown], 1))
+    return Scenes(image.clamp(0, 1), torch.stack([face * (_PANES**2 + 1) + pane, face, shown], 1))

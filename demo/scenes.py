@@ -62,6 +62,18 @@ def _local_frame(plan: Plan, thing: Tensor, x: Tensor, y: Tensor) -> Local:
     return locate(Shapes(*(mine[:, i] for i in range(mine.shape[1]))), x[:, 0], y[:, 0])
 
 
+def find_panes(u: Tensor, v: Tensor, columns: Tensor, rows: Tensor, margin: Tensor, most: int) -> Tensor:
+    """The pane that lies at `u`, `v`, from -1 to 1, of a grid of `most` x `most` panes at most; from 1, or 0 for none.
+
+    `margin` is what is left free at each side of a pane, in panes. All are [B, S, S]; int64.
+    """
+    across, down = (u + 0.9) / 1.8 * columns, (v + 0.9) / 1.8 * rows
+    inside = torch.maximum((across % 1 - 0.5).abs(), (down % 1 - 0.5).abs()) < 0.5 - margin
+    inside &= (across >= 0) & (across < columns) & (down >= 0) & (down < rows)
+    last = most - 1
+    return torch.where(inside, 1 + across.floor().clamp(0, last) + most * down.floor().clamp(0, last), 0).long()
+
+
 def _divide(plan: Plan, thing: Tensor, local: Local) -> tuple[Tensor, Tensor]:
     """The piece of its thing that each pixel lies on, 0 for the body, and that piece with what lies on it."""
     numbers = of_pixel(plan.numbers, thing)  # [B, 8, S, S]
@@ -69,12 +81,8 @@ def _divide(plan: Plan, thing: Tensor, local: Local) -> tuple[Tensor, Tensor]:
     upright = torch.where(numbers[:, 0] < 0.5, local.u, local.v)
     split = (upright > 1.2 * numbers[:, 1] - 0.6).long() + (upright > 0.3 + 0.6 * numbers[:, 2]).long()
     columns, rows = torch.floor(1 + 3.99 * numbers[:, 3]), torch.floor(1 + 2.99 * numbers[:, 4])
-    across, down = (local.u + 0.9) / 1.8 * columns, (local.v + 0.9) / 1.8 * rows
-    margin = 0.06 + 0.2 * numbers[:, 5]
-    inner = torch.minimum((across % 1 - 0.5).abs(), torch.full_like(across, 9.0))
-    window = (torch.maximum(inner, (down % 1 - 0.5).abs()) < 0.5 - margin) & (local.rho < 0.9)
-    window &= (across >= 0) & (across < columns) & (down >= 0) & (down < rows)
-    grid = torch.where(window, 1 + across.floor().clamp(0, 3) + 4 * down.floor().clamp(0, 3), 0).long()
+    panes = find_panes(local.u, local.v, columns, rows, 0.06 + 0.2 * numbers[:, 5], 4)
+    grid = torch.where(local.rho < 0.9, panes, 0)
     rim = 0.45 + 0.45 * numbers[:, 6]
     rings = (local.rho < rim).long() + (local.rho < rim * (0.3 + 0.5 * numbers[:, 7])).long()
     piece = torch.where(structure == SPLIT, split, 0)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from demo.scenes import of_pixel
 
 BOX, BALL, CYLINDER = range(3)
 FACES = 6  # of a box, at most
@@ -23,9 +26,7 @@ class Solids(NamedTuple):
 
     def at(self, index: Tensor) -> Solids:
         """Those that pixels show: `index` int64 [B, S, S] -> fields [B, 1, C, S, S]."""
-        flat = index.flatten(1)[:, None].expand
-        fields = (field[:, :, :, 0, 0].mT for field in self)  # [B, C, K]
-        return Solids(*(x.gather(2, flat(-1, x.shape[1], -1)).unflatten(2, index.shape[1:])[:, None] for x in fields))
+        return Solids(*(of_pixel(field[..., 0, 0], index)[:, None] for field in self))
 
 
 def turn(vectors: Tensor, yaw: Tensor) -> Tensor:
@@ -98,6 +99,4 @@ def surface(solids: Solids, points: Tensor) -> Surface:
     u = torch.where(kind == BOX, sideways, torch.atan2(x, -z) * (2 / torch.pi))
     on_box = 2 * axis + (outward.gather(1, axis[:, None])[:, 0] > 0)
     face = torch.where(kind == BOX, on_box, level.long())
-    return Surface(
-        face, torch.where(level, x, u), torch.where(level, z, y), torch.nn.functional.normalize(normal, dim=1)
-    )
+    return Surface(face, torch.where(level, x, u), torch.where(level, z, y), F.normalize(normal, dim=1))
