@@ -28,7 +28,7 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
-    smooth: float = 0.15  # for outlines where nothing is to be seen
+    smooth: float = 0.1  # for outlines where nothing is to be seen
     pairs: float = 1.0  # see demo/auxiliary.py, as for the next
     outline: float = 0.5
     memory: float = 0.99  # share of its experience of masks that remains after a step

@@ -22,6 +22,7 @@ _SKY, _FLOOR, _WALL, _SIDE_WALL, _FIRST = range(5)  # surfaces; solids follow
 _SURFACES = _FIRST + _SOLIDS
 _PANES = 3  # columns and rows of them on a face, at most
 _LAMPS = 3  # places of one lamp: edges of shadows become soft
+_SEAM = 0.025  # metres that it is wide
 _LENGTH = 3.0  # metres that a floor or wall is divided by
 
 
@@ -40,6 +41,7 @@ class Room(NamedTuple):
     texture: Tensor  # int64 [B, surfaces, 3]: which, and where it begins
     panes: Tensor  # [B, surfaces, 3]: rows, columns, margin
     paned: Tensor  # bool [B, surfaces * FACES, 1]
+    seams: Tensor  # [B, surfaces, 3]: metres between them, across and up; the share of light that they take
 
 
 def _draw_solids(draw: Draw, batch: int, focal: Tensor) -> Solids:
@@ -89,6 +91,12 @@ def _draw_materials(draw: Draw, batch: int) -> Tensor:
     return torch.cat([colour, difference, amplitude, zoom, gloss], 2)
 
 
+def _draw_seams(draw: Draw, batch: int) -> Tensor:
+    """Of tiles, planks and plates, as `Room.seams` has them; every second surface has none."""
+    metres = draw.log_uniform(batch, _SURFACES, 2, low=0.25, high=2)
+    return torch.cat([metres, draw.uniform(batch, _SURFACES, 1, low=-0.4, high=0.4).clamp_min(0)], 2)
+
+
 def draw_room(draw: Draw, batch: int, size: int, textures: int) -> Room:
     """Decides about `batch` scenes of `size` x `size` pixels."""
     focal = draw.uniform(batch, 1, 1, low=1.0, high=2.4)
@@ -113,6 +121,7 @@ def draw_room(draw: Draw, batch: int, size: int, textures: int) -> Room:
         texture=torch.cat([draw.integer(batch, _SURFACES, 1, below=textures), where], 2),
         panes=panes,
         paned=draw.chance(batch, _SURFACES * FACES, 1, of=0.35),
+        seams=_draw_seams(draw, batch),
     )
 
 
@@ -195,6 +204,19 @@ def _find_pane(room: Room, shown: Tensor, skin: _Skin) -> Tensor:
     return torch.where(paned, panes, 0)
 
 
+def _find_seams(room: Room, shown: Tensor, skin: _Skin, pixel: Tensor) -> Tensor:
+    """The share of its light that each pixel, so many metres wide, loses to a seam. That is no outline: what it runs
+    through is one thing. [B, 1, S, S], as `pixel`"""
+    across, up, depth = of_pixel(room.seams, shown)[:, :, None].unbind(1)  # [B, 1, S, S]
+    to_seams = [
+        metres * (torch.remainder((place * skin.metres)[:, None] / metres, 1) - 0.5).abs()
+        for place, metres in ((skin.u, across), (skin.v, up))
+    ]
+    width = pixel.clamp_min(_SEAM)  # what is finer than pixels is paler, not dotted
+    on_seam = (torch.minimum(*to_seams) < width / 2) & (shown != _SKY)[:, None]
+    return on_seam * depth * _SEAM / width
+
+
 def paint_room(room: Room, textures: Tensor) -> Scenes:
     """Draws what was decided; nothing here is random. `textures` are [n, S, S]; levels are panes, faces, things."""
     way = _look(room, textures.shape[1])
@@ -208,6 +230,7 @@ def paint_room(room: Room, textures: Tensor) -> Scenes:
     scale = skin.metres * material[:, 7]
     grain = sample_textures(textures, of_pixel(room.texture, shown), skin.v * scale, skin.u * scale)
     colour = colour + (grain * material[:, 6])[:, None] * (4 / far).clamp_max(1)  # too fine to be seen far away
+    colour = colour * (1 - _find_seams(room, shown, skin, far * 2 / (room.focal * textures.shape[1])))
     brightness, shine = _shade(room, points, skin.normal, way, material[:, 8:9])
     is_sky = (shown == _SKY)[:, None]
     brightness = torch.where(is_sky, 1 - 0.3 * way[:, 0, 1:2], brightness)

@@ -439,6 +439,16 @@ def test_labels_of_photographs_say_that_they_are_no_truth(patterned):
     assert scenes.levels.max() < 0
 
 
+def test_some_crops_have_their_colours_exchanged():
+    """Three flat colours: a crop keeps them, whichever channel each is in."""
+    flat = torch.tensor([10, 100, 250], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 80, 80)
+    photographs = Photographs(flat, torch.zeros(1, 3, 80, 80, dtype=torch.int32), flat)
+    colours = (crop_photographs(Draw(0, CPU), photographs, 24, 64).images[:, :, 32, 32] * 255).round()
+    assert colours.sort(1).values.equal(torch.tensor([10.0, 100.0, 250.0]).expand(24, 3))
+    kept = (colours == torch.tensor([10.0, 100.0, 250.0])).all(1).sum()
+    assert 12 <= kept < 24  # a half, and of the others a sixth by chance
+
+
 def test_things_stand_before_photographs_and_are_the_truth(patterned):
     stage = replace(
         SCHEDULE[1], batch=5, resolution=64, textures=14, photograph_share=0.2, rooms=0.2, before_photographs=0.7

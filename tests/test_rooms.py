@@ -267,6 +267,7 @@ def by_hand(*things, lamps=((0, 100, 4),) * 3, strength=1.0, height=2.5, pitch=0
         light=torch.tensor([0.4, strength, 0.0]).view(1, 3, 1, 1, 1),
         materials=materials,
         paned=torch.zeros_like(room.paned),
+        seams=torch.tensor([1.0, 1.0, 0.0]).expand_as(room.seams),
     )
 
 
@@ -360,6 +361,21 @@ def test_a_floor_of_three_by_three_panes_has_ten_regions():
     assert len(faces[floor].unique()) == 1
     body, *cells = (image[regions == label].mean().item() for label in labels)
     assert all(abs(cell - body) > 0.1 for cell in cells)
+
+
+def test_seams_darken_a_floor_every_metre_and_are_no_outline():
+    plain = by_hand(height=2.0, pitch=1.2)
+    image, levels = paint_plain(plain)
+    tiled, same = paint_plain(plain._replace(seams=torch.tensor([1.0, 1.0, 0.4]).expand_as(plain.seams)))
+    assert torch.equal(levels, same)
+    assert (tiled <= image).all()
+    dark = tiled < image
+    assert 0.03 < dark.float().mean() < 0.3
+    for x, z, seam in ((0.5, 0.8, True), (-0.5, 0.7, True), (1.0, 0.5, True), (0.0, 0.5, True), (0.0, 0.8, False)):
+        row, column = pixel_of(plain, x, 0, z)
+        assert dark[row - 1 : row + 2, column - 1 : column + 2].any() == seam
+    lost = (1 - tiled / image)[dark]
+    assert 0.05 < lost.min() < lost.max() < 0.25  # pixels are wider than the seam, and so lose less than 0.4
 
 
 def test_a_boundary_of_two_regions_is_as_strong_as_its_parts_on_average():
