@@ -158,7 +158,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
     )
     parser.add_argument("--auxiliary", type=Path, help="auxiliary.pt of the run that those weights come from")
-    parser.add_argument("--seed", type=int, choices=range(8), default=0, help="others have other scenes (default 0)")
+    parser.add_argument("--seed", type=int, choices=range(10), default=0, help="others have other scenes (default 0)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument(
         "--photograph_share",

@@ -473,7 +473,7 @@ def test_runs_of_different_seeds_and_processes_share_no_scene():
     seen = [
         Batches(stage, index, CPU, False, None, Ranks(rank, 2), seed)._seed(step)
         for index in range(3)
-        for seed in range(8)
+        for seed in range(10)
         for rank in range(2)
         for step in steps
     ]
