@@ -48,9 +48,9 @@ def _draw_solids(draw: Draw, batch: int, focal: Tensor) -> Solids:
     """Things on the floor, every second sometimes on the one before; those not used are deep below it."""
     shape = (batch, _SOLIDS, 1)
     kind = draw.integer(*shape, below=CYLINDER + 1)
-    half = draw.log_uniform(*shape, low=0.16, high=0.9) * torch.exp(draw.uniform(batch, _SOLIDS, 3, low=-0.5, high=0.5))
+    half = draw.log_uniform(*shape, low=0.15, high=1.3) * torch.exp(draw.uniform(batch, _SOLIDS, 3, low=-0.5, high=0.5))
     half[..., 2:] = torch.where(kind == BOX, half[..., 2:], half[..., :1])  # seen from above, others are round
-    away = draw.uniform(*shape, low=1.8, high=6.5)
+    away = draw.uniform(*shape, low=1.4, high=6.5)
     place = torch.cat([draw.uniform(*shape, low=-1, high=1) * away / focal, half[..., 1:2], away], 2)
     stacked = draw.chance(batch, _SOLIDS // 2, 1, of=0.3)
     below, top = place[:, :-1:2].clone(), half[:, :-1:2, 1]
