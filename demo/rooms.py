@@ -207,13 +207,12 @@ def _find_pane(room: Room, shown: Tensor, skin: _Skin) -> Tensor:
 def _find_seams(room: Room, shown: Tensor, skin: _Skin, pixel: Tensor) -> Tensor:
     """The share of its light that each pixel, so many metres wide, loses to a seam. That is no outline: what it runs
     through is one thing. [B, 1, S, S], as `pixel`"""
-    across, up, depth = of_pixel(room.seams, shown)[:, :, None].unbind(1)  # [B, 1, S, S]
-    to_seams = [
-        metres * (torch.remainder((place * skin.metres)[:, None] / metres, 1) - 0.5).abs()
-        for place, metres in ((skin.u, across), (skin.v, up))
-    ]
+    seams = of_pixel(room.seams, shown)  # [B, 3, S, S]
+    metres, depth = seams[:, :2], seams[:, 2:]
+    place = torch.stack([skin.u, skin.v], 1) * skin.metres[:, None]  # [B, 2, S, S]
+    to_seam = (metres * (torch.remainder(place / metres, 1) - 0.5).abs()).amin(1, keepdim=True)
     width = pixel.clamp_min(_SEAM)  # what is finer than pixels is paler, not dotted
-    on_seam = (torch.minimum(*to_seams) < width / 2) & (shown != _SKY)[:, None]
+    on_seam = (to_seam < width / 2) & (shown != _SKY)[:, None]
     return on_seam * depth * _SEAM / width
 
 

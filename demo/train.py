@@ -25,7 +25,7 @@ from torch import Tensor
 
 from demo.auxiliary import Auxiliary
 from demo.batch import Batch
-from demo.batches import Batches
+from demo.batches import RUNS, Batches
 from demo.consistency import Experience
 from demo.hierarchies import Photographs, read_photographs
 from demo.losses import LossConfig, Losses, losses, to_points
@@ -158,7 +158,7 @@ def _parse(arguments: Sequence[str] | None) -> TrainConfig:
         "--weights_temperature", type=float, default=SHIPPED_TEMPERATURE, help="of those weights' logits"
     )
     parser.add_argument("--auxiliary", type=Path, help="auxiliary.pt of the run that those weights come from")
-    parser.add_argument("--seed", type=int, choices=range(10), default=0, help="others have other scenes (default 0)")
+    parser.add_argument("--seed", type=int, choices=range(RUNS), default=0, help="others have other scenes (default 0)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument(
         "--photograph_share",
