@@ -6,7 +6,7 @@ import torch
 
 from demo.batch import Batch, Pictures
 from demo.camera import photograph
-from demo.hierarchies import Photographs, crop_photographs
+from demo.crops import Photographs, crop_photographs, paste_things
 from demo.islands import with_islands
 from demo.light import illuminate
 from demo.pool import Pool
@@ -86,6 +86,7 @@ class Batches:
         reflected = None
         if self.photographs:
             crops = crop_photographs(draw, self.photographs, stage.batch, stage.resolution)
+            crops = paste_things(draw, crops, stage.pasted)
             before = round(flat * stage.before_photographs)
             behind = levels[:before, 2:] <= stage.scenes.backgrounds  # [before, 1, S, S]
             images, levels = (

@@ -1,6 +1,6 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.55 --photograph_quantile 0.99 --output demo/sam2.1_hiera_demo.pt
+    python -m demo.calibrate TRAINED.pt --quantile 0.52 --photograph_quantile 0.995 --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
@@ -25,7 +25,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from demo.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
-from demo.hierarchies import load_photographs
+from demo.crops import load_photographs
 from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scene

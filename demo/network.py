@@ -16,7 +16,7 @@ from sam2_amg.model_types import MODEL_TYPES
 
 MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
 # Masks ship as the signs of logits that are this many times as steep as log odds, so that they pass the stability test.
-SHIPPED_TEMPERATURE = 16.0
+SHIPPED_TEMPERATURE = 20.0
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # what only video needs, mask prompts, and the mask for unambiguous prompts
 _UNUSED = (

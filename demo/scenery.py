@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demo.camera import photograph
-from demo.hierarchies import Photographs, crop_photographs
+from demo.crops import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.randomness import Draw
 from demo.scenes import SceneConfig, Scenes, draw_plan, paint

@@ -31,9 +31,10 @@ class Stage:
     max_norm: float = 1.0  # of the gradient
     scenes: SceneConfig = field(default_factory=SceneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
-    photograph_share: float = 0.175
-    rooms: float = 0.25  # share of a batch that is drawn in space, see demo/rooms.py
-    before_photographs: float = 0.3  # share of flat scenes whose things stand before a photograph
+    photograph_share: float = 0.2
+    rooms: float = 0.2  # share of a batch that is drawn in space, see demo/rooms.py
+    before_photographs: float = 0.4  # share of flat scenes whose things stand before a photograph
+    pasted: float = 0.5  # share of crops into which a thing of another is pasted
     camera: float = 1.0
     light: float = 1.0  # see demo/light.py; scenes to be judged by have none of it
     textures: int = 42

@@ -27,7 +27,7 @@ from demo.auxiliary import Auxiliary
 from demo.batch import Batch
 from demo.batches import RUNS, Batches
 from demo.consistency import Experience
-from demo.hierarchies import Photographs, read_photographs
+from demo.crops import Photographs, read_photographs
 from demo.losses import LossConfig, Losses, losses, to_points
 from demo.network import SHIPPED_TEMPERATURE, decode, normalise
 from demo.ranks import Ranks

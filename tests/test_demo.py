@@ -14,7 +14,7 @@ from demo.batch import Batch, Pictures
 from demo.batches import Batches
 from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
-from demo.hierarchies import Photographs, crop_photographs
+from demo.crops import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.light import cast_shadows, illuminate, reflect, relight, shine
 from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets, unseen_outlines

@@ -1,12 +1,10 @@
-"""Scenes in space: that rays meet solids where they should, that rooms are drawn true, and photographs' regions."""
+"""Scenes in space: that rays meet solids where they should, and that rooms are drawn true."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from demo.hierarchies import _mean_strength, _merge, _segment, _smooth
 from demo.randomness import Draw
 from demo.rooms import _find_skin, draw_room, paint_room
 from demo.solids import BALL, BOX, CYLINDER, FACES, Solids, distances, surface
@@ -376,90 +374,6 @@ def test_seams_darken_a_floor_every_metre_and_are_no_outline():
         assert dark[row - 1 : row + 2, column - 1 : column + 2].any() == seam
     lost = (1 - tiled / image)[dark]
     assert 0.05 < lost.min() < lost.max() < 0.25  # pixels are wider than the seam, and so lose less than 0.4
-
-
-def test_a_boundary_of_two_regions_is_as_strong_as_its_parts_on_average():
-    graph = pytest.importorskip("networkx").Graph()
-    graph.add_edge("lost", "both", count=10, weight=0.2)
-    graph.add_edge("merged", "both", count=30, weight=0.6)
-    graph.add_edge("lost", "one", count=7, weight=0.3)
-    assert _mean_strength(graph, "lost", "merged", "both") == pytest.approx({"count": 40, "weight": 0.5})
-    assert _mean_strength(graph, "lost", "merged", "one") == pytest.approx({"count": 7, "weight": 0.3})
-    assert _mean_strength(graph, "merged", "lost", "one") == pytest.approx({"count": 7, "weight": 0.3})
-
-
-def test_only_weak_boundaries_vanish():
-    pytest.importorskip("skimage")
-    labels = np.repeat([[0, 1, 2, 3]], 40, 0).repeat(10, 1)
-    edges = np.full(labels.shape, 0.1)
-    edges[:, 18:22] = 0.5
-    edges[:, 28:32] = 0.3
-    weak, middling, strong = (_merge(labels, edges, strength)[0, 5::10].tolist() for strength in (0.2, 0.4, 0.9))
-    assert [len(set(merged)) for merged in (weak, middling, strong)] == [3, 2, 1]
-    assert weak[0] == weak[1]
-    assert middling[2] == middling[3] != middling[0] == middling[1]
-
-
-def test_small_regions_go_and_outlines_become_smooth():
-    pytest.importorskip("scipy")
-    labels = np.zeros((64, 64), np.intp)
-    labels[:, 30:] = 1
-    labels[::2, 30:32] = 0  # a comb
-    labels[20:30, 5:15] = 2  # 100 pixels
-    smoothed = _smooth(labels, 101)
-    assert smoothed.dtype == np.int32
-    assert np.unique(smoothed).tolist() == [0, 1]
-    assert (smoothed[8:-8] == smoothed[8]).all()
-    assert _smooth(labels, 100)[25, 10] == 2
-
-
-def lit_discs(side):
-    """A grey surface, darker to the left, with two discs on it: uint8 picture, and 0, 1, 2 for what each pixel shows.
-
-    A little noise, for no camera is without.
-    """
-    y, x = np.mgrid[:side, :side] / side
-    shown = (np.hypot(y - 0.3, x - 0.28) < 0.23) + 2 * (np.hypot(y - 0.67, x - 0.7) < 0.23)
-    picture = np.array([0.8, 0.75, 0.7]) * (0.1 + 0.9 * x[..., None])
-    picture[shown == 1] = 0.8, 0.2, 0.2
-    picture[shown == 2] = 0.1, 0.3, 0.7
-    picture += 0.02 * np.random.default_rng(0).normal(size=picture.shape)
-    return (255 * picture.clip(0, 1)).round().astype(np.uint8), shown
-
-
-def assert_three_regions(levels, shown, margin):
-    """One for the surface and one for each disc, at every level, but for what is nearer than `margin` to outlines."""
-    erode = pytest.importorskip("scipy.ndimage").binary_erosion
-    inner = [erode(shown == i, iterations=margin) for i in range(3)]
-    for level in levels:
-        found = [np.unique(level[where]).tolist() for where in inner]
-        assert [len(labels) for labels in found] == [1, 1, 1]
-        assert len({labels[0] for labels in found}) == 3
-
-
-def test_pieces_of_one_surface_become_one_however_it_is_lit(monkeypatch):
-    segmentation = pytest.importorskip("skimage.segmentation")
-    picture, shown = lit_discs(240)
-    y, x = np.mgrid[:240, :240] // 48
-    pieces = 25 * shown + 5 * y + x
-    monkeypatch.setattr(segmentation, "felzenszwalb", lambda *_, **__: pieces)
-    monkeypatch.setattr("demo.hierarchies.STRENGTHS", (0.1, 1.5, 9))  # of light, between, of the discs' outlines
-    levels = _segment(picture)
-    assert_three_regions(levels[1:2], shown, 10)
-    pieces, parts, things = (len(np.unique(level)) for level in levels)
-    assert pieces > 10
-    assert parts == 3
-    assert things == 1
-    assert len(np.unique(levels)) == pieces + parts + things  # no level has labels of another
-
-
-def test_a_surface_and_discs_on_it_are_a_region_each():
-    pytest.importorskip("skimage")
-    picture, shown = lit_discs(640)
-    levels = _segment(picture)
-    assert levels.shape == (3, 640, 640)
-    assert levels.dtype == np.int32
-    assert_three_regions(levels, shown, 20)  # along outlines and the border are narrow regions
 
 
 def test_zero_is_nearest_around_what_is_round():
