@@ -1,6 +1,7 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.52 --photograph_quantile 0.995 --output demo/sam2.1_hiera_demo.pt
+    python -m demo.calibrate TRAINED.pt --quantile 0.52 --photograph_quantile 0.995 --scenes 400 --crops 120 \
+        --points_per_side 20 --output demo/sam2.1_hiera_demo.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is

@@ -1,7 +1,7 @@
 """Photographs under free licences that pinned packages ship, and crops of them, with the things that are in them.
 
 Outlines are drawn by hand (`outlines.py`), and not everything has one: labels teach masks, but not what predicted IoU
-should be. They are there to show the model textures, light and outlines as they are in the world.
+should be. Photographs are there to show the model textures, light and outlines as they are in the world.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from demo.randomness import Draw
 from demo.scenes import Scenes
 
 SIDE = 640
-_LABELS = 256  # of a photograph, at most; those of two differ
+_LABELS = 1024  # of a photograph, at most; those of two differ
 _PASTED = 1 << 16  # between the labels of a picture and those of what is pasted into it
-# scikit-image: public domain or CC0. scikit-learn: CC BY 2.0, by danielbuechele and vultilion (flickr.com). Matplotlib:
-# public domain (U.S. Navy).
+# scikit-image: public domain or CC0; coins: no known restrictions. scikit-learn: CC BY 2.0, by danielbuechele and
+# vultilion (flickr.com). Matplotlib: public domain (U.S. Navy).
 SEGMENTED = {
     "skimage": ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg"),
     "sklearn": ("china.jpg", "flower.jpg"),
@@ -39,7 +39,7 @@ _FOLDERS = {"skimage": "data", "sklearn": "datasets/images", "matplotlib": "mpl-
 
 
 class Photographs(NamedTuple):
-    """`images` uint8 [n, 3, SIDE, SIDE]; `levels` int32 [n, 3, SIDE, SIDE]; `textures` uint8 [m, 3, SIDE, SIDE]."""
+    """`images` uint8 [n, 3, SIDE, SIDE]; `levels` int32 [n, 4, SIDE, SIDE]; `textures` uint8 [m, 3, SIDE, SIDE]."""
 
     images: Tensor
     levels: Tensor
@@ -81,9 +81,10 @@ def load_photographs(workers: int) -> Photographs:
 def read_photographs(directory: Path, workers: int) -> Photographs:
     """What `load_photographs` returns, from a file in `directory`; writing it, the first time, takes a while.
 
-    The name says with which outlines.
+    The name says of which outlines, and of which code.
     """
-    path = directory / f"photographs-{crc32(PATH.read_bytes()):08x}.pt"
+    made_by = (PATH, *(Path(__file__).with_name(f"{name}.py") for name in ("crops", "outlines", "pieces")))
+    path = directory / f"photographs-{crc32(b''.join(part.read_bytes() for part in made_by)):08x}.pt"
     if not path.is_file():
         temporary = path.with_suffix(".part")
         torch.save(load_photographs(workers)._asdict(), temporary)
@@ -94,8 +95,9 @@ def read_photographs(directory: Path, workers: int) -> Photographs:
 def crop_photographs(draw: Draw, photographs: Photographs, count: int, size: int) -> Scenes:
     """Random photographs: turned a little, flipped, zoomed, stretched, as scenes of `size` x `size` pixels.
 
-    They are few: every second has its red, green and blue exchanged, so that colours are not learned by heart.
-    Labels are negative, for they are not the truth.
+    They are few: every second has its red, green and blue exchanged, so that colours are not learned by heart. Beyond
+    its border a photograph is mirrored, so that things are smaller, too. Levels are pieces, regions and parts, or
+    regions, parts and things. Labels are negative, for they are not the truth.
     """
     which = draw.integer(count, below=len(photographs.images))
     zoom = draw.log_uniform(count, low=0.4, high=1.3)
@@ -116,8 +118,9 @@ def crop_photographs(draw: Draw, photographs: Photographs, count: int, size: int
     channels = torch.where(
         draw.chance(count, 1, of=0.5), draw.uniform(count, 3).argsort(1), torch.arange(3, device=draw.device)
     )
+    finest = draw.integer(count, 1, below=2)
     images = photographs.images[which[:, None], channels].float() / 255
-    labels = photographs.levels[which].float()
+    labels = photographs.levels[which[:, None], finest + torch.arange(3, device=draw.device)].float()
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     labels = F.grid_sample(labels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
     return Scenes(images.clamp(0, 1), -1 - labels.long())

@@ -1,4 +1,4 @@
-"""Mixes the weights of two runs of which one began with the other, weight by weight.
+"""Mixes the weights of two runs of which one descends from the other, weight by weight.
 
     python -m demo.mix demo/sam2.1_hiera_demo.pt TRAINED.pt --output MIXED.pt
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Mix the weights of two demo models.")
     parser.add_argument("first", type=Path, help="weights in the form that ships")
-    parser.add_argument("second", type=Path, help="those of a run that began with the first")
+    parser.add_argument("second", type=Path, help="those of a run that descends from the first")
     parser.add_argument("--share", type=float, default=0.5, help="of the second (default: 0.5)")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(arguments)

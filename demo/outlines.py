@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from demo.pieces import cut
+
 PATH = Path(__file__).with_name("outlines.json")
 _REACH = 9.0  # how far an outline may move, in pixels; those of narrow things less
-_SURE = 0.55  # of how deep a thing is, that much may be lost to its neighbours
+_SURE = 0.55  # of how deep it is, that much of a thing may be lost to its neighbours
+_SLIVER = 100  # pixels: less than these, between outlines that do not quite meet, is nothing
 
 Outline = list[str | int]
 
@@ -57,14 +60,23 @@ def _edges(lab: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def snap(labels: NDArray[np.int32], edges: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Labels whose outlines follow the strongest of `edges` that are near. [S, S]"""
-    from scipy.ndimage import distance_transform_edt
+    """Labels whose outlines follow the strongest of `edges` that are near. [S, S]
+
+    Each island of a label keeps what is deep inside it, but for slivers.
+    """
+    from scipy.ndimage import distance_transform_edt, find_objects
+    from skimage.measure import label as tell_apart
     from skimage.segmentation import watershed
 
+    islands = tell_apart(labels + 1)  # from 1
     sure = np.zeros(labels.shape, np.int32)
-    for label in np.unique(labels):
-        depth = distance_transform_edt(np.pad(labels == label, 1, mode="edge"))[1:-1, 1:-1]
-        sure[depth > min(_REACH, _SURE * depth.max())] = label + 1
+    for number, place in enumerate(find_objects(islands), 1):
+        island = islands == number
+        if island[place].sum() < _SLIVER:
+            continue
+        depth = distance_transform_edt(island)
+        core = depth > min(_REACH, _SURE * depth.max())
+        sure[core] = labels[core] + 1
     return (watershed(edges, sure) - 1).astype(np.int32)
 
 
@@ -78,7 +90,7 @@ def stack_levels(labels: NDArray[np.int32], names: list[str]) -> NDArray[np.int3
     return np.array(levels, np.int32)[:, labels]
 
 
-def _smooth(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+def _smooth(labels: NDArray[np.intp]) -> NDArray[np.int32]:
     """Labels with smooth outlines."""
     from scipy.ndimage import gaussian_filter
 
@@ -92,10 +104,16 @@ def _smooth(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def segment(image: NDArray[np.uint8], outlines: list[Outline]) -> NDArray[np.int32]:
-    """Regions, parts and things of a square picture, uint8 [S, S, 3]. int32 [3, S, S]"""
+    """Pieces, regions, parts and things of a square picture, uint8 [S, S, 3]. int32 [4, S, S]"""
     from skimage.color import rgb2lab
     from skimage.restoration import denoise_bilateral
 
     lab = rgb2lab(denoise_bilateral(image, sigma_color=0.08, sigma_spatial=3, channel_axis=2, mode="edge")) / 100
+    edges = _edges(lab)
     labels, names = rasterise(outlines, len(image))
-    return stack_levels(_smooth(snap(labels, _edges(lab))), names)
+    labels = snap(labels, edges)
+    pieces = cut(lab, edges, labels)
+    _, first = np.unique(pieces, return_index=True)
+    smoothed = _smooth(pieces)
+    levels = stack_levels(labels.ravel()[first][smoothed], names)
+    return np.concatenate([smoothed[None] + levels.max() + 1, levels])

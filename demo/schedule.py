@@ -34,7 +34,7 @@ class Stage:
     photograph_share: float = 0.2
     rooms: float = 0.2  # share of a batch that is drawn in space, see demo/rooms.py
     before_photographs: float = 0.4  # share of flat scenes whose things stand before a photograph
-    pasted: float = 0.5  # share of crops into which a thing of another is pasted
+    pasted: float = 0.5  # share of crops into which a thing of another is pasted, if it is not too large
     camera: float = 1.0
     light: float = 1.0  # see demo/light.py; scenes to be judged by have none of it
     textures: int = 42

@@ -1,15 +1,17 @@
-"""Photographs that train: what outlines drawn by hand enclose, and things pasted from one into another."""
+"""Photographs that train: outlines drawn by hand, the pieces within them, and things pasted from one into another."""
 
 import math
 from itertools import chain
 
+import networkx
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import binary_erosion
 
 from demo.crops import _LABELS, _PASTED, SEGMENTED, paste_things
-from demo.outlines import rasterise, read_outlines, segment, snap, stack_levels
+from demo.outlines import _smooth, rasterise, read_outlines, segment, snap, stack_levels
+from demo.pieces import _mean_strength, absorb, merge
 from demo.randomness import Draw
 from demo.scenes import Scenes
 
@@ -20,7 +22,8 @@ def test_every_photograph_has_outlines_and_all_lie_in_it():
     for lines in outlines.values():
         whole, *_ = lines
         assert whole[1:] == [0, 0, 1000, 0, 1000, 1000, 0, 1000]
-        assert len({name for name, *_ in lines}) * 3 <= _LABELS
+        labels, names = rasterise(lines, 640)
+        assert np.unique(labels).size == len(names)  # nothing is covered by what lies above
         for name, *numbers in lines:
             assert len(numbers) % 2 == 0, name
             assert len(numbers) >= 4, name
@@ -60,16 +63,33 @@ def test_outlines_move_to_edges_nearby():
     y, x = np.mgrid[:96, :96]
     drawn = (x >= 44).astype(np.int32)  # the edge is at 50
     drawn[60:64] = 2  # narrow
-    drawn[:6, :6] = 3  # in a corner, where there are no edges
+    drawn[80:83] = 2  # narrower, an island of its own
+    drawn[70:73, 70:73] = 4  # a sliver
+    drawn[:11, :11] = 3  # in a corner, where there are no edges
     edges = np.exp(-(((x - 50) / 2.0) ** 2)) + np.exp(-(((y - 59.5) / 1.0) ** 2)) + np.exp(-(((y - 63.5) / 1.0) ** 2))
     snapped = snap(drawn, edges)
     assert snapped.dtype == np.int32
     assert np.unique(snapped).tolist() == [0, 1, 2, 3]
-    assert (snapped[10:55, :49] == 0).all()
+    assert (snapped[22:55, :49] == 0).all()
     assert (snapped[:55, 52:] == 1).all()
     assert (snapped[61:63] == 2).all()
-    assert not (snapped[66:] == 2).any()
+    assert (snapped[81, 10:40] == 2).all()
+    assert not (snapped[66:76, :60] == 2).any()
     assert snapped[0, 0] == 3
+
+
+def test_outlines_become_smooth_and_small_things_stay():
+    labels = np.zeros((64, 64), np.intp)
+    labels[:, 30:] = 1
+    labels[::2, 30:32] = 0  # a comb
+    labels[10:13, 2:28] = 2
+    labels[np.hypot(*(np.mgrid[:64, :64] - 45)) < 5] = 3
+    smoothed = _smooth(labels)
+    assert smoothed.dtype == np.int32
+    assert np.unique(smoothed).tolist() == [0, 1, 2, 3]
+    assert (smoothed[18:34] == smoothed[18]).all()
+    assert (smoothed[11, 6:24] == 2).all()
+    assert (smoothed == 3).sum() == pytest.approx((labels == 3).sum(), rel=0.2)
 
 
 def lit_discs(side):
@@ -103,46 +123,88 @@ def test_hands_need_not_be_exact():
         ["disc 2", 695, 662, 235, 224],  # at 700, 670
     ]
     levels = segment(picture, outlines)
-    assert levels.shape == (3, 640, 640)
+    assert levels.shape == (4, 640, 640)
     assert levels.dtype == np.int32
-    assert_three_regions(levels, shown, 3)
+    assert_three_regions(levels[1:], shown, 3)
+    assert_three_regions(levels[:1], shown, 20)  # along outlines pieces are narrow
+    for piece in np.unique(levels[0]):
+        assert len(np.unique(levels[1][levels[0] == piece])) == 1
+    assert sum(len(np.unique(level)) for level in levels) == len(np.unique(levels))  # no level has labels of another
+    assert levels.max() < _LABELS
+
+
+def test_a_boundary_of_two_pieces_is_as_strong_as_its_parts_on_average():
+    graph = networkx.Graph()
+    graph.add_edge("lost", "both", count=10, weight=0.2)
+    graph.add_edge("merged", "both", count=30, weight=0.6)
+    graph.add_edge("lost", "one", count=7, weight=0.3)
+    assert _mean_strength(graph, "lost", "merged", "both") == pytest.approx({"count": 40, "weight": 0.5})
+    assert _mean_strength(graph, "lost", "merged", "one") == pytest.approx({"count": 7, "weight": 0.3})
+    assert _mean_strength(graph, "merged", "lost", "one") == pytest.approx({"count": 7, "weight": 0.3})
+
+
+def test_only_weak_boundaries_vanish():
+    pieces = np.repeat([[0, 1, 2, 3]], 40, 0).repeat(10, 1)
+    edges = np.full(pieces.shape, 0.1)
+    edges[:, 18:22] = 0.5
+    edges[:, 28:32] = 0.3
+    weak, middling, strong = (merge(pieces, edges, strength)[0, 5::10].tolist() for strength in (0.2, 0.4, 0.9))
+    assert [len(set(merged)) for merged in (weak, middling, strong)] == [3, 2, 1]
+    assert weak[0] == weak[1]
+    assert middling[2] == middling[3] != middling[0] == middling[1]
+
+
+def test_narrow_pieces_go_to_the_nearest_of_their_thing():
+    labels = np.zeros((30, 50), np.int32)
+    labels[:, 35:] = 1
+    labels[8:10, 20:22] = 2  # a thing that is narrow itself
+    pieces = labels.astype(np.intp) * 10
+    pieces[:, :9] = 1
+    pieces[:, 31:35] = 2  # along the other thing
+    pieces[12:15, 36:] = 11
+    absorbed = absorb(pieces, labels, 4)
+    assert (absorbed[:, :9] == 1).all()
+    assert (absorbed[:, 31:35] == 0).all()
+    assert (absorbed[:, 35:] == 10).all()
+    assert (absorbed[8:10, 20:22] == 20).all()
+    assert np.unique(absorbed).tolist() == [0, 1, 10, 20]
+
+
+AREAS = {36, 80, 144}  # of the things of three levels
 
 
 @pytest.fixture
-def pair():
-    """Two flat pictures of 32 x 32 pixels: a dark one with two labels a level, a bright one with a small square."""
-    images = torch.zeros(2, 3, 32, 32)
-    images[1] = 1
-    levels = torch.arange(6).view(2, 3, 1, 1).expand(2, 3, 32, 32) * 4
-    levels = levels.clone()
-    levels[0, :, 16:] += 1
-    levels[1, :, 8:14, 8:14] += 1
+def three():
+    """Flat pictures of 32 x 32 pixels; the second has a region in a part in a thing, of other sizes each."""
+    images = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32)
+    levels = 2 * torch.arange(9).view(3, 3, 1, 1).repeat(1, 1, 32, 32)
+    levels[1, 0, 8:14, 8:14] += 1
+    levels[1, 1, 8:16, 8:18] += 1
+    levels[1, 2, 7:19, 7:19] += 1
     return Scenes(images, -1 - levels)
 
 
-def test_nothing_is_pasted_that_covers_too_much_or_was_not_asked_for(pair):
+def near(inside):
+    """Pixels of bool [S, S] and those next to them."""
+    return torch.nn.functional.max_pool2d(inside[None].float(), 3, 1, 1)[0] > 0
+
+
+def test_nothing_is_pasted_that_covers_too_much_or_was_not_asked_for(three):
     for seed in range(8):
         for share, largest in ((0.0, 1.1), (1.0, 0.0)):
-            same = paste_things(Draw(seed, "cpu"), pair, share, largest)
-            assert all(torch.equal(new, old) for new, old in zip(same, pair, strict=True))
+            same = paste_things(Draw(seed, "cpu"), three, share, largest)
+            assert all(torch.equal(new, old) for new, old in zip(same, three, strict=True))
 
 
-def test_a_pasted_thing_brings_its_pixels_and_labels(pair):
-    seen = set()
-    for seed in range(40):
-        pasted = paste_things(Draw(seed, "cpu"), pair, 1.0, 0.6)
-        for index, (image, levels) in enumerate(zip(*pasted, strict=True)):
-            other = 1 - index
-            new = levels <= -_PASTED
-            assert (new == new[:1]).all()  # all levels, in the same place
-            new = new[0]
-            assert torch.equal(levels[:, ~new], pair.levels[index][:, ~new])
-            assert torch.equal(levels[:, new] + _PASTED, pair.levels[other][:, new])
-            area = int(new.sum())
-            seen.add((index, area))
-            inner = torch.nn.functional.max_pool2d((~new[None]).float(), 3, 1, 1)[0] == 0
-            assert (image[:, inner] == other).all()
-            far = torch.nn.functional.max_pool2d(new[None].float(), 3, 1, 1)[0] == 0
-            assert (image[:, far] == index).all()
-    # half of the first; the square of the second, whose surroundings are too large
-    assert seen == {(1, 512), (0, 36), (0, 0)}
+def test_a_pasted_thing_brings_its_pixels_and_labels(three):
+    areas = set()
+    for seed in range(200):
+        images, levels = paste_things(Draw(seed, "cpu"), three, 1.0, 0.5)
+        assert torch.equal(images[:2], three.images[:2])  # what lies before these covers all of its picture
+        assert torch.equal(levels[:2], three.levels[:2])
+        pasted = levels[2, 0] <= -_PASTED
+        areas.add(int(pasted.sum()))
+        assert torch.equal(levels[2], torch.where(pasted, three.levels[1] - _PASTED, three.levels[2]))
+        assert (images[2, :, ~near(pasted)] == 1).all()
+        assert (images[2, :, pasted & ~near(~pasted)] == 0.5).all()
+    assert areas == AREAS | {0}  # without the surroundings, which cover more than a half
