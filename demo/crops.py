@@ -134,10 +134,11 @@ def paste_things(draw: Draw, scenes: Scenes, share: float, largest: float = 0.5)
     """
     count, _, size, _ = scenes.levels.shape
     images, levels = scenes.images.roll(1, 0), scenes.levels.roll(1, 0)
-    level = draw.integer(count, 1, below=3)
-    place = draw.integer(count, 1, below=size * size)
-    where = levels.flatten(2).gather(1, level[..., None].expand(-1, -1, size * size))  # [B, 1, S * S]
-    shown = (where == where.gather(2, place[..., None])).view(count, 1, size, size)
-    shown &= (draw.chance(count, of=share) & (shown.float().mean((1, 2, 3)) < largest)).view(-1, 1, 1, 1)
+    level = draw.integer(count, below=3)
+    place = draw.integer(count, below=size * size)
+    labels = levels[torch.arange(count, device=draw.device), level].flatten(1)  # [B, S * S]
+    shown = labels == labels.gather(1, place[:, None])
+    pasted = draw.chance(count, of=share) & (shown.float().mean(1) < largest)
+    shown = (shown & pasted[:, None]).view(count, 1, size, size)
     cover = F.avg_pool2d(shown.float(), 3, 1, 1, count_include_pad=False)
     return Scenes(torch.lerp(scenes.images, images, cover), torch.where(shown, levels - _PASTED, scenes.levels))

@@ -64,16 +64,14 @@ def snap(labels: NDArray[np.int32], edges: NDArray[np.float64]) -> NDArray[np.in
 
     Each island of a label keeps what is deep inside it, but for slivers.
     """
-    from scipy.ndimage import distance_transform_edt, find_objects
+    from scipy.ndimage import distance_transform_edt
     from skimage.measure import label as tell_apart
     from skimage.segmentation import watershed
 
     islands = tell_apart(labels + 1)  # from 1
     sure = np.zeros(labels.shape, np.int32)
-    for number, place in enumerate(find_objects(islands), 1):
+    for number in np.flatnonzero(np.bincount(islands.ravel()) >= _SLIVER):
         island = islands == number
-        if island[place].sum() < _SLIVER:
-            continue
         depth = distance_transform_edt(island)
         core = depth > min(_REACH, _SURE * depth.max())
         sure[core] = labels[core] + 1

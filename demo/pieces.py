@@ -62,11 +62,9 @@ def absorb(pieces: NDArray[np.intp], labels: NDArray[np.int32], narrow: float) -
 
 def cut(lab: NDArray[np.float64], edges: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.intp]:
     """Pieces of what has one label each, by colours [S, S, 3] and `edges` [S, S]; numbered from 0. [S, S]"""
-    from skimage.segmentation import felzenszwalb, find_boundaries
+    from skimage.segmentation import felzenszwalb, find_boundaries, join_segmentations
 
-    finest = felzenszwalb(lab, scale=60, sigma=0.8, min_size=_FINEST)
-    pairs = labels.astype(np.intp) * (finest.max() + 1) + finest
-    pieces = np.unique(pairs, return_inverse=True)[1].reshape(labels.shape)
+    pieces = join_segmentations(labels, felzenszwalb(lab, scale=60, sigma=0.8, min_size=_FINEST))
     walls = np.where(find_boundaries(labels), _OUTLINE, edges)
     merged = merge(pieces, walls, _STRENGTH * float(np.quantile(edges, 0.9)))
     return np.unique(absorb(merged, labels, _NARROW), return_inverse=True)[1].reshape(labels.shape)

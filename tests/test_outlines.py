@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import binary_erosion
+from skimage import segmentation
+from skimage.color import rgb2lab
 
 from demo.crops import _LABELS, _PASTED, SEGMENTED, paste_things
-from demo.outlines import _smooth, rasterise, read_outlines, segment, snap, stack_levels
-from demo.pieces import _mean_strength, absorb, merge
+from demo.outlines import _edges, _smooth, rasterise, read_outlines, segment, snap, stack_levels
+from demo.pieces import _mean_strength, absorb, cut, merge
 from demo.randomness import Draw
 from demo.scenes import Scenes
 
@@ -152,6 +154,20 @@ def test_only_weak_boundaries_vanish():
     assert [len(set(merged)) for merged in (weak, middling, strong)] == [3, 2, 1]
     assert weak[0] == weak[1]
     assert middling[2] == middling[3] != middling[0] == middling[1]
+
+
+def test_pieces_of_one_surface_become_one_however_it_is_lit(monkeypatch):
+    picture, shown = lit_discs(240)
+    y, x = np.mgrid[:240, :240] // 48
+    tiles = 25 * shown + 5 * y + x
+    monkeypatch.setattr(segmentation, "felzenszwalb", lambda *_, **__: tiles)
+    monkeypatch.setattr("demo.pieces._STRENGTH", 1.5)
+    lab = rgb2lab(picture) / 100
+    pieces = cut(lab, _edges(lab), np.zeros(shown.shape, np.int32))
+    assert_three_regions([pieces], shown, 10)
+    assert np.unique(pieces).tolist() == [0, 1, 2]
+    monkeypatch.setattr("demo.pieces._STRENGTH", 0.1)
+    assert len(np.unique(cut(lab, _edges(lab), np.zeros(shown.shape, np.int32)))) > 10
 
 
 def test_narrow_pieces_go_to_the_nearest_of_their_thing():
