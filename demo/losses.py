@@ -15,6 +15,8 @@ from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
 
 _SEEN = 0.03  # deviation, from 0 to 1: neighbouring cells whose colours are three times as far apart have an edge
+_BORDER = 4  # every so many cells of a mask one of the image embedding ends
+_BESIDE = 3.0  # what a bend beside such a border counts, where others count 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class LossConfig:
     edge: float = 0.5
     iou: float = 2.0
     spare: float = 0.03  # for masks that are nobody's best, so that none dies
-    smooth: float = 0.1  # for outlines where nothing is to be seen
+    smooth: float = 0.05  # for outlines where nothing is to be seen, by their length
+    bent: float = 0.2  # for the same, by how suddenly they are there
     pairs: float = 1.0  # see demo/auxiliary.py, as for the next
     outline: float = 0.5
     memory: float = 0.99  # share of its experience of masks that remains after a step
@@ -42,6 +45,7 @@ class Losses(NamedTuple):
     outline: Tensor
     mask: Tensor
     unseen: Tensor
+    bends: Tensor
     best_iou: Tensor
     iou_error: Tensor
     good: Tensor
@@ -92,21 +96,45 @@ def mask_costs(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:
     return cost
 
 
-def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Tensor:
-    """How long the outline of a mask is where neighbouring cells have one colour, in sides of the picture; a scalar.
+class Unseen(NamedTuple):
+    """Outlines of masks where neighbouring cells have one colour, in sides of the picture: their length, and how much
+    masks bend there. Scalars."""
+
+    length: Tensor
+    bends: Tensor
+
+
+def _beside_borders(side: int, axis: int, like: Tensor) -> Tensor:
+    """What bends count, at each cell along an axis but the first and last: 1 on average. [side - 2] or [side - 2, 1]"""
+    place = torch.arange(1, side - 1, device=like.device) % _BORDER
+    beside = torch.where((place == 0) | (place == _BORDER - 1), _BESIDE, 1.0).to(like)
+    beside = beside * _BORDER / (2 * _BESIDE + _BORDER - 2)
+    return beside if axis == -1 else beside[:, None]
+
+
+def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Unseen:
+    """Of masks, where nothing is to be seen: the mean length of their outlines, and how much they bend.
 
     What no edge holds falls along the coarse cells of the image embedding. `logits` are [B * P, masks, h, h] of
     `images`, [B, 3, S, S]. Tang et al. 2018, "On regularized losses for weakly-supervised CNN segmentation", has the
     idea; here it is the length alone (Potts' model, relaxed), and only between neighbours.
+
+    Length alone does not mind stairs. Second differences do (Chan, Marquina, Mulet 2000, "High-order total
+    variation-based image restoration"): what rises evenly costs nothing, a step twice its height; and beside borders of
+    the embedding's cells more, so that no outline is better there than within them.
     """
     count, side = len(images), logits.shape[-1]
     colours = F.avg_pool2d(images, images.shape[-1] // side)  # [B, 3, h, h]
     inside = torch.sigmoid(logits / temperature).unflatten(0, (count, -1))  # [B, P, M, h, h]
-    length = inside.new_zeros(())
+    length, bends = inside.new_zeros(()), inside.new_zeros(())
     for axis in (-1, -2):
-        alike = torch.exp(-colours.diff(dim=axis).square().sum(1) / (2 * _SEEN**2))  # [B, h, h], one less on the axis
-        length = length + (alike[:, None, None] * inside.diff(dim=axis).abs()).sum((3, 4)).mean()
-    return length / side
+        alike = torch.exp(-colours.diff(dim=axis).square().sum(1) / (2 * _SEEN**2))[:, None, None]
+        change = inside.diff(dim=axis)  # [B, P, M, h, h], as `alike`, one less on the axis
+        length = length + (alike * change.abs()).sum((3, 4)).mean()
+        of_three = alike.narrow(axis, 0, side - 2) * alike.narrow(axis, 1, side - 2)
+        bend = of_three * _beside_borders(side, axis, inside) * change.diff(dim=axis).abs()
+        bends = bends + bend.sum((3, 4)).mean()
+    return Unseen(length / side, bends / side)
 
 
 @torch.no_grad()
@@ -147,11 +175,17 @@ def losses(
     unseen = unseen_outlines(logits, batch.images, config.temperature)
     covered = real[:, :, :LEVELS].amax(1)
     result = Losses(
-        total=mask + config.smooth * unseen + config.iou * iou_loss + config.pairs * pairs + config.outline * outline,
+        total=mask
+        + config.smooth * unseen.length
+        + config.bent * unseen.bends
+        + config.iou * iou_loss
+        + config.pairs * pairs
+        + config.outline * outline,
         pairs=pairs.detach(),
         outline=outline.detach(),
         mask=mask.detach(),
-        unseen=unseen.detach(),
+        unseen=unseen.length.detach(),
+        bends=unseen.bends.detach(),
         best_iou=covered.mean(),
         iou_error=iou_error.detach(),
         good=(covered > 0.8).float().mean(),

@@ -56,7 +56,7 @@ SCHEDULE = (
         batch=32,
         learning_rate=6e-4,
         scenes=_simple(0.15),
-        losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0, smooth=0.0),
+        losses=LossConfig(temperature=1.0, focal=20.0, cross_entropy=0.5, edge=0.0, smooth=0.0, bent=0.0),
         photograph_share=0.0,
         rooms=0.0,
         before_photographs=0.0,

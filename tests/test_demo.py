@@ -31,6 +31,7 @@ from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.reference.rle import encode_rle
 from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
@@ -90,6 +91,19 @@ def test_segments_scenes_it_never_saw(model):
     assert measured["iou_error"] <= FLOORS["iou_error"]
 
 
+def test_outlines_on_borders_of_cells_are_told_from_others():
+    def record(first, last):  # a square of four cells, one of 16 pixels, in a picture of 512
+        mask = np.zeros((512, 512), np.uint8)
+        mask[first:last, first:last] = 1
+        return {"segmentation": encode_rle(torch.from_numpy(mask)[None].bool())[0]}
+
+    on, beside = record(64, 128), record(68, 132)
+    assert evaluate.share_on_borders([on]) == 1
+    assert evaluate.share_on_borders([beside]) == 0
+    assert evaluate.share_on_borders([on, beside, beside]) == pytest.approx(1 / 3)
+    assert evaluate.share_on_borders([]) == 0
+
+
 def test_scenes_of_a_seed_are_the_same_and_others_differ(small_scenes):
     draw = Draw(7, CPU)
     textures = draw_textures(draw, 3, 64)
@@ -146,13 +160,31 @@ def test_outlines_count_where_nothing_is_to_be_seen():
     at_the_edge = torch.full((1, 1, 16, 16), -99.0)
     at_the_edge[..., 8:] = 99
     beside_it = at_the_edge.roll(3, -1)  # has two outlines, for it comes in again on the other side
-    assert unseen_outlines(at_the_edge, images, 1.0) < 1e-3
-    assert unseen_outlines(beside_it, images, 1.0).item() == pytest.approx(2)
+    assert unseen_outlines(at_the_edge, images, 1.0).length < 1e-3
+    assert unseen_outlines(beside_it, images, 1.0).length.item() == pytest.approx(2)
     both = torch.cat([at_the_edge, beside_it])
-    assert unseen_outlines(both, images, 1.0).item() == pytest.approx(1, abs=1e-3)
+    assert unseen_outlines(both, images, 1.0).length.item() == pytest.approx(1, abs=1e-3)
     two_pictures = torch.cat([images, images.mT])  # the other has its edge from left to right
-    assert unseen_outlines(torch.cat([both, both.mT]), two_pictures, 1.0).item() == pytest.approx(1, abs=1e-3)
-    assert unseen_outlines(torch.cat([both, both]), two_pictures, 1.0).item() == pytest.approx(1.25, abs=1e-3)
+    assert unseen_outlines(torch.cat([both, both.mT]), two_pictures, 1.0).length.item() == pytest.approx(1, abs=1e-3)
+    assert unseen_outlines(torch.cat([both, both]), two_pictures, 1.0).length.item() == pytest.approx(1.25, abs=1e-3)
+
+
+def test_stairs_cost_more_than_a_slope_and_most_at_the_borders_of_cells():
+    def bends(mask):  # of shares along rows, [16], in a picture of one colour
+        logits = torch.logit(mask, eps=1e-6).expand(1, 1, 16, 16)
+        across, along = (
+            unseen_outlines(x, torch.full((1, 3, 32, 32), 0.5), 1.0).bends.item() for x in (logits, logits.mT)
+        )
+        assert across == pytest.approx(along)
+        return across
+
+    at_border, beside_it, in_the_middle = ((torch.arange(16) >= place).float() for place in (8, 9, 10))
+    assert bends(at_border) == pytest.approx(2 * 1.5, rel=1e-3)
+    assert bends(beside_it) == pytest.approx(1.5 + 0.5, rel=1e-3)
+    assert bends(in_the_middle) == pytest.approx(2 * 0.5, rel=1e-3)
+    stairs = (torch.arange(16) // 4) / 4 + 0.1
+    slope = torch.linspace(0.1, 0.85, 16)
+    assert bends(slope) < 1e-3 < 2 < bends(stairs)
 
 
 def test_real_iou_of_a_shifted_square():
