@@ -29,7 +29,7 @@ class LossConfig:
     cross_entropy: float = 1.0
     edge: float = 0.5
     iou: float = 2.0
-    spare: float = 0.03  # for masks that are nobody's best, so that none dies
+    spare: float = 0.2  # for what each mask is best, so that those beyond the things under a point are things, too
     smooth: float = 0.05  # for outlines where nothing is to be seen, by their length
     bent: float = 0.2  # for the same, by how suddenly they are there
     pairs: float = 1.0  # see demo/auxiliary.py, as for the next
