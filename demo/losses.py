@@ -13,10 +13,7 @@ from demo.auxiliary import Dense, outline_loss, pair_loss
 from demo.batch import LEVELS, Batch
 from demo.consistency import Experience, read_signs, weighted_mean
 from demo.network import SHIPPED_TEMPERATURE
-
-_SEEN = 0.03  # deviation, from 0 to 1: neighbouring cells whose colours are three times as far apart have an edge
-_BORDER = 4  # every so many cells of a mask one of the image embedding ends
-_BESIDE = 3.0  # what a bend beside such a border counts, where others count 1
+from demo.unseen import unseen_outlines
 
 
 @dataclass(frozen=True)
@@ -94,47 +91,6 @@ def mask_costs(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:
         cost = cost + config.edge * (entropy * edge).sum((3, 4))
         cost = cost + 0.1 * config.edge * entropy.sum((3, 4)) / (area + 50)
     return cost
-
-
-class Unseen(NamedTuple):
-    """Outlines of masks where neighbouring cells have one colour, in sides of the picture: their length, and how much
-    masks bend there. Scalars."""
-
-    length: Tensor
-    bends: Tensor
-
-
-def _beside_borders(side: int, axis: int, like: Tensor) -> Tensor:
-    """What bends count, at each cell along an axis but the first and last: 1 on average. [side - 2] or [side - 2, 1]"""
-    place = torch.arange(1, side - 1, device=like.device) % _BORDER
-    beside = torch.where((place == 0) | (place == _BORDER - 1), _BESIDE, 1.0).to(like)
-    beside = beside * _BORDER / (2 * _BESIDE + _BORDER - 2)
-    return beside if axis == -1 else beside[:, None]
-
-
-def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Unseen:
-    """Of masks, where nothing is to be seen: the mean length of their outlines, and how much they bend.
-
-    What no edge holds falls along the coarse cells of the image embedding. `logits` are [B * P, masks, h, h] of
-    `images`, [B, 3, S, S]. Tang et al. 2018, "On regularized losses for weakly-supervised CNN segmentation", has the
-    idea; here it is the length alone (Potts' model, relaxed), and only between neighbours.
-
-    Length alone does not mind stairs. Second differences do (Chan, Marquina, Mulet 2000, "High-order total
-    variation-based image restoration"): what rises evenly costs nothing, a step twice its height; and beside borders of
-    the embedding's cells more, so that no outline is better there than within them.
-    """
-    count, side = len(images), logits.shape[-1]
-    colours = F.avg_pool2d(images, images.shape[-1] // side)  # [B, 3, h, h]
-    inside = torch.sigmoid(logits / temperature).unflatten(0, (count, -1))  # [B, P, M, h, h]
-    length, bends = inside.new_zeros(()), inside.new_zeros(())
-    for axis in (-1, -2):
-        alike = torch.exp(-colours.diff(dim=axis).square().sum(1) / (2 * _SEEN**2))[:, None, None]
-        change = inside.diff(dim=axis)  # [B, P, M, h, h], as `alike`, one less on the axis
-        length = length + (alike * change.abs()).sum((3, 4)).mean()
-        of_three = alike.narrow(axis, 0, side - 2) * alike.narrow(axis, 1, side - 2)
-        bend = of_three * _beside_borders(side, axis, inside) * change.diff(dim=axis).abs()
-        bends = bends + bend.sum((3, 4)).mean()
-    return Unseen(length / side, bends / side)
 
 
 @torch.no_grad()

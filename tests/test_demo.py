@@ -17,7 +17,7 @@ from demo.consistency import Experience, Signs, read_signs
 from demo.crops import Photographs, crop_photographs
 from demo.islands import with_islands
 from demo.light import cast_shadows, illuminate, reflect, relight, shine
-from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets, unseen_outlines
+from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
 from demo.network import decode
 from demo.pool import Pool
 from demo.randomness import Draw
@@ -27,6 +27,7 @@ from demo.scenery import draw_ahead, draw_scene
 from demo.scenes import SceneConfig, draw_plan, paint
 from demo.schedule import SCHEDULE, learning_rate
 from demo.textures import draw_textures
+from demo.unseen import stairs, unseen_outlines
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
@@ -182,9 +183,20 @@ def test_stairs_cost_more_than_a_slope_and_most_at_the_borders_of_cells():
     assert bends(at_border) == pytest.approx(2 * 1.5, rel=1e-3)
     assert bends(beside_it) == pytest.approx(1.5 + 0.5, rel=1e-3)
     assert bends(in_the_middle) == pytest.approx(2 * 0.5, rel=1e-3)
-    stairs = (torch.arange(16) // 4) / 4 + 0.1
+    staircase = (torch.arange(16) // 4) / 4 + 0.1
     slope = torch.linspace(0.1, 0.85, 16)
-    assert bends(slope) < 1e-3 < 2 < bends(stairs)
+    assert bends(slope) < 1e-3 < 2 < bends(staircase)
+
+
+def test_stairs_are_outlines_on_borders_of_cells_that_nobody_sees():
+    masks = torch.full((1, 1, 3, 16, 16), -1.0)
+    masks[..., 0, :8, :8] = 1  # two sides on borders of cells, half a picture long each
+    masks[..., 1, :9, :9] = 1  # beside them
+    masks[..., 2, 4:12, 4:8] = 1
+    images = torch.zeros(1, 3, 32, 32)
+    assert stairs(masks, images)[0, 0].tolist() == pytest.approx([1, 0, 1.5])
+    images[..., 16:] = 0.5  # the right half of the picture is seen to begin there
+    assert stairs(masks, images)[0, 0].tolist() == pytest.approx([0.5, 0, 1])
 
 
 def test_real_iou_of_a_shifted_square():
@@ -334,8 +346,9 @@ def test_calibration_brings_predicted_iou_closer():
 
 def test_photographs_can_have_a_quantile_of_their_own():
     signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3), torch.ones(1, 5, 3))
-    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3))
-    photograph = calibrate.Sight(torch.ones(5, 256), signs, None)
+    none = torch.zeros(1, 5, 3)
+    drawn = calibrate.Sight(torch.zeros(5, 256), signs, none, torch.rand(1, 5, 3))
+    photograph = calibrate.Sight(torch.ones(5, 256), signs, none, None)
     samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
     assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
     assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
@@ -352,6 +365,21 @@ def test_what_is_fitted_is_each_sample_s_quantile():
     median, high = head(torch.tensor([[0.0], [1.0]]))[:, 1:].mean(1).tolist()
     assert median == pytest.approx(0.5, abs=0.07)
     assert high == pytest.approx(0.8, abs=0.07)
+
+
+def test_stairs_cost_photographs_predicted_iou_and_drawn_scenes_none(model):
+    head = model.sam_mask_decoder.iou_prediction_head
+    signs = Signs(*(torch.ones(1, 5, 3) for _ in range(3)))
+    tokens = torch.randn(5, 256, generator=torch.Generator().manual_seed(0))
+    length = torch.linspace(0, 0.7, 15).view(1, 5, 3)
+    photograph = calibrate.Sight(tokens, signs, length, None)
+    drawn = calibrate.Sight(tokens, signs, length, torch.rand(1, 5, 3))
+    samples, held_out = calibrate.charge(head, [drawn, photograph, drawn], 2.0)  # the first is held out
+    predicted = head(tokens)[:, 1:4]
+    assert torch.allclose(samples.ious, torch.cat([predicted - 2 * (length[0] - 0.12).clamp_min(0), predicted]))
+    assert torch.allclose(held_out.ious, predicted)
+    assert samples.quantiles.flatten().tolist() == pytest.approx([0.2] * 5 + [0.5] * 5)
+    assert held_out.quantiles.eq(0.5).all()
 
 
 def test_masks_count_as_often_as_the_generator_would_return_them():
@@ -410,7 +438,7 @@ def test_a_batch_in_which_nothing_is_known_changes_nothing():
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
     calibrated = tmp_path / "calibrated.pt"
     few = ["--scenes", "8", "--crops", "0", "--points_per_side", "4", "--epochs", "3", "--quantile", "0.95"]
-    calibrate.main([str(SHIPPED), "--output", str(calibrated), *few])
+    calibrate.main([str(SHIPPED), "--output", str(calibrated), *few, "--stairs", "2"])
     before, after = (torch.load(path, weights_only=True)["model"] for path in (SHIPPED, calibrated))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
