@@ -30,7 +30,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from demo.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
-from demo.crops import load_photographs
+from demo.crops import Photographs, load_photographs, read_photographs
 from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from demo.randomness import Draw
 from demo.scenery import draw_crops, draw_scene
@@ -114,14 +114,15 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     return Sight(torch.cat(tokens), signs, stairs(logits, picture.images), real)
 
 
-def collect(model: SAM2Base, scenes: int, crops: int, points_per_side: int, workers: int) -> list[Sight]:
+def collect(
+    model: SAM2Base, scenes: int, crops: int, points_per_side: int, photographs: Photographs | None
+) -> list[Sight]:
     """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew."""
     device = next(model.parameters()).device
     drawn_scenes = (draw_scene(seed, device) for seed in range(FIRST_SEED, FIRST_SEED + scenes))
     sources: list[tuple[Iterator[Scenes], bool]] = [(drawn_scenes, True)]
-    if crops:
-        photographs = load_photographs(workers).to(device)
-        sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs), False))
+    if photographs:
+        sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs.to(device)), False))
     decoder, sights = FoldedDecoder(model), list[Sight]()
     for pictures, drawn in sources:
         for picture in pictures:
@@ -232,8 +233,7 @@ def fit(head: nn.Module, samples: Samples, held_out: Samples, epochs: int, learn
     return before, judge(median)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Fit the demo model's predicted IoU.")
     parser.add_argument("checkpoint", type=Path, help="weights in the form that ships")
     parser.add_argument("--temperature", type=float, default=SHIPPED_TEMPERATURE, help="of the checkpoint's logits")
@@ -252,11 +252,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="what masks of photographs lose of predicted IoU for every side of the picture, beyond the first "
         f"{_SHORT}, of outline along borders of cells where nothing is to be seen (default 0; 2 leaves few such)",
     )
+    parser.add_argument("--directory", type=Path, help="of training, whose outlined photographs are used again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    args = _parse(arguments)
     model = load_trained(args.checkpoint, args.temperature, SHIPPED_TEMPERATURE, torch.device(args.device))
-    sights = collect(model, args.scenes, args.crops, args.points_per_side, args.workers)
+    photographs = None
+    if args.crops:
+        photographs = (
+            read_photographs(args.directory, args.workers) if args.directory else load_photographs(args.workers)
+        )
+    sights = collect(model, args.scenes, args.crops, args.points_per_side, photographs)
     in_photographs = args.quantile if args.photograph_quantile is None else args.photograph_quantile
     samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
