@@ -169,7 +169,6 @@ def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samp
 def charge(head: nn.Module, sights: Sequence[Sight], cost: float) -> tuple[Samples, Samples]:
     """What to train with and what to hold out, of which the head, as it is, should predict the same as it does, but in
     photographs `cost` less for every side of the picture that a mask's stairs are longer than is short."""
-
     quantiles = Quantiles(0.5, _WARY)
 
     def leave(sight: Sight) -> Samples:

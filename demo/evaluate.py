@@ -26,6 +26,7 @@ from pycocotools import mask as coco_mask
 
 from demo.scenery import draw_ahead
 from demo.scenes import Scenes
+from demo.unseen import BORDER
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
@@ -37,7 +38,7 @@ SMALLEST_SHARE = 0.005  # of the image, of regions that count
 PHOTOGRAPHS = ("dog", "truck", "groceries")
 REFERENCE = DEMO_DIR / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
 _OVERLAY_SIDE = 900
-_LOGITS, _CELL = 128, 4  # sides of what a mask is made from and, in it, of a cell of the image embedding: 16 pixels
+_LOGITS = 128  # side of what a mask is made from
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def share_on_borders(records: Sequence[MaskRecord]) -> float:
         inside = F.adaptive_avg_pool2d(mask[None], _LOGITS)[0] > 0.5  # [128, 128]
         for turned in (inside, inside.T):
             outline = turned[1:] != turned[:-1]  # [127, 128]
-            borders += int(outline[_CELL - 1 :: _CELL].sum())
+            borders += int(outline[BORDER - 1 :: BORDER].sum())
             everywhere += int(outline.sum())
     return borders / everywhere if everywhere else 0.0
 

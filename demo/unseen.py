@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _SEEN = 0.03  # deviation, from 0 to 1: neighbouring cells whose colours are three times as far apart have an edge
-_BORDER = 4  # every so many cells of a mask one of the image embedding ends
+BORDER = 4  # every so many cells of a mask one of the image embedding ends
 _BESIDE = 3.0  # what a bend beside such a border counts, where others count 1
 
 
@@ -18,9 +18,9 @@ def _colours(images: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(images, images.shape[-1] // side)
 
 
-def _alike(colours: Tensor, axis: int) -> Tensor:
-    """How much neighbours have one colour, from 0 to 1: [B, 3, h, h] -> [B, 1, 1, h, h], one less on the axis."""
-    return torch.exp(-colours.diff(dim=axis).square().sum(1) / (2 * _SEEN**2))[:, None, None]
+def _alike(colours: Tensor) -> Tensor:
+    """How much neighbours in a row have one colour, from 0 to 1: [B, 3, h, h] -> [B, 1, 1, h, h - 1]."""
+    return torch.exp(-colours.diff().square().sum(1) / (2 * _SEEN**2))[:, None, None]
 
 
 class Unseen(NamedTuple):
@@ -31,12 +31,11 @@ class Unseen(NamedTuple):
     bends: Tensor
 
 
-def _beside_borders(side: int, axis: int, like: Tensor) -> Tensor:
-    """What bends count, at each cell along an axis but the first and last: 1 on average. [side - 2] or [side - 2, 1]"""
-    place = torch.arange(1, side - 1, device=like.device) % _BORDER
-    beside = torch.where((place == 0) | (place == _BORDER - 1), _BESIDE, 1.0).to(like)
-    beside = beside * _BORDER / (2 * _BESIDE + _BORDER - 2)
-    return beside if axis == -1 else beside[:, None]
+def _beside_borders(side: int, like: Tensor) -> Tensor:
+    """What bends count, at each cell of a row but the first and last: 1 on average. [side - 2]"""
+    place = torch.arange(1, side - 1, device=like.device) % BORDER
+    beside = torch.where((place == 0) | (place == BORDER - 1), _BESIDE, 1.0).to(like)
+    return beside * BORDER / (2 * _BESIDE + BORDER - 2)
 
 
 def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Unseen:
@@ -54,13 +53,11 @@ def unseen_outlines(logits: Tensor, images: Tensor, temperature: float) -> Unsee
     colours = _colours(images, side)
     inside = torch.sigmoid(logits / temperature).unflatten(0, (count, -1))  # [B, P, M, h, h]
     length, bends = inside.new_zeros(()), inside.new_zeros(())
-    for axis in (-1, -2):
-        alike = _alike(colours, axis)
-        change = inside.diff(dim=axis)  # [B, P, M, h, h], as `alike`, one less on the axis
+    for rows, shown in ((inside, colours), (inside.mT, colours.mT)):
+        alike, change = _alike(shown), rows.diff()  # [B, 1, 1, h, h - 1], [B, P, M, h, h - 1]
         length = length + (alike * change.abs()).sum((3, 4)).mean()
-        of_three = alike.narrow(axis, 0, side - 2) * alike.narrow(axis, 1, side - 2)
-        bend = of_three * _beside_borders(side, axis, inside) * change.diff(dim=axis).abs()
-        bends = bends + bend.sum((3, 4)).mean()
+        of_three = alike[..., 1:] * alike[..., :-1]
+        bends = bends + (of_three * _beside_borders(side, rows) * change.diff().abs()).sum((3, 4)).mean()
     return Unseen(length / side, bends / side)
 
 
@@ -71,8 +68,7 @@ def stairs(logits: Tensor, images: Tensor) -> Tensor:
     side = logits.shape[-1]
     colours, inside = _colours(images, side), (logits > 0).float()
     length = inside.new_zeros(inside.shape[:3])
-    for axis in (-1, -2):
-        unseen = _alike(colours, axis) * inside.diff(dim=axis).abs()  # [B, P, M, h, h], one less on the axis
-        at_borders = torch.arange(_BORDER - 1, side - 1, _BORDER, device=logits.device)
-        length = length + unseen.index_select(axis, at_borders).sum((3, 4))
+    for rows, shown in ((inside, colours), (inside.mT, colours.mT)):
+        unseen = _alike(shown) * rows.diff().abs()  # [B, P, M, h, h - 1]
+        length = length + unseen[..., BORDER - 1 :: BORDER].sum((3, 4))
     return length / side
