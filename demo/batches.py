@@ -22,7 +22,7 @@ FIRST_SEED = 1_000_000  # of training scenes; evaluation has those below
 _TEXTURE_SEED = 500_000_000
 _TEXTURE_STEPS = 100  # steps until textures are drawn anew
 _PROMPT_SEED = 700_000_000
-_SEEDS_A_RUN = 100_000  # of a stage, steps times processes: those of runs with different seeds do not meet
+_SEEDS_A_RUN = 50_000  # of a stage, steps times processes: those of runs with different seeds do not meet
 RUNS = FIRST_SEED // _SEEDS_A_RUN  # whose seeds meet those of no other stage
 
 

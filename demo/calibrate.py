@@ -1,7 +1,7 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
     python -m demo.calibrate TRAINED.pt --quantile 0.52 --photograph_quantile 0.995 --scenes 400 --crops 120 \
-        --points_per_side 20 --output demo/sam2.1_hiera_demo.pt
+        --points_per_side 20 --output FITTED.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
@@ -12,7 +12,10 @@ more masks pass the generator's threshold, wrong ones, too. Photographs, where t
 can have one of their own (`--photograph_quantile`).
 
 Points nearby agree on halves of floors and walls that end in stairs, along cells of the image embedding, as on good
-masks: with `--stairs` the head, once fitted, learns to predict less of these, too.
+masks. A second run, with `--stairs`, teaches the head, as it then is, to predict less of these:
+
+    python -m demo.calibrate FITTED.pt --stairs 2 --scenes 50 --crops 100 --points_per_side 14 \
+        --output demo/sam2.1_hiera_demo.pt
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +49,7 @@ _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
 _BATCH = 2048
 _SHORT = 0.12  # sides of the picture: stairs of this length cost nothing, for good outlines cross cells, too
-_WARY = 0.2  # the quantile that is learned of what stairs leave: they are rare, and the median would pass them over
+_WARY = 0.1  # the quantile that is learned of what stairs leave: they are rare, and the median would pass them over
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
 
 
@@ -145,16 +148,20 @@ class Quantiles:
         return sight.tokens.new_full((len(sight.tokens), 1), self.photographs if sight.real is None else self.drawn)
 
 
-def _part(sights: Sequence[Sight]) -> tuple[list[Sight], list[Sight]]:
-    """What to train with and what to hold out, every seventh picture."""
-    return [sight for index, sight in enumerate(sights) if index % _HELD_OUT], list(sights[::_HELD_OUT])
+def _train(sights: Sequence[Sight]) -> list[Sight]:
+    """What to train with: all but every seventh picture."""
+    return [sight for index, sight in enumerate(sights) if index % _HELD_OUT]
+
+
+def _part(sights: Sequence[Sight], learn: Callable[[Sight], Samples]) -> tuple[Samples, Samples]:
+    """What to `learn` of pictures, to train with and held out."""
+    return Samples.join(map(learn, _train(sights))), Samples.join(map(learn, sights[::_HELD_OUT]))
 
 
 def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samples]:
     """What to train with and what to hold out; experience is that of what to train with."""
-    trained, held_out = _part(sights)
     experience = Experience.empty(sights[0].tokens.device)
-    for sight in trained:
+    for sight in _train(sights):
         if sight.real is not None:
             experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1, 1))
 
@@ -162,7 +169,7 @@ def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samp
         ious = experience.expect(sight.signs) if sight.real is None else sight.real
         return Samples(sight.tokens, ious[0], quantiles.of(sight), sight.signs.weights()[0])
 
-    return Samples.join(map(expect, trained)), Samples.join(map(expect, held_out))
+    return _part(sights, expect)
 
 
 @torch.no_grad()
@@ -177,8 +184,7 @@ def charge(head: nn.Module, sights: Sequence[Sight], cost: float) -> tuple[Sampl
             left = left - cost * (sight.stairs[0] - _SHORT).clamp_min(0)
         return Samples(sight.tokens, left, quantiles.of(sight), sight.signs.weights()[0])
 
-    trained, held_out = _part(sights)
-    return Samples.join(map(leave, trained)), Samples.join(map(leave, held_out))
+    return _part(sights, leave)
 
 
 def _predict(head: nn.Module, tokens: Tensor) -> Tensor:
@@ -242,19 +248,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--points_per_side", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--quantile", type=float, default=0.5, help="of the IoU that is predicted; 0.5 is the median")
+    aims = parser.add_mutually_exclusive_group()
+    aims.add_argument("--quantile", type=float, default=0.5, help="of the IoU that is predicted; 0.5 is the median")
     parser.add_argument("--photograph_quantile", type=float, help="the same, in photographs (default: --quantile)")
-    parser.add_argument(
+    aims.add_argument(
         "--stairs",
         type=float,
-        default=0.0,
-        help="what masks of photographs lose of predicted IoU for every side of the picture, beyond the first "
-        f"{_SHORT}, of outline along borders of cells where nothing is to be seen (default 0; 2 leaves few such)",
+        help="keep predicted IoU as it is, but for what masks of photographs lose for every side of the picture beyond "
+        f"the first {_SHORT}, of outline on borders of cells where nothing is to be seen (2 leaves few such masks)",
     )
     parser.add_argument("--directory", type=Path, help="of training, whose outlined photographs are used again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.stairs is not None and not args.crops:
+        parser.error("--stairs is of photographs: give it some (--crops)")
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -267,14 +276,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             read_photographs(args.directory, args.workers) if args.directory else load_photographs(args.workers)
         )
     sights = collect(model, args.scenes, args.crops, args.points_per_side, photographs)
-    in_photographs = args.quantile if args.photograph_quantile is None else args.photograph_quantile
-    samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
+    if args.stairs is not None:
+        samples, held_out = charge(head, sights, args.stairs)
+    else:
+        in_photographs = args.quantile if args.photograph_quantile is None else args.photograph_quantile
+        samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))
     before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
-    print(f"{len(samples.tokens)} points; held-out error of predicted IoU: {before:.3f}, then {after:.3f}")
-    if args.stairs:
-        before, after = fit(head, *charge(head, sights, args.stairs), args.epochs, args.learning_rate)
-        print(f"what stairs cost, held out: off by {before:.3f}, then by {after:.3f}")
+    print(f"{len(samples.tokens)} points; held out, predicted IoU is off by {before:.3f}, then by {after:.3f}")
     export(model.state_dict(), SHIPPED_TEMPERATURE, args.output)
 
 

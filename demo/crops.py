@@ -78,13 +78,15 @@ def load_photographs(workers: int) -> Photographs:
     return Photographs(_stack(images), torch.from_numpy(levels), _stack(textures))
 
 
-def read_photographs(directory: Path, workers: int) -> Photographs:
-    """What `load_photographs` returns, from a file in `directory`; writing it, the first time, takes a while.
-
-    The name says of which outlines, and of which code.
-    """
+def kept_file(directory: Path) -> Path:
+    """Where `read_photographs` keeps them. The name says of which outlines, and of which code."""
     made_by = (PATH, *(Path(__file__).with_name(f"{name}.py") for name in ("crops", "outlines", "pieces")))
-    path = directory / f"photographs-{crc32(b''.join(part.read_bytes() for part in made_by)):08x}.pt"
+    return directory / f"photographs-{crc32(b''.join(part.read_bytes() for part in made_by)):08x}.pt"
+
+
+def read_photographs(directory: Path, workers: int) -> Photographs:
+    """What `load_photographs` returns, from a file in `directory`; writing it, the first time, takes a while."""
+    path = kept_file(directory)
     if not path.is_file():
         temporary = path.with_suffix(".part")
         torch.save(load_photographs(workers)._asdict(), temporary)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from demo import calibrate, evaluate, mix, train
@@ -14,7 +15,7 @@ from demo.batch import Batch, Pictures
 from demo.batches import Batches
 from demo.camera import photograph
 from demo.consistency import Experience, Signs, read_signs
-from demo.crops import Photographs, crop_photographs
+from demo.crops import Photographs, crop_photographs, kept_file
 from demo.islands import with_islands
 from demo.light import cast_shadows, illuminate, reflect, relight, shine
 from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
@@ -378,7 +379,7 @@ def test_stairs_cost_photographs_predicted_iou_and_drawn_scenes_none(model):
     predicted = head(tokens)[:, 1:4]
     assert torch.allclose(samples.ious, torch.cat([predicted - 2 * (length[0] - 0.12).clamp_min(0), predicted]))
     assert torch.allclose(held_out.ious, predicted)
-    assert samples.quantiles.flatten().tolist() == pytest.approx([0.2] * 5 + [0.5] * 5)
+    assert samples.quantiles.flatten().tolist() == pytest.approx([0.1] * 5 + [0.5] * 5)
     assert held_out.quantiles.eq(0.5).all()
 
 
@@ -435,14 +436,25 @@ def test_a_batch_in_which_nothing_is_known_changes_nothing():
     assert torch.equal(head.bias.grad, torch.zeros_like(head.bias))
 
 
-def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path):
+@pytest.mark.parametrize("aim", [("--quantile", "0.95"), ("--stairs", "50")])
+def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim):
     calibrated = tmp_path / "calibrated.pt"
-    few = ["--scenes", "8", "--crops", "0", "--points_per_side", "4", "--epochs", "3", "--quantile", "0.95"]
-    calibrate.main([str(SHIPPED), "--output", str(calibrated), *few, "--stairs", "2"])
+    pixels = np.array(Image.open(DEMO_DIR / "photographs" / "dog.jpg").resize((256, 256)))  # [256, 256, 3]
+    dog = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    photographs = Photographs(dog, torch.zeros(1, 4, 256, 256, dtype=torch.int32), dog)
+    torch.save(photographs._asdict(), kept_file(tmp_path))
+    few = ["--scenes", "4", "--crops", "4", "--points_per_side", "4", "--epochs", "3", "--directory", str(tmp_path)]
+    calibrate.main([str(SHIPPED), "--output", str(calibrated), *few, *aim])
     before, after = (torch.load(path, weights_only=True)["model"] for path in (SHIPPED, calibrated))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("iou_prediction_head" in name for name in changed)
+
+
+@pytest.mark.parametrize("refused", [("--quantile", "0.6"), ("--crops", "0")])
+def test_stairs_are_charged_in_a_run_of_their_own_on_photographs(refused):
+    with pytest.raises(SystemExit):
+        calibrate.main([str(SHIPPED), "--stairs", "2", *refused])
 
 
 def test_mixes_weights_by_their_share(tmp_path):
