@@ -74,13 +74,13 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Sight:
-    """A picture as the model segments it: tokens [P, 256]; of masks, [1, P, 3], signs, stairs (`unseen.stairs`) and, of
-    a drawn scene, real IoUs."""
+    """A picture as the model segments it: tokens [P, 256]; of masks, [1, P, 3], signs and either real IoUs, of a drawn
+    scene, or stairs (`unseen.stairs`), of a photograph."""
 
     tokens: Tensor
     signs: Signs
-    stairs: Tensor
     real: Tensor | None
+    stairs: Tensor | None
 
 
 def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
@@ -113,8 +113,10 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     hook.remove()
     logits = torch.cat(rows).unflatten(0, (1, -1, MASKS))  # [1, P, 3, h, h]
     signs = read_signs(logits, points, model.image_size, 1.0)
-    real = _region_ious(logits.flatten(1, 2) > 0, picture.levels).view(1, -1, MASKS) if drawn else None
-    return Sight(torch.cat(tokens), signs, stairs(logits, picture.images), real)
+    if not drawn:
+        return Sight(torch.cat(tokens), signs, None, stairs(logits, picture.images))
+    real = _region_ious(logits.flatten(1, 2) > 0, picture.levels).view(1, -1, MASKS)
+    return Sight(torch.cat(tokens), signs, real, None)
 
 
 def collect(
@@ -180,7 +182,7 @@ def charge(head: nn.Module, sights: Sequence[Sight], cost: float) -> tuple[Sampl
 
     def leave(sight: Sight) -> Samples:
         left = _predict(head, sight.tokens)
-        if sight.real is None:
+        if sight.stairs is not None:
             left = left - cost * (sight.stairs[0] - _SHORT).clamp_min(0)
         return Samples(sight.tokens, left, quantiles.of(sight), sight.signs.weights()[0])
 

@@ -347,9 +347,8 @@ def test_calibration_brings_predicted_iou_closer():
 
 def test_photographs_can_have_a_quantile_of_their_own():
     signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3), torch.ones(1, 5, 3))
-    none = torch.zeros(1, 5, 3)
-    drawn = calibrate.Sight(torch.zeros(5, 256), signs, none, torch.rand(1, 5, 3))
-    photograph = calibrate.Sight(torch.ones(5, 256), signs, none, None)
+    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3), None)
+    photograph = calibrate.Sight(torch.ones(5, 256), signs, None, torch.zeros(1, 5, 3))
     samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
     assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
     assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
@@ -373,8 +372,8 @@ def test_stairs_cost_photographs_predicted_iou_and_drawn_scenes_none(model):
     signs = Signs(*(torch.ones(1, 5, 3) for _ in range(3)))
     tokens = torch.randn(5, 256, generator=torch.Generator().manual_seed(0))
     length = torch.linspace(0, 0.7, 15).view(1, 5, 3)
-    photograph = calibrate.Sight(tokens, signs, length, None)
-    drawn = calibrate.Sight(tokens, signs, length, torch.rand(1, 5, 3))
+    photograph = calibrate.Sight(tokens, signs, None, length)
+    drawn = calibrate.Sight(tokens, signs, torch.rand(1, 5, 3), None)
     samples, held_out = calibrate.charge(head, [drawn, photograph, drawn], 2.0)  # the first is held out
     predicted = head(tokens)[:, 1:4]
     assert torch.allclose(samples.ious, torch.cat([predicted - 2 * (length[0] - 0.12).clamp_min(0), predicted]))
