@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from conftest import photograph as bundled
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from demo import calibrate, evaluate, mix, train
@@ -438,9 +438,8 @@ def test_a_batch_in_which_nothing_is_known_changes_nothing():
 @pytest.mark.parametrize("aim", [("--quantile", "0.95"), ("--stairs", "50")])
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim):
     calibrated = tmp_path / "calibrated.pt"
-    pixels = np.array(Image.open(DEMO_DIR / "photographs" / "dog.jpg").resize((256, 256)))  # [256, 256, 3]
-    dog = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    photographs = Photographs(dog, torch.zeros(1, 4, 256, 256, dtype=torch.int32), dog)
+    dog = torch.from_numpy(bundled("dog")[:512, :512]).permute(2, 0, 1)[None]  # [1, 3, 512, 512]
+    photographs = Photographs(dog, torch.zeros(1, 4, 512, 512, dtype=torch.int32), dog)
     torch.save(photographs._asdict(), kept_file(tmp_path))
     few = ["--scenes", "4", "--crops", "4", "--points_per_side", "4", "--epochs", "3", "--directory", str(tmp_path)]
     calibrate.main([str(SHIPPED), "--output", str(calibrated), *few, *aim])
