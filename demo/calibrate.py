@@ -48,8 +48,6 @@ FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000
 _HELD_OUT = 7  # every seventh picture tells when to stop
 _BATCH = 2048
-_SHORT = 0.12  # sides of the picture: stairs of this length cost nothing, for good outlines cross cells, too
-_WARY = 0.1  # the quantile that is learned of what stairs leave: they are rare, and the median would pass them over
 _POINTS = {"cpu": 8, "cuda": 64}  # at a time
 
 
@@ -74,13 +72,13 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Sight:
-    """A picture as the model segments it: tokens [P, 256]; of masks, [1, P, 3], signs and either real IoUs, of a drawn
-    scene, or stairs (`unseen.stairs`), of a photograph."""
+    """A picture as the model segments it, drawn or a photograph: tokens [P, 256]; of masks, [1, P, 3], signs and what
+    was measured of them."""
 
+    drawn: bool
     tokens: Tensor
     signs: Signs
-    real: Tensor | None
-    stairs: Tensor | None
+    measured: Tensor | None
 
 
 def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
@@ -92,8 +90,21 @@ def grid_points(draw: Draw, side: int, points_per_side: int) -> Tensor:
     return torch.stack([x, y], 2).view(1, -1, 2).clamp(0.5, side - 0.5)
 
 
+Measure = Callable[[Tensor, Scenes], Tensor]  # masks' logits, [1, P, 3, h, h], and their picture -> [1, P, 3]
+
+
+def real_ious(logits: Tensor, picture: Scenes) -> Tensor:
+    """IoU of masks with the best region or union of a drawn scene, wherever it lies: a `Measure`."""
+    return _region_ious(logits.flatten(1, 2) > 0, picture.levels).view(logits.shape[:3])
+
+
+def lengths_of_stairs(logits: Tensor, picture: Scenes) -> Tensor:
+    """`unseen.stairs` of masks: a `Measure`."""
+    return stairs(logits, picture.images)
+
+
 def _region_ious(masks: Tensor, levels: Tensor) -> Tensor:
-    """IoU of bool [1, n, h, h] with the best region or union, wherever it lies, of [1, 6, S, S]. [n]"""
+    """IoU of bool [1, n, h, h] with the best region or union of [1, 6, S, S]. [n]"""
     step = levels.shape[-1] // masks.shape[-1]
     coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [6, h, h]
     regions = torch.cat([level == level.unique()[:, None, None] for level in coarse])
@@ -101,8 +112,10 @@ def _region_ious(masks: Tensor, levels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tensor, drawn: bool) -> Sight:
-    """Segments one picture at `points`, float [1, P, 2]; its labels are the truth where it is drawn."""
+def look(
+    model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tensor, drawn: bool, measure: Measure | None
+) -> Sight:
+    """Segments one picture at `points`, float [1, P, 2]."""
     prepared = decoder.prepare(encode(model, normalise(picture.images)))
     tokens: list[Tensor] = []
     head = model.sam_mask_decoder.iou_prediction_head
@@ -113,26 +126,31 @@ def look(model: SAM2Base, decoder: FoldedDecoder, picture: Scenes, points: Tenso
     hook.remove()
     logits = torch.cat(rows).unflatten(0, (1, -1, MASKS))  # [1, P, 3, h, h]
     signs = read_signs(logits, points, model.image_size, 1.0)
-    if not drawn:
-        return Sight(torch.cat(tokens), signs, None, stairs(logits, picture.images))
-    real = _region_ious(logits.flatten(1, 2) > 0, picture.levels).view(1, -1, MASKS)
-    return Sight(torch.cat(tokens), signs, real, None)
+    return Sight(drawn, torch.cat(tokens), signs, measure(logits, picture) if measure else None)
 
 
 def collect(
-    model: SAM2Base, scenes: int, crops: int, points_per_side: int, photographs: Photographs | None
+    model: SAM2Base,
+    scenes: int,
+    crops: int,
+    points_per_side: int,
+    photographs: Photographs | None,
+    of_scenes: Measure | None,
+    of_crops: Measure | None,
 ) -> list[Sight]:
-    """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew."""
+    """Segments drawn scenes, then crops of photographs, each at a grid of points that is shifted anew, and measures
+    masks."""
     device = next(model.parameters()).device
     drawn_scenes = (draw_scene(seed, device) for seed in range(FIRST_SEED, FIRST_SEED + scenes))
-    sources: list[tuple[Iterator[Scenes], bool]] = [(drawn_scenes, True)]
+    sources: list[tuple[Iterator[Scenes], bool, Measure | None]] = [(drawn_scenes, True, of_scenes)]
     if photographs:
-        sources.append((draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs.to(device)), False))
+        some_crops = draw_crops(range(_FIRST_CROP, _FIRST_CROP + crops), photographs.to(device))
+        sources.append((some_crops, False, of_crops))
     decoder, sights = FoldedDecoder(model), list[Sight]()
-    for pictures, drawn in sources:
+    for pictures, drawn, measure in sources:
         for picture in pictures:
             points = grid_points(Draw(len(sights), device), model.image_size, points_per_side)
-            sights.append(look(model, decoder, picture, points, drawn))
+            sights.append(look(model, decoder, picture, points, drawn, measure))
             if len(sights) % 20 == 0:
                 print(f"{len(sights)} of {scenes + crops} pictures", flush=True)
     return sights
@@ -147,7 +165,7 @@ class Quantiles:
 
     def of(self, sight: Sight) -> Tensor:
         """That of every point of a picture, [P, 1]."""
-        return sight.tokens.new_full((len(sight.tokens), 1), self.photographs if sight.real is None else self.drawn)
+        return sight.tokens.new_full((len(sight.tokens), 1), self.drawn if sight.drawn else self.photographs)
 
 
 def _train(sights: Sequence[Sight]) -> list[Sight]:
@@ -161,29 +179,41 @@ def _part(sights: Sequence[Sight], learn: Callable[[Sight], Samples]) -> tuple[S
 
 
 def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samples]:
-    """What to train with and what to hold out; experience is that of what to train with."""
+    """What to train with and what to hold out; experience is that of what to train with, whose drawn scenes have their
+    `real_ious` measured."""
     experience = Experience.empty(sights[0].tokens.device)
     for sight in _train(sights):
-        if sight.real is not None:
-            experience = experience.add(sight.signs, sight.real, sight.real.new_ones(1, 1))
+        if sight.measured is not None:
+            experience = experience.add(sight.signs, sight.measured, sight.measured.new_ones(1, 1))
 
     def expect(sight: Sight) -> Samples:
-        ious = experience.expect(sight.signs) if sight.real is None else sight.real
+        ious = experience.expect(sight.signs) if sight.measured is None else sight.measured
         return Samples(sight.tokens, ious[0], quantiles.of(sight), sight.signs.weights()[0])
 
     return _part(sights, expect)
 
 
+@dataclass(frozen=True)
+class Stairs:
+    """What a photograph's masks lose of predicted IoU: `cost` for every side of the picture that their stairs are
+    longer than `free`, for good outlines cross cells, too. Masks with stairs are rare, and the median would pass them
+    over, so a lower `quantile` of what is left is learned."""
+
+    cost: float
+    free: float
+    quantile: float
+
+
 @torch.no_grad()
-def charge(head: nn.Module, sights: Sequence[Sight], cost: float) -> tuple[Samples, Samples]:
-    """What to train with and what to hold out, of which the head, as it is, should predict the same as it does, but in
-    photographs `cost` less for every side of the picture that a mask's stairs are longer than is short."""
-    quantiles = Quantiles(0.5, _WARY)
+def charge(head: nn.Module, sights: Sequence[Sight], price: Stairs) -> tuple[Samples, Samples]:
+    """What to train with and what to hold out, of which the head, as it is, should predict the same as it does, but
+    less where stairs are measured, in photographs."""
+    quantiles = Quantiles(0.5, price.quantile)
 
     def leave(sight: Sight) -> Samples:
         left = _predict(head, sight.tokens)
-        if sight.stairs is not None:
-            left = left - cost * (sight.stairs[0] - _SHORT).clamp_min(0)
+        if sight.measured is not None:
+            left = left - price.cost * (sight.measured[0] - price.free).clamp_min(0)
         return Samples(sight.tokens, left, quantiles.of(sight), sight.signs.weights()[0])
 
     return _part(sights, leave)
@@ -256,15 +286,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     aims.add_argument(
         "--stairs",
         type=float,
-        help="keep predicted IoU as it is, but for what masks of photographs lose for every side of the picture beyond "
-        f"the first {_SHORT}, of outline on borders of cells where nothing is to be seen (2 leaves few such masks)",
+        help="keep predicted IoU as it is, but for what masks of photographs lose for every side of the picture of "
+        "outline on borders of cells where nothing is to be seen (2 leaves few such masks)",
     )
+    parser.add_argument("--stairs_free", type=float, default=0.12, help="sides of the picture that cost nothing")
+    parser.add_argument("--stairs_quantile", type=float, default=0.1, help="of what stairs leave, which is learned")
     parser.add_argument("--directory", type=Path, help="of training, whose outlined photographs are used again")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that segment photographs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)
+    of_stairs = [name for name in ("stairs_free", "stairs_quantile") if getattr(args, name) != parser.get_default(name)]
+    if args.stairs is None and of_stairs:
+        parser.error(f"--{of_stairs[0]} says how --stairs are charged: give that, too")
     if args.stairs is not None and not args.crops:
         parser.error("--stairs is of photographs: give it some (--crops)")
+    if args.stairs is not None and args.photograph_quantile is not None:
+        parser.error("--stairs leaves quantiles as they are: fit --photograph_quantile in a run before")
     return args
 
 
@@ -277,10 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         photographs = (
             read_photographs(args.directory, args.workers) if args.directory else load_photographs(args.workers)
         )
-    sights = collect(model, args.scenes, args.crops, args.points_per_side, photographs)
+    measures = (real_ious, None) if args.stairs is None else (None, lengths_of_stairs)
+    sights = collect(model, args.scenes, args.crops, args.points_per_side, photographs, *measures)
     head = model.sam_mask_decoder.iou_prediction_head.requires_grad_(True)
     if args.stairs is not None:
-        samples, held_out = charge(head, sights, args.stairs)
+        samples, held_out = charge(head, sights, Stairs(args.stairs, args.stairs_free, args.stairs_quantile))
     else:
         in_photographs = args.quantile if args.photograph_quantile is None else args.photograph_quantile
         samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))

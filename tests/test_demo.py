@@ -347,12 +347,12 @@ def test_calibration_brings_predicted_iou_closer():
 
 def test_photographs_can_have_a_quantile_of_their_own():
     signs = Signs(torch.rand(1, 5, 3), torch.rand(1, 5, 3), torch.ones(1, 5, 3))
-    drawn = calibrate.Sight(torch.zeros(5, 256), signs, torch.rand(1, 5, 3), None)
-    photograph = calibrate.Sight(torch.ones(5, 256), signs, None, torch.zeros(1, 5, 3))
+    drawn = calibrate.Sight(True, torch.zeros(5, 256), signs, torch.rand(1, 5, 3))
+    photograph = calibrate.Sight(False, torch.ones(5, 256), signs, None)
     samples, held_out = calibrate.divide([photograph, drawn, photograph], calibrate.Quantiles(0.5, 0.8))
     assert torch.equal(samples.quantiles, torch.tensor([[0.5]] * 5 + [[0.8]] * 5))
     assert torch.equal(held_out.quantiles, torch.full((5, 1), 0.8))
-    assert torch.equal(samples.ious[:5], drawn.real[0])
+    assert torch.equal(samples.ious[:5], drawn.measured[0])
 
 
 def test_what_is_fitted_is_each_sample_s_quantile():
@@ -372,13 +372,14 @@ def test_stairs_cost_photographs_predicted_iou_and_drawn_scenes_none(model):
     signs = Signs(*(torch.ones(1, 5, 3) for _ in range(3)))
     tokens = torch.randn(5, 256, generator=torch.Generator().manual_seed(0))
     length = torch.linspace(0, 0.7, 15).view(1, 5, 3)
-    photograph = calibrate.Sight(tokens, signs, None, length)
-    drawn = calibrate.Sight(tokens, signs, torch.rand(1, 5, 3), None)
-    samples, held_out = calibrate.charge(head, [drawn, photograph, drawn], 2.0)  # the first is held out
+    photograph = calibrate.Sight(False, tokens, signs, length)
+    drawn = calibrate.Sight(True, tokens, signs, None)
+    price = calibrate.Stairs(cost=3.0, free=0.15, quantile=0.2)
+    samples, held_out = calibrate.charge(head, [drawn, photograph, drawn], price)  # the first is held out
     predicted = head(tokens)[:, 1:4]
-    assert torch.allclose(samples.ious, torch.cat([predicted - 2 * (length[0] - 0.12).clamp_min(0), predicted]))
+    assert torch.allclose(samples.ious, torch.cat([predicted - 3 * (length[0] - 0.15).clamp_min(0), predicted]))
     assert torch.allclose(held_out.ious, predicted)
-    assert samples.quantiles.flatten().tolist() == pytest.approx([0.1] * 5 + [0.5] * 5)
+    assert samples.quantiles.flatten().tolist() == pytest.approx([0.2] * 5 + [0.5] * 5)
     assert held_out.quantiles.eq(0.5).all()
 
 
@@ -449,10 +450,20 @@ def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim):
     assert all("iou_prediction_head" in name for name in changed)
 
 
-@pytest.mark.parametrize("refused", [("--quantile", "0.6"), ("--crops", "0")])
-def test_stairs_are_charged_in_a_run_of_their_own_on_photographs(refused):
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ("--stairs", "2", "--quantile", "0.6"),
+        ("--stairs", "2", "--photograph_quantile", "0.9"),
+        ("--stairs", "2", "--crops", "0"),
+        ("--stairs_free", "0.1"),
+        ("--stairs_quantile", "0.2"),
+    ],
+)
+def test_stairs_are_charged_in_a_run_of_their_own_on_photographs(refused, capsys):
     with pytest.raises(SystemExit):
-        calibrate.main([str(SHIPPED), "--stairs", "2", *refused])
+        calibrate.main([str(SHIPPED), *refused])
+    assert "--stairs" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_mixes_weights_by_their_share(tmp_path):
