@@ -95,20 +95,16 @@ Measure = Callable[[Tensor, Scenes], Tensor]  # masks' logits, [1, P, 3, h, h], 
 
 def real_ious(logits: Tensor, picture: Scenes) -> Tensor:
     """IoU of masks with the best region or union of a drawn scene, wherever it lies: a `Measure`."""
-    return _region_ious(logits.flatten(1, 2) > 0, picture.levels).view(logits.shape[:3])
+    masks, levels = logits.flatten(1, 2) > 0, picture.levels  # [1, P * 3, h, h], [1, 6, S, S]
+    step = levels.shape[-1] // masks.shape[-1]
+    coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [6, h, h]
+    regions = torch.cat([level == level.unique()[:, None, None] for level in coarse])
+    return cross_ious(masks, regions[None])[0].amax(1).view(logits.shape[:3])
 
 
 def lengths_of_stairs(logits: Tensor, picture: Scenes) -> Tensor:
     """`unseen.stairs` of masks: a `Measure`."""
     return stairs(logits, picture.images)
-
-
-def _region_ious(masks: Tensor, levels: Tensor) -> Tensor:
-    """IoU of bool [1, n, h, h] with the best region or union of [1, 6, S, S]. [n]"""
-    step = levels.shape[-1] // masks.shape[-1]
-    coarse = levels[0, :, step // 2 :: step, step // 2 :: step]  # [6, h, h]
-    regions = torch.cat([level == level.unique()[:, None, None] for level in coarse])
-    return cross_ious(masks, regions[None])[0].amax(1)
 
 
 @torch.no_grad()
