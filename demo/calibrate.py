@@ -1,7 +1,7 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.52 --photograph_quantile 0.995 --scenes 400 --crops 120 \
-        --points_per_side 20 --output FITTED.pt
+    python -m demo.calibrate TRAINED.pt --quantile 0.55 --photograph_quantile 0.998 --scenes 400 --crops 120 \
+        --points_per_side 20 --float32 --output FITTED.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
@@ -14,7 +14,7 @@ can have one of their own (`--photograph_quantile`).
 Points nearby agree on halves of floors and walls that end in stairs, along cells of the image embedding, as on good
 masks. A second run, with `--stairs`, teaches the head, as it then is, to predict less of these:
 
-    python -m demo.calibrate FITTED.pt --stairs 2 --scenes 50 --crops 100 --points_per_side 14 \
+    python -m demo.calibrate FITTED.pt --stairs 3 --stairs_quantile 0.2 --scenes 50 --crops 150 --points_per_side 14 \
         --output demo/sam2.1_hiera_demo.pt
 """
 
@@ -271,6 +271,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path, help="weights in the form that ships")
     parser.add_argument("--temperature", type=float, default=SHIPPED_TEMPERATURE, help="of the checkpoint's logits")
     parser.add_argument("--output", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
+    parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="write every bit, for a run after this one to read: of a rounded head it makes another one",
+    )
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--crops", type=int, default=50, help="of photographs")
     parser.add_argument("--points_per_side", type=int, default=16)
@@ -320,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         samples, held_out = divide(sights, Quantiles(args.quantile, in_photographs))
     before, after = fit(head, samples, held_out, args.epochs, args.learning_rate)
     print(f"{len(samples.tokens)} points; held out, predicted IoU is off by {before:.3f}, then by {after:.3f}")
-    export(model.state_dict(), SHIPPED_TEMPERATURE, args.output)
+    export(model.state_dict(), SHIPPED_TEMPERATURE, args.output, torch.float32 if args.float32 else torch.float16)
 
 
 if __name__ == "__main__":

@@ -89,14 +89,15 @@ def load_trained(path: Path, temperature: float, wanted: float, device: torch.de
     return model
 
 
-def export(state: Mapping[str, Tensor], temperature: float, path: Path) -> None:
+def export(state: Mapping[str, Tensor], temperature: float, path: Path, dtype: torch.dtype = torch.float16) -> None:
     """Writes the file that ships: every key of the model, half precision; zeros for what only video needs.
 
-    Logits, trained at `temperature`, are brought to that of all files that ship.
+    Logits, trained at `temperature`, are brought to that of all files that ship. Another `dtype` is for what does not
+    ship, but is read again.
     """
     shipped = {n: torch.zeros_like(v) if n.startswith(_UNUSED) else v.detach().clone() for n, v in state.items()}
     scale_logits(shipped, SHIPPED_TEMPERATURE / temperature)
-    halved = {name: value.half().cpu() if value.is_floating_point() else value.cpu() for name, value in shipped.items()}
+    rounded = {n: value.to("cpu", dtype if value.is_floating_point() else None) for n, value in shipped.items()}
     temporary = path.with_suffix(".part")
-    torch.save({"model": halved}, temporary)
+    torch.save({"model": rounded}, temporary)
     temporary.rename(path)

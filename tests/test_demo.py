@@ -436,8 +436,10 @@ def test_a_batch_in_which_nothing_is_known_changes_nothing():
     assert torch.equal(head.bias.grad, torch.zeros_like(head.bias))
 
 
-@pytest.mark.parametrize("aim", [("--quantile", "0.95"), ("--stairs", "50")])
-def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim):
+@pytest.mark.parametrize(
+    ("aim", "dtype"), [(("--quantile", "0.95"), torch.float16), (("--stairs", "50", "--float32"), torch.float32)]
+)
+def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim, dtype):
     calibrated = tmp_path / "calibrated.pt"
     dog = torch.from_numpy(bundled("dog")[:512, :512]).permute(2, 0, 1)[None]  # [1, 3, 512, 512]
     photographs = Photographs(dog, torch.zeros(1, 4, 512, 512, dtype=torch.int32), dog)
@@ -445,9 +447,10 @@ def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim):
     few = ["--scenes", "4", "--crops", "4", "--points_per_side", "4", "--epochs", "3", "--directory", str(tmp_path)]
     calibrate.main([str(SHIPPED), "--output", str(calibrated), *few, *aim])
     before, after = (torch.load(path, weights_only=True)["model"] for path in (SHIPPED, calibrated))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
     assert changed
     assert all("iou_prediction_head" in name for name in changed)
+    assert all(after[name].dtype == dtype for name in changed)
 
 
 @pytest.mark.parametrize(
