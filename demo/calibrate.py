@@ -169,9 +169,13 @@ def _train(sights: Sequence[Sight]) -> list[Sight]:
     return [sight for index, sight in enumerate(sights) if index % _HELD_OUT]
 
 
-def _part(sights: Sequence[Sight], learn: Callable[[Sight], Samples]) -> tuple[Samples, Samples]:
-    """What to `learn` of pictures, to train with and held out."""
-    return Samples.join(map(learn, _train(sights))), Samples.join(map(learn, sights[::_HELD_OUT]))
+def _part(sights: Sequence[Sight], quantiles: Quantiles, expect: Callable[[Sight], Tensor]) -> tuple[Samples, Samples]:
+    """What to train with and what to hold out; of a picture's masks, [P, 3], the IoUs are those that `expect` gives."""
+
+    def sample(sight: Sight) -> Samples:
+        return Samples(sight.tokens, expect(sight), quantiles.of(sight), sight.signs.weights()[0])
+
+    return Samples.join(map(sample, _train(sights))), Samples.join(map(sample, sights[::_HELD_OUT]))
 
 
 def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samples]:
@@ -182,11 +186,10 @@ def divide(sights: Sequence[Sight], quantiles: Quantiles) -> tuple[Samples, Samp
         if sight.measured is not None:
             experience = experience.add(sight.signs, sight.measured, sight.measured.new_ones(1, 1))
 
-    def expect(sight: Sight) -> Samples:
-        ious = experience.expect(sight.signs) if sight.measured is None else sight.measured
-        return Samples(sight.tokens, ious[0], quantiles.of(sight), sight.signs.weights()[0])
+    def expect(sight: Sight) -> Tensor:
+        return (experience.expect(sight.signs) if sight.measured is None else sight.measured)[0]
 
-    return _part(sights, expect)
+    return _part(sights, quantiles, expect)
 
 
 @dataclass(frozen=True)
@@ -204,15 +207,14 @@ class Stairs:
 def charge(head: nn.Module, sights: Sequence[Sight], price: Stairs) -> tuple[Samples, Samples]:
     """What to train with and what to hold out, of which the head, as it is, should predict the same as it does, but
     less where stairs are measured, in photographs."""
-    quantiles = Quantiles(0.5, price.quantile)
 
-    def leave(sight: Sight) -> Samples:
-        left = _predict(head, sight.tokens)
-        if sight.measured is not None:
-            left = left - price.cost * (sight.measured[0] - price.free).clamp_min(0)
-        return Samples(sight.tokens, left, quantiles.of(sight), sight.signs.weights()[0])
+    def leave(sight: Sight) -> Tensor:
+        predicted = _predict(head, sight.tokens)
+        if sight.measured is None:
+            return predicted
+        return predicted - price.cost * (sight.measured[0] - price.free).clamp_min(0)
 
-    return _part(sights, leave)
+    return _part(sights, Quantiles(0.5, price.quantile), leave)
 
 
 def _predict(head: nn.Module, tokens: Tensor) -> Tensor:
