@@ -31,12 +31,9 @@ from bench.machine import machine
 from bench.pages import write
 from bench.weights import seeded_model
 from sam2_amg.decoder import Kept
-from sam2_amg.folded_attention import FoldedTokens
 from sam2_amg.folded_decoder import FoldedDecoder
-from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.kernels.image_side import RecomputedReading
 from sam2_amg.kernels.tuning import Launch, launches, launching
 from sam2_amg.kernels.upscale import KernelUpscaling
 
@@ -89,11 +86,6 @@ class Inputs:
         """Standard normal."""
         return torch.randn(shape, generator=self._generator, device=self.device, dtype=dtype)
 
-    def tokens(self, points: int) -> FoldedTokens:
-        """Prompt tokens as image tokens meet them."""
-        heads = 0.5 * self.normal(points, _HEADS, _TOKENS, _WIDTH)
-        return FoldedTokens(heads, 0.1 * self.normal(points, _ROWS, _CHANNELS))
-
 
 def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     """Image tokens that are kept in memory: updated and read, in float32's accuracy and in float16."""
@@ -113,18 +105,6 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
         yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, split), f"{half}read")
         by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
         yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
-
-
-def recomputed_trials(points: int, inputs: Inputs, plain: PlainImageSide) -> Iterator[Trial]:
-    """Image tokens that are never stored: an update and a reading in one kernel, float16."""
-    unused = torch.empty(0, device=inputs.device)
-    queries = inputs.normal(_HEADS, _WIDTH, _PIXELS)
-    image = SharedImage(inputs.normal(_PIXELS, _CHANNELS), unused, unused, queries, unused, unused)
-    first, second = (TokenUpdate(inputs.tokens(points), inputs.normal(points, _ROWS, _CHANNELS)) for _ in range(2))
-    asking = inputs.tokens(points)
-    reading = RecomputedReading(plain, torch.float16)
-    yield Trial("recomputed", "layer 1 and a reading", partial(reading.first, image, first, asking))
-    yield Trial("recomputed", "both layers and a reading", partial(reading.second, image, first, second, asking))
 
 
 def upscale_trials(points: int, inputs: Inputs, decoder: MaskDecoder) -> Iterator[Trial]:
@@ -171,11 +151,9 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]]:
     """A row for each form and launch of the kernels whose name and form begin with `only`."""
     decoder = FoldedDecoder(seeded_model("large", device))
-    assert isinstance(decoder.image_side, PlainImageSide)
     inputs = Inputs(device)
     trials = [
         *stored_trials(points, inputs),
-        *recomputed_trials(points, inputs, decoder.image_side),
         *upscale_trials(points, inputs, decoder.decoder),
         *attention_trials(inputs),
     ]

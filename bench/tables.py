@@ -51,7 +51,7 @@ def published_table(systems: dict[str, Any]) -> str:
                 accuracy.get("count_mismatches"),
                 _number(figures["http"]["1"]["mean"], 1),
                 figures["peak_device_mib"],
-                figures.get("batch_size", 1),
+                figures["batch_size"],
                 figures["points_per_batch"],
             ]
         )
@@ -82,7 +82,7 @@ def latency_table(systems: dict[str, Any]) -> str:
         one = [_number(percentile(http["1"], q), 1) for q in (50, 90, 99)]
         rates = [_number(http[level]["images_per_second"], 2) for level in levels]
         tail = [_number(startup["cold"], 1), _number(startup["warm"], 1), figures["peak_rss_mib"]]
-        tail += [figures.get("held_device_mib")]
+        tail += [figures["held_device_mib"]]
         rows.append([name, *one, *rates, *tail, figures["recompiles"]])
     return table(
         [*header, "start cold, s", "start warm, s", "peak RSS (MiB)", "GPU memory held (MiB)", "recompiles"], rows

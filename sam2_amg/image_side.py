@@ -1,7 +1,6 @@
 """The image side of the folded decoder, in plain torch: image tokens that learn from each point's tokens.
 
-`kernels/image_side.py` has its twin, which recomputes image tokens instead of keeping them. Symbols as in
-`folded_attention.py`; U points with a kept mask.
+Its twin is `split_image_side.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
 """
 
 from __future__ import annotations

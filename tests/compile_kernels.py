@@ -14,7 +14,6 @@ from triton.compiler import ASTSource
 
 from sam2_amg.kernels import attention, split_rows, tuning
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
-from sam2_amg.kernels.image_side import FIRST_LAUNCH, SECOND_LAUNCH, first_kernel, second_kernel
 from sam2_amg.kernels.measure import box_kernel, measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches
@@ -51,20 +50,8 @@ def main() -> None:
             compile_kernel(edges_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
     types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
     compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
-    compile_image_side()
     for launches, architecture, split in ((HOPPER, 90, True), (HOPPER, 90, False), (SAFE, 80, True), (SAFE, 89, False)):
         compile_products(launches, architecture, split)
-
-
-def compile_image_side() -> None:
-    halves = ("keys", "queries", "told", "values", "positions", "asking", "folded")
-    halves += ("positions_2", "told_2", "folded_2", "values_2")
-    types = dict.fromkeys(halves, "*fp16") | dict.fromkeys(("context", "gain", "shift_2"), "*fp32")
-    types |= {"eps": "fp32", "eps_2": "fp32"}
-    shape = {"PIXELS": 4096, "TOKENS": 8, "PRECISION": "tf32"}
-    for kernel, launch in ((first_kernel, FIRST_LAUNCH), (second_kernel, SECOND_LAUNCH)):
-        options = {name: value for name, value in launch.items() if name != "BLOCK"}
-        check(compile_kernel(kernel, types, {**shape, "BLOCK": launch["BLOCK"]}, **options))
 
 
 def parts_of(launch: Mapping[str, Any]) -> dict[str, Any]:

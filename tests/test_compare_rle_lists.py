@@ -14,10 +14,10 @@ import pytest
 import torch
 from conftest import ROOT
 from numpy.typing import NDArray
+from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment
 
 from sam2_amg.comparison import compare_images, parse_masks
-from sam2_amg.reference.rle import encode_rle
 
 
 def disc(y: float, x: float, radius: float, size: tuple[int, int] = (40, 50)) -> NDArray[np.bool_]:
@@ -28,7 +28,7 @@ def disc(y: float, x: float, radius: float, size: tuple[int, int] = (40, 50)) ->
 def answer(masks: list[NDArray[np.bool_]]) -> dict[str, Any]:
     if not masks:
         return {}
-    return {f"mask_{i}": rle for i, rle in enumerate(encode_rle(torch.from_numpy(np.stack(masks))))}
+    return {f"mask_{i}": rle for i, rle in enumerate(mask_to_rle_pytorch(torch.from_numpy(np.stack(masks))))}
 
 
 def random_masks(seed: int, count: int, shift: float = 0.0) -> list[NDArray[np.bool_]]:

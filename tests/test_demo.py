@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import photograph as bundled
+from sam2.utils.amg import mask_to_rle_pytorch
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from demo import calibrate, evaluate, mix, train
@@ -33,7 +34,6 @@ from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import encode
 from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
-from sam2_amg.reference.rle import encode_rle
 from sam2_amg.stages import build_generator
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
@@ -97,7 +97,7 @@ def test_outlines_on_borders_of_cells_are_told_from_others():
     def record(first, last):  # a square of four cells, one of 16 pixels, in a picture of 512
         mask = np.zeros((512, 512), np.uint8)
         mask[first:last, first:last] = 1
-        return {"segmentation": encode_rle(torch.from_numpy(mask)[None].bool())[0]}
+        return {"segmentation": mask_to_rle_pytorch(torch.from_numpy(mask)[None].bool())[0]}
 
     on, beside = record(64, 128), record(68, 132)
     assert evaluate.share_on_borders([on]) == 1

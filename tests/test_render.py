@@ -8,14 +8,14 @@ import itertools
 import numpy as np
 import torch
 from PIL import Image
+from sam2.utils.amg import mask_to_rle_pytorch
 
 from sam2_amg.records import MaskRecord
-from sam2_amg.reference.rle import encode_rle
 from sam2_amg.render import colour, encode_png, overlay
 
 
 def record(mask: np.ndarray) -> MaskRecord:
-    rle = encode_rle(torch.from_numpy(mask)[None])[0]
+    rle = mask_to_rle_pytorch(torch.from_numpy(mask)[None])[0]
     return {
         "segmentation": rle,
         "area": int(mask.sum()),

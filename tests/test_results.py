@@ -40,11 +40,3 @@ def test_the_same_answers_make_the_same_file(tmp_path: Path) -> None:
     first, second = (find_list(tmp_path / folder, "ao").read_bytes() for folder in ("a", "b"))
     assert first == second
     assert first[4:8] == bytes(4)  # no time
-
-
-def test_lists_of_before_are_found_too(tmp_path: Path) -> None:
-    assert find_list(tmp_path, "ao") == tmp_path / "ao.jsonl.gz"
-    (tmp_path / "ao.jsonl").write_text("{}\n")
-    assert find_list(tmp_path, "ao") == tmp_path / "ao.jsonl"
-    keep_list(tmp_path, "ao", [b"{}\n"])
-    assert find_list(tmp_path, "ao") == tmp_path / "ao.jsonl.gz"

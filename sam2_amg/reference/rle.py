@@ -26,13 +26,8 @@ Edges = NDArray[np.integer]
 background, so position 0 is an edge where the mask holds it."""
 
 
-def encode_rle(masks: Tensor) -> list[UncompressedRle]:
-    """Encodes bool masks [n, H, W]. Source: `mask_to_rle_pytorch` of sam2.utils.amg, whose output it equals."""
-    return [edges_to_rle(edges, (masks.shape[1], masks.shape[2])) for edges in find_edges(masks)]
-
-
 def find_edges(masks: Tensor) -> list[Edges]:
-    """The edges of bool masks [n, H, W]."""
+    """The edges of bool masks [n, H, W]. With `edges_to_rle` it equals `mask_to_rle_pytorch` of sam2.utils.amg."""
     columns = masks.transpose(1, 2).flatten(1)  # [n, W * H]
     changed = columns[:, 1:] != columns[:, :-1]
     mask, position = changed.nonzero().cpu().numpy().T
