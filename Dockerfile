@@ -20,8 +20,6 @@ RUN pip install --no-cache-dir setuptools==80.9.0 wheel==0.45.1 \
     && SAM2_BUILD_CUDA=0 pip install --no-cache-dir --no-build-isolation -r requirements.txt
 COPY server.py compile_export.py ./
 COPY sam2_amg sam2_amg
-COPY demo/sam2.1_hiera_demo.pt demo/sam2.1_hiera_demo.yaml demo/
-COPY demo/photographs demo/photographs
 
 FROM base AS builder
 # the compiler is needed here, and not where the packages run
@@ -29,7 +27,7 @@ FROM base AS builder
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
-RUN python compile_export.py demo demo --fast --device cpu --output /packages
+RUN python compile_export.py --fast --device cpu --output /packages
 
 FROM base
 COPY --from=builder /packages /packages
@@ -38,5 +36,5 @@ USER 10001
 EXPOSE 5000
 HEALTHCHECK --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5000/readyz')"]
-CMD ["python", "server.py", "demo", "demo", "--fast", "--device", "cpu", \
+CMD ["python", "server.py", "--fast", "--device", "cpu", \
      "--load_exported", "/packages", "--host", "0.0.0.0"]

@@ -2,7 +2,7 @@
 
 python -m bench                                          the demo model on 20 drawn scenes, baseline and ao
 python -m bench checkpoints large --images paths.txt     a checkpoint on your own photographs
-python -m bench --model_type large --weights seeded --planted --images demo/photographs
+python -m bench --model_type large --weights seeded --planted --images sam2_amg/demo/photographs
                                                          a size without its checkpoint, with planted masks
 python -m bench --accuracy --scenes 500 --modes baseline fast --shards 4
                                                          agreement over many images, nothing timed
@@ -35,8 +35,9 @@ from bench.weights import add_device, add_model, check_device, choose_model
 from bench.worker import Job
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
+from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.model_types import MODEL_TYPES
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +53,7 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Runs the systems that the command line names."""
     images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.scenes_folder)
     if args.accuracy and not args.images:
-        images += find_images(DEMO_DIR / "photographs")
+        images += find_images(PHOTOGRAPHS)
     result: dict[str, Any] = {
         "what": name_of(args),
         "model": args.model_type,

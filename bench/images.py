@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from demo.randomness import Draw
-from demo.scenes import SceneConfig, draw_plan, paint
-from demo.textures import draw_textures
+from training.scenes.randomness import Draw
+from training.scenes.scenes import SceneConfig, draw_plan, paint
+from training.scenes.textures import draw_textures
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 # (width, height), each with how often it comes up in twenty; every third image stands upright
 _SIZES = [(480, 360)] * 3 + [(640, 480)] * 5 + [(800, 600)] * 3 + [(1024, 768)] * 3 + [(1280, 720)] * 3
 _SIZES += [(1600, 1200)] * 2 + [(1920, 1080)]
-FIRST_SEED = 500_000  # between those of demo/evaluate.py, from 0, and of demo/train.py, from 1,000,000
+FIRST_SEED = 500_000  # between those of training/evaluate.py, from 0, and of training/train.py, from 1,000,000
 _TEXTURES = 8
 VERSION = 3  # of what a number draws: files of another version lie in another folder
 _MOST_WORKERS = 8  # the largest scene takes 3 GB while it is drawn

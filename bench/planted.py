@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from torch import Tensor, nn
 
 from sam2_amg.decoder import Attended, Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
-from sam2_amg.model_types import DEMO_DIR
 
-MASKS = DEMO_DIR / "dog_rle.json"
+MASKS = Path(__file__).with_name("dog_rle.json")
 _STEEPNESS = 40.0  # logits from edge to edge of a soft mask
 _NOISE = 0.8  # standard deviation of the noise on a planted mask's logits, about
 

@@ -34,7 +34,7 @@ from bench.machine import machine
 from bench.pages import write
 from bench.tables import STARTUP_SIZES
 from bench.weights import add_device, add_model, choose_model, write_seeded
-from sam2_amg.model_types import EXAMPLE
+from sam2_amg.demo import EXAMPLE
 from sam2_amg.warm_up import keep_from_garbage_collection
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -31,10 +31,10 @@ from bench.planted import PlantedDecoder, plant
 from bench.weights import add_model, choose_model, get_model
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.decoder import Kept
+from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
 from sam2_amg.kernels.upscale import KernelUpscaling
-from sam2_amg.model_types import DEMO_DIR
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.reference import masks, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
         prog="python -m bench.techniques", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model(parser)
-    parser.add_argument("--image", type=Path, default=DEMO_DIR / "photographs" / "truck.jpg")
+    parser.add_argument("--image", type=Path, default=PHOTOGRAPHS / "truck.jpg")
     parser.add_argument("--points_per_side", type=int, default=GeneratorConfig.points_per_side)
     parser.add_argument("--repeats", type=int, default=15, help="rounds that count (default %(default)s)")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")

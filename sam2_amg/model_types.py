@@ -1,21 +1,17 @@
-"""The sizes of SAM 2.1 that are known, and where the bundled demo model is. Imports nothing that takes long."""
+"""The sizes of SAM 2.1 that are known. Imports nothing that takes long."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from sam2_amg.errors import StartupError
-
-DEMO_DIR = Path(__file__).resolve().parent.parent / "demo"
-EXAMPLE = DEMO_DIR / "photographs" / "dog.jpg"
 
 
 @dataclass(frozen=True)
 class ModelType:
     """One size of SAM 2.1. `trunk` tells sizes apart: the width of the Hiera trunk and its number of blocks.
 
-    `config` names one of sam2's own configurations, or, ending in .yaml in `demo/`, one of ours (a base and overrides).
+    `config` names one of sam2's own configurations, or a file in `sam2_amg/demo/` (a base and overrides).
     """
 
     name: str

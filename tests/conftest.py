@@ -31,12 +31,12 @@ from bench.worker import Job
 from sam2_amg.checkpoints import load_model
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
+from sam2_amg.model_types import MODEL_TYPES
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.stages import build_generator
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOGRAPHS = DEMO_DIR / "photographs"
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where kernels run, or are interpreted
 LENIENT = ("--pred_iou_thresh", "0.6", "--stability_score_thresh", "0.9")

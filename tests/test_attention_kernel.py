@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from conftest import DEVICE
 
-from demo.network import build
 from sam2_amg.encoder import encode
 from sam2_amg.kernels.attention import attention
 from sam2_amg.precision import float32_convolutions
 from sam2_amg.split_encoder import split_encoder
+from training.network import build
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])

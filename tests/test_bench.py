@@ -25,8 +25,8 @@ from bench.systems import SYSTEMS
 from bench.tables import STAGES, to_markdown
 from bench.timing import StageClock
 from bench.weights import seeded_model
-from demo import batches
 from sam2_amg.config import GeneratorConfig, Mode
+from training import batches
 
 
 def run_bench(*arguments: object) -> subprocess.CompletedProcess[str]:

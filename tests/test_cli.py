@@ -14,8 +14,8 @@ from flask import Flask
 
 from sam2_amg.cli import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import DEMO_DIR
 from sam2_amg.serving import Server
 
 

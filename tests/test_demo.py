@@ -10,31 +10,32 @@ from conftest import photograph as bundled
 from sam2.utils.amg import mask_to_rle_pytorch
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from demo import calibrate, evaluate, mix, train
-from demo.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
-from demo.batch import Batch, Pictures
-from demo.batches import Batches
-from demo.camera import photograph
-from demo.consistency import Experience, Signs, read_signs
-from demo.crops import Photographs, crop_photographs, kept_file
-from demo.islands import with_islands
-from demo.light import cast_shadows, illuminate, reflect, relight, shine
-from demo.losses import LossConfig, losses, mask_costs, real_ious, region_targets
-from demo.network import decode
-from demo.pool import Pool
-from demo.randomness import Draw
-from demo.ranks import Ranks
-from demo.run import TrainConfig, resume
-from demo.scenery import draw_ahead, draw_scene
-from demo.scenes import SceneConfig, draw_plan, paint
-from demo.schedule import SCHEDULE, learning_rate
-from demo.textures import draw_textures
-from demo.unseen import stairs, unseen_outlines
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.demo import DEMO_DIR
 from sam2_amg.encoder import encode
-from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.model_types import MODEL_TYPES
 from sam2_amg.stages import build_generator
+from training import calibrate, evaluate, mix, train
+from training.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
+from training.batch import Batch, Pictures
+from training.batches import Batches
+from training.consistency import Experience, Signs, read_signs
+from training.losses import LossConfig, losses, mask_costs, real_ious, region_targets
+from training.network import decode
+from training.photographs.crops import Photographs, crop_photographs, kept_file
+from training.pool import Pool
+from training.ranks import Ranks
+from training.run import TrainConfig, resume
+from training.scenes.camera import photograph
+from training.scenes.islands import with_islands
+from training.scenes.light import cast_shadows, illuminate, reflect, relight, shine
+from training.scenes.randomness import Draw
+from training.scenes.scenery import draw_ahead, draw_scene
+from training.scenes.scenes import SceneConfig, draw_plan, paint
+from training.scenes.textures import draw_textures
+from training.schedule import SCHEDULE, learning_rate
+from training.unseen import stairs, unseen_outlines
 
 SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 CPU = torch.device("cpu")

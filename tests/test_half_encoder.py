@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from conftest import DEVICE
 
 from bench.numerics import signal_to_noise
-from demo.network import build
 from sam2_amg.encoder import encode
 from sam2_amg.half_encoder import HalfEncoder, half_attention
+from training.network import build
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from scipy.ndimage import binary_erosion
 from skimage import segmentation
 from skimage.color import rgb2lab
 
-from demo.crops import _LABELS, _PASTED, SEGMENTED, paste_things
-from demo.outlines import _edges, _smooth, rasterise, read_outlines, segment, snap, stack_levels
-from demo.pieces import _mean_strength, absorb, cut, merge
-from demo.randomness import Draw
-from demo.scenes import Scenes
+from training.photographs.crops import _LABELS, _PASTED, SEGMENTED, paste_things
+from training.photographs.outlines import _edges, _smooth, rasterise, read_outlines, segment, snap, stack_levels
+from training.photographs.pieces import _mean_strength, absorb, cut, merge
+from training.scenes.randomness import Draw
+from training.scenes.scenes import Scenes
 
 
 def test_every_photograph_has_outlines_and_all_lie_in_it():
@@ -161,12 +161,12 @@ def test_pieces_of_one_surface_become_one_however_it_is_lit(monkeypatch):
     y, x = np.mgrid[:240, :240] // 48
     tiles = 25 * shown + 5 * y + x
     monkeypatch.setattr(segmentation, "felzenszwalb", lambda *_, **__: tiles)
-    monkeypatch.setattr("demo.pieces._STRENGTH", 1.5)
+    monkeypatch.setattr("training.photographs.pieces._STRENGTH", 1.5)
     lab = rgb2lab(picture) / 100
     pieces = cut(lab, _edges(lab), np.zeros(shown.shape, np.int32))
     assert_three_regions([pieces], shown, 10)
     assert np.unique(pieces).tolist() == [0, 1, 2]
-    monkeypatch.setattr("demo.pieces._STRENGTH", 0.1)
+    monkeypatch.setattr("training.photographs.pieces._STRENGTH", 0.1)
     assert len(np.unique(cut(lab, _edges(lab), np.zeros(shown.shape, np.int32)))) > 10
 
 

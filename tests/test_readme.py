@@ -72,7 +72,7 @@ def test_tables_are_those_of_the_results() -> None:
 
 
 def test_files_that_it_names_exist() -> None:
-    pages = README + (ROOT / "demo" / "README.md").read_text()
+    pages = README + (ROOT / "training" / "README.md").read_text()
     paths = re.findall(r"[(`](results/[^)`\s]+)[)`]", pages)
     assert len(paths) >= 20
     for path in paths:

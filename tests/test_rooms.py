@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from demo.randomness import Draw
-from demo.rooms import _find_skin, draw_room, paint_room
-from demo.solids import BALL, BOX, CYLINDER, FACES, Solids, distances, surface
-from demo.textures import draw_textures
+from training.scenes.randomness import Draw
+from training.scenes.rooms import _find_skin, draw_room, paint_room
+from training.scenes.solids import BALL, BOX, CYLINDER, FACES, Solids, distances, surface
+from training.scenes.textures import draw_textures
 
 SIZE = 64
 SKY, FLOOR, WALL, SIDE_WALL, FIRST_SOLID = range(5)

@@ -22,10 +22,10 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.demo import EXAMPLE
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
-from sam2_amg.model_types import EXAMPLE
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.render import encode_png
 from sam2_amg.stages import build_generator

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from demo.randomness import Draw
+from training.scenes.randomness import Draw
 
 KINDS = 8  # of the drawn textures
 

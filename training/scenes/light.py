@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from demo.randomness import Draw
+from training.scenes.randomness import Draw
 
 _FINEST = 16  # cells of the fields that shadows and highlights are cut from
 _DARKER = 0.5  # deviations: what becomes too bright loses its outlines, what becomes dark keeps them

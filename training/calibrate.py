@@ -1,11 +1,11 @@
 """Fits the head that predicts IoU to the masks of a trained model, which stay as they are.
 
-    python -m demo.calibrate TRAINED.pt --quantile 0.55 --photograph_quantile 0.998 --scenes 400 --crops 120 \
+    python -m training.calibrate TRAINED.pt --quantile 0.55 --photograph_quantile 0.998 --scenes 400 --crops 120 \
         --points_per_side 20 --float32 --output FITTED.pt
 
 While masks improve, predicted IoU lags behind them; here they stand still. What the head reads, one token a point, is
 computed once for points of a shifted grid, on drawn scenes, where the IoU is known, and on photographs, where it is
-what experience with drawn scenes expects of masks with the same signs (demo/consistency.py).
+what experience with drawn scenes expects of masks with the same signs (training/consistency.py).
 
 What is fitted is a quantile of the IoU, given what the head reads: the median is off by least, and a higher one lets
 more masks pass the generator's threshold, wrong ones, too. Photographs, where the IoU is a guess and few masks pass,
@@ -14,8 +14,8 @@ can have one of their own (`--photograph_quantile`).
 Points nearby agree on halves of floors and walls that end in stairs, along cells of the image embedding, as on good
 masks. A second run, with `--stairs`, teaches the head, as it then is, to predict less of these:
 
-    python -m demo.calibrate FITTED.pt --stairs 3 --stairs_quantile 0.2 --scenes 50 --crops 150 --points_per_side 14 \
-        --output demo/sam2.1_hiera_demo.pt
+    python -m training.calibrate FITTED.pt --stairs 3 --stairs_quantile 0.2 --scenes 50 --crops 150 \
+        --points_per_side 14 --output sam2_amg/demo/sam2.1_hiera_demo.pt
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from demo.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
-from demo.crops import Photographs, load_photographs, read_photographs
-from demo.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
-from demo.randomness import Draw
-from demo.scenery import draw_crops, draw_scene
-from demo.scenes import Scenes
-from demo.unseen import stairs
 from sam2_amg.decoder import every_mask, predict
+from sam2_amg.demo import DEMO_DIR
 from sam2_amg.encoder import encode
 from sam2_amg.folded_decoder import FoldedDecoder
-from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.model_types import MODEL_TYPES
+from training.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
+from training.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
+from training.photographs.crops import Photographs, load_photographs, read_photographs
+from training.scenes.randomness import Draw
+from training.scenes.scenery import draw_crops, draw_scene
+from training.scenes.scenes import Scenes
+from training.unseen import stairs
 
 FIRST_SEED = 9_000_000  # of scenes: neither training nor evaluation draws these
 _FIRST_CROP = 9_500_000

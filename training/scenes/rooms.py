@@ -1,6 +1,6 @@
 """Draws scenes in space with ground truth: solids on a floor, before walls or sky, lit by a lamp that casts shadows.
 
-What the flat scenes of demo/scenes.py lack: perspective, faces of one thing as bright as they are turned to the light,
+What the flat scenes of `scenes.py` lack: perspective, faces of one thing as bright as they are turned to the light,
 surfaces that become darker from place to place.
 """
 
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.plan import draw_colours, draw_differences, set_apart
-from demo.randomness import Draw
-from demo.scenes import Scenes, find_panes, of_pixel, sample_textures
-from demo.solids import BOX, CYLINDER, FACES, Solids, distances, surface
+from training.scenes.plan import draw_colours, draw_differences, set_apart
+from training.scenes.randomness import Draw
+from training.scenes.scenes import Scenes, find_panes, of_pixel, sample_textures
+from training.scenes.solids import BOX, CYLINDER, FACES, Solids, distances, surface
 
 _SOLIDS = 9  # at most
 _SKY, _FLOOR, _WALL, _SIDE_WALL, _FIRST = range(5)  # surfaces; solids follow

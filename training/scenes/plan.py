@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.randomness import Draw
-from demo.shapes import Shapes, draw_shapes
+from training.scenes.randomness import Draw
+from training.scenes.shapes import Shapes, draw_shapes
 
 _CONTRAST = 0.22  # between the colours of two things, and of a part and what it lies on, at least
 CELLS = 17  # pieces that a thing can be made of: its body and a grid of up to 4 x 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from demo.losses import LossConfig
-from demo.scenes import SceneConfig
+from training.losses import LossConfig
+from training.scenes.scenes import SceneConfig
 
 _FLOOR = 0.02  # of the learning rate, at the end
 
@@ -21,7 +21,7 @@ class Stage:
     resolution: int = 512
     batch: int = 40
     prompts: int = 16
-    compared: int = 512  # pixels an image that are compared with each other, see demo/auxiliary.py
+    compared: int = 512  # pixels an image that are compared with each other, see training/auxiliary.py
     reuse: int = 8  # how often a scene is shown: drawing takes as long as a step
     pool: int = 32  # batches of scenes that are kept to choose from
     learning_rate: float = 4e-4
@@ -32,11 +32,11 @@ class Stage:
     scenes: SceneConfig = field(default_factory=SceneConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     photograph_share: float = 0.2
-    rooms: float = 0.2  # share of a batch that is drawn in space, see demo/rooms.py
+    rooms: float = 0.2  # share of a batch that is drawn in space, see training/scenes/rooms.py
     before_photographs: float = 0.4  # share of flat scenes whose things stand before a photograph
     pasted: float = 0.5  # share of crops into which a thing of another is pasted, if it is not too large
     camera: float = 1.0
-    light: float = 1.0  # see demo/light.py; scenes to be judged by have none of it
+    light: float = 1.0  # see training/scenes/light.py; scenes to be judged by have none of it
     textures: int = 42
     uniform_prompts: float = 0.4  # share of prompts that fall anywhere, as a grid's do; others prefer small regions
 

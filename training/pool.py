@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from demo.batch import Pictures
-from demo.randomness import Draw
+from training.batch import Pictures
+from training.scenes.randomness import Draw
 
 
 class Pool:

@@ -1,10 +1,10 @@
 """Mixes the weights of two runs of which one descends from the other, weight by weight.
 
-    python -m demo.mix demo/sam2.1_hiera_demo.pt TRAINED.pt --output MIXED.pt
+    python -m training.mix sam2_amg/demo/sam2.1_hiera_demo.pt TRAINED.pt --output MIXED.pt
 
 A model half way between can be better than either: it errs less where one run has forgotten and the other not yet
 learned (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). The head that predicts IoU has to be fitted
-anew (demo/calibrate.py).
+anew (training/calibrate.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from demo.network import SHIPPED_TEMPERATURE, export, load_trained
+from training.network import SHIPPED_TEMPERATURE, export, load_trained
 
 
 def mix(first: Path, second: Path, share: float, output: Path) -> None:

@@ -1,9 +1,9 @@
 """Trains the demo model on CUDA GPUs (or, for a test, on the CPU), from scratch or from its own checkpoint.
 
-    python -m demo.train --directory /tmp/demo
-    python -m demo.train --directory /tmp/demo --minutes 9    # stops by itself; the next call goes on from there
-    python -m demo.train --directory /tmp/demo --weights weights.pt    # from these weights, without the first stage
-    torchrun --nproc_per_node 2 -m demo.train --directory /tmp/demo  # on two GPUs, each with a batch of its own
+    python -m training.train --directory /tmp/demo
+    python -m training.train --directory /tmp/demo --minutes 9    # stops by itself; the next call goes on from there
+    python -m training.train --directory /tmp/demo --weights weights.pt    # from these weights, without the first stage
+    torchrun --nproc_per_node 2 -m training.train --directory /tmp/demo  # on two GPUs, each with a batch of its own
 
 The directory gets `state.pt` to resume from, `log.jsonl`, `sam2.1_hiera_demo.pt`, the file that ships, and
 `auxiliary.pt`, which another run with these weights may begin with (`--auxiliary`).
@@ -23,17 +23,17 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from demo.auxiliary import Auxiliary
-from demo.batch import Batch
-from demo.batches import RUNS, Batches
-from demo.consistency import Experience
-from demo.crops import Photographs, read_photographs
-from demo.losses import LossConfig, Losses, losses, to_points
-from demo.network import SHIPPED_TEMPERATURE, decode, normalise
-from demo.ranks import Ranks
-from demo.run import Run, TrainConfig, next_stage, resume, save, write_weights
-from demo.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 from sam2_amg.encoder import encode
+from training.auxiliary import Auxiliary
+from training.batch import Batch
+from training.batches import RUNS, Batches
+from training.consistency import Experience
+from training.losses import LossConfig, Losses, losses, to_points
+from training.network import SHIPPED_TEMPERATURE, decode, normalise
+from training.photographs.crops import Photographs, read_photographs
+from training.ranks import Ranks
+from training.run import Run, TrainConfig, next_stage, resume, save, write_weights
+from training.schedule import SCHEDULE, Stage, cycle_of, learning_rate, stage_progress
 
 _SAVE_STEPS = 1000
 _LOG_STEPS = 100

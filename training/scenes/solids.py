@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.scenes import of_pixel
+from training.scenes.scenes import of_pixel
 
 BOX, BALL, CYLINDER = range(3)
 FACES = 6  # of a box, at most

@@ -1,6 +1,6 @@
 """Measures the demo model: on drawn scenes that training never saw, and on the bundled photographs.
 
-    python -m demo.evaluate
+    python -m training.evaluate
 
 writes `results/demo-evaluation.json`, the same as a table in `results/demo-evaluation.md`, and an overlay for each
 photograph, `results/demo-dog.png` and so on.
@@ -24,19 +24,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from demo.scenery import draw_ahead
-from demo.scenes import Scenes
-from demo.unseen import BORDER
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.model_types import DEMO_DIR, MODEL_TYPES
+from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
+from sam2_amg.model_types import MODEL_TYPES
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
 from sam2_amg.stages import build_generator
+from training.scenes.scenery import draw_ahead
+from training.scenes.scenes import Scenes
+from training.unseen import BORDER
 
 SMALLEST_SHARE = 0.005  # of the image, of regions that count
-PHOTOGRAPHS = ("dog", "truck", "groceries")
-REFERENCE = DEMO_DIR / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
+_NAMES = ("dog", "truck", "groceries")
+REFERENCE = Path(__file__).resolve().parent.parent / "bench" / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
 _OVERLAY_SIDE = 900
 _LOGITS = 128  # side of what a mask is made from
 
@@ -139,8 +140,8 @@ def share_on_borders(records: Sequence[MaskRecord]) -> float:
 def measure_photographs(generator: Generator, output: Path) -> dict[str, dict[str, float]]:
     """Segments the bundled photographs and writes their overlays."""
     figures: dict[str, dict[str, float]] = {}
-    for name in PHOTOGRAPHS:
-        with Image.open(DEMO_DIR / "photographs" / f"{name}.jpg") as file:
+    for name in _NAMES:
+        with Image.open(PHOTOGRAPHS / f"{name}.jpg") as file:
             image = np.array(file.convert("RGB"))
         records = generator.generate(image)
         figures[name] = {"masks": len(records), "on_borders": share_on_borders(records)}
@@ -165,7 +166,7 @@ def write_table(report: dict[str, Any], path: Path) -> None:
         ("that match a region, or a thing with its parts, at 0.75", f"{scenes['precision_0.75']:.1%}", "75 %"),
         ("predicted IoU minus real IoU, mean absolute", f"{scenes['iou_error']:.3f}", "at most 0.07"),
     ]
-    rows += [(f"masks in {name}.jpg", f"{photographs[name]['masks']}", "20") for name in PHOTOGRAPHS]
+    rows += [(f"masks in {name}.jpg", f"{photographs[name]['masks']}", "20") for name in _NAMES]
     dog = photographs["dog"]
     rows += [
         (
@@ -181,14 +182,14 @@ def write_table(report: dict[str, Any], path: Path) -> None:
             f"{photographs[name]['on_borders']:.1%}",
             "",
         )
-        for name in PHOTOGRAPHS
+        for name in _NAMES
     ]
     lines = ["# The demo model, measured", "", "| | measured | target |", "| --- | --- | --- |"]
     lines += [f"| {name} | {value} | {target} |" for name, value, target in rows]
     generator = report["generator"]
     lines += [
         "",
-        f"`python -m demo.evaluate --scenes {scenes['scenes']}`: "
+        f"`python -m training.evaluate --scenes {scenes['scenes']}`: "
         f"{report['device']}, torch {report['torch']}, Python {report['python']}, mode ao, "
         f"{generator['points_per_side']} x {generator['points_per_side']} points, predicted IoU above "
         f"{generator['pred_iou_thresh']}, stability from {generator['stability_score_thresh']}.",
@@ -201,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the demo model.")
     parser.add_argument("--checkpoint", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
     parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=DEMO_DIR.parent / "results")
+    parser.add_argument("--output", type=Path, default=REFERENCE.parent.parent / "results")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw scenes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan, set_apart
-from demo.shapes import Local, Shapes, contains, locate
+from training.scenes.plan import CELLS, GRID, RINGS, SPLIT, Plan, SceneConfig, draw_plan, set_apart
+from training.scenes.shapes import Local, Shapes, contains, locate
 
 __all__ = ["SceneConfig", "Scenes", "draw_plan", "paint"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.randomness import Draw
+from training.scenes.randomness import Draw
 
 
 def _dct_matrix(device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from demo.pieces import cut
+from training.photographs.pieces import cut
 
 PATH = Path(__file__).with_name("outlines.json")
 _REACH = 9.0  # how far an outline may move, in pixels; those of narrow things less

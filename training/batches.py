@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from demo.batch import Batch, Pictures
-from demo.camera import photograph
-from demo.crops import Photographs, crop_photographs, paste_things
-from demo.islands import with_islands
-from demo.light import illuminate
-from demo.pool import Pool
-from demo.randomness import Draw
-from demo.ranks import Ranks
-from demo.rooms import draw_room, paint_room
-from demo.scenery import choose_prompts
-from demo.scenes import draw_plan, paint
-from demo.schedule import Stage
-from demo.textures import draw_textures
+from training.batch import Batch, Pictures
+from training.photographs.crops import Photographs, crop_photographs, paste_things
+from training.pool import Pool
+from training.ranks import Ranks
+from training.scenes.camera import photograph
+from training.scenes.islands import with_islands
+from training.scenes.light import illuminate
+from training.scenes.randomness import Draw
+from training.scenes.rooms import draw_room, paint_room
+from training.scenes.scenery import choose_prompts
+from training.scenes.scenes import draw_plan, paint
+from training.scenes.textures import draw_textures
+from training.schedule import Stage
 
 FIRST_SEED = 1_000_000  # of training scenes; evaluation has those below
 _TEXTURE_SEED = 500_000_000

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from demo.randomness import Draw
+from training.scenes.randomness import Draw
 
 _WAVES = (2, 3, 5)  # bumps around the outline of a blob
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from demo.batch import LEVELS
 from sam2_amg.encoder import ImageFeatures
+from training.batch import LEVELS
 
 _WIDTH = 16
 _CHANNELS = (256, 64, 32)  # of the image embedding and of the high-resolution features, from coarse to fine

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demo.camera import photograph
-from demo.crops import Photographs, crop_photographs
-from demo.islands import with_islands
-from demo.randomness import Draw
-from demo.scenes import SceneConfig, Scenes, draw_plan, paint
-from demo.textures import draw_textures
+from training.photographs.crops import Photographs, crop_photographs
+from training.scenes.camera import photograph
+from training.scenes.islands import with_islands
+from training.scenes.randomness import Draw
+from training.scenes.scenes import SceneConfig, Scenes, draw_plan, paint
+from training.scenes.textures import draw_textures
 
 SIDE = 512
 _BANK = 25  # scenes in a row that share their textures

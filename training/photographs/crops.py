@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from demo.outlines import PATH, read_outlines, segment
-from demo.randomness import Draw
-from demo.scenes import Scenes
+from training.photographs.outlines import PATH, read_outlines, segment
+from training.scenes.randomness import Draw
+from training.scenes.scenes import Scenes
 
 SIDE = 640
 _LABELS = 1024  # of a photograph, at most; those of two differ

@@ -11,12 +11,12 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from demo.auxiliary import Auxiliary
-from demo.consistency import Experience
-from demo.network import SHIPPED_TEMPERATURE, build, export, scale_logits
-from demo.schedule import Stage
 from sam2_amg.checkpoints import load_model
 from sam2_amg.model_types import MODEL_TYPES
+from training.auxiliary import Auxiliary
+from training.consistency import Experience
+from training.network import SHIPPED_TEMPERATURE, build, export, scale_logits
+from training.schedule import Stage
 
 _DECAY = 0.05  # of weights
 _SAVED = ("step", "seconds", "stage_seconds", "cycle", "average", "experience")
@@ -47,7 +47,7 @@ class Run:
     auxiliary: Auxiliary  # what the encoder is asked besides; it does not ship
     average: dict[str, Tensor]  # exponential moving average of the weights
     optimizer: torch.optim.Optimizer
-    experience: Tensor  # see demo/consistency.py
+    experience: Tensor  # see training/consistency.py
     stage: int = 0
     step: int = 0  # in the stage
     cycle: int = 0  # of the learning rate, in the stage

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.auxiliary import Dense, outline_loss, pair_loss
-from demo.batch import LEVELS, Batch
-from demo.consistency import Experience, read_signs, weighted_mean
-from demo.network import SHIPPED_TEMPERATURE
-from demo.unseen import unseen_outlines
+from training.auxiliary import Dense, outline_loss, pair_loss
+from training.batch import LEVELS, Batch
+from training.consistency import Experience, read_signs, weighted_mean
+from training.network import SHIPPED_TEMPERATURE
+from training.unseen import unseen_outlines
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LossConfig:
     spare: float = 0.2  # for what each mask is best, so that those beyond the things under a point are things, too
     smooth: float = 0.05  # for outlines where nothing is to be seen, by their length
     bent: float = 0.2  # for the same, by how suddenly they are there
-    pairs: float = 1.0  # see demo/auxiliary.py, as for the next
+    pairs: float = 1.0  # see training/auxiliary.py, as for the next
     outline: float = 0.5
     memory: float = 0.99  # share of its experience of masks that remains after a step
 

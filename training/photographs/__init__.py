@@ -1,0 +1,1 @@
+"""Photographs that packages ship, with things outlined by hand."""
