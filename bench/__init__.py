@@ -1,6 +1,11 @@
 """Benchmarks: programs that make the numbers in results/ and README.md."""
 
 from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+DOG_MASKS = ROOT / "bench" / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
 
 _NEEDED = ("requests", "matplotlib")  # what requirements-dev.txt adds
 

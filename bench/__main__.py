@@ -23,23 +23,22 @@ from typing import Any
 
 import torch
 
-from bench.accuracy import Collector
-from bench.images import VERSION, draw_scenes, find_images
-from bench.lists import find_list
-from bench.machine import machine, stem_of
+from bench import RESULTS
+from bench.harness.accuracy import Collector
+from bench.harness.images import VERSION, draw_scenes, find_images
+from bench.harness.lists import find_list
+from bench.harness.machine import machine, stem_of
+from bench.harness.run import Plan, measure_all
+from bench.harness.systems import SYSTEMS
+from bench.harness.weights import add_device, add_model, check_device, choose_model
+from bench.harness.worker import Job
 from bench.numerics import measure_numerics
-from bench.pages import write
-from bench.run import Plan, measure_all
-from bench.systems import SYSTEMS
-from bench.weights import add_device, add_model, check_device, choose_model
-from bench.worker import Job
+from bench.report.pages import write
 from compare_rle_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import StartupError
 from sam2_amg.model_types import MODEL_TYPES
-
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
@@ -148,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
     parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
-    folder = _ROOT / "results" / f"scenes-{VERSION}"
+    folder = RESULTS / f"scenes-{VERSION}"
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
     parser.add_argument("--draw_only", action="store_true", help="draw the scenes, and no more")
     parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
@@ -172,7 +171,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         help="with --accuracy: processes of each mode that does not compile (default %(default)s)",
     )
-    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     parser.add_argument("--again", type=Path, metavar="RESULT", help="make the tables of a result again")
     return parser
 

@@ -25,17 +25,17 @@ from torchao.quantization import PerRow
 from torchao.quantization.qat import FakeQuantizedLinear, Float8FakeQuantizeConfig
 from tqdm import tqdm
 
-from bench.images import scene
-from bench.machine import machine
+from bench import RESULTS
+from bench.harness.images import scene
+from bench.harness.machine import machine
+from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
 from bench.numerics import decibels, points_on, tensors_of
-from bench.pages import write
-from bench.weights import add_device, add_model, check_device, choose_model, get_model
+from bench.report.pages import write
 from sam2_amg.decoder import PlainDecoder
 from sam2_amg.encoder import encode
 from sam2_amg.image import Preprocess
 from sam2_amg.precision import float32_convolutions
 
-_ROOT = Path(__file__).resolve().parent.parent
 _KINDS = {
     "attn.qkv": "queries, keys and values",
     "attn.proj": "attention's last",
@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
     )
     add_model(parser)
     add_device(parser)
-    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
     choose_model(parser, args)
     check_device(parser, args)

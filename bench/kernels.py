@@ -27,9 +27,10 @@ from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
 from triton.testing import do_bench
 
-from bench.machine import machine
-from bench.pages import write
-from bench.weights import seeded_model
+from bench import RESULTS
+from bench.harness.machine import machine
+from bench.harness.weights import seeded_model
+from bench.report.pages import write
 from sam2_amg.decoder import Kept
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.kernels.attention import attention
@@ -37,7 +38,6 @@ from sam2_amg.kernels.image_attention import read_keys, update_first, update_sec
 from sam2_amg.kernels.tuning import Launch, launches, launching
 from sam2_amg.kernels.upscale import KernelUpscaling
 
-_ROOT = Path(__file__).resolve().parent.parent
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
 _PIXELS, _ROWS = _SIDE * _SIDE, _HEADS * _TOKENS
 # attention of the large encoder: how many windows, tokens of each, heads of 72 channels
@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--points", type=int, default=128, help="at a time (default %(default)s)")
     parser.add_argument("--only", default="", help="kernels whose name and form begin with this (default: all)")
-    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("there is no CUDA GPU here, and kernels are for those")

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.images import scene
-from bench.systems import modes_on
-from bench.tables import table
-from bench.weights import seeded_model
+from bench.harness.images import scene
+from bench.harness.systems import modes_on
+from bench.harness.weights import seeded_model
+from bench.report.tables import table
 from sam2_amg import comparison
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import MaskDecoder, PlainDecoder, every_mask, predict

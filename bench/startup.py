@@ -29,15 +29,15 @@ import requests
 from PIL import Image
 from tqdm import tqdm
 
-from bench.load import post
-from bench.machine import machine
-from bench.pages import write
-from bench.tables import STARTUP_SIZES
-from bench.weights import add_device, add_model, choose_model, write_seeded
+from bench import RESULTS, ROOT
+from bench.harness.load import post
+from bench.harness.machine import machine
+from bench.harness.weights import add_device, add_model, choose_model, write_seeded
+from bench.report.pages import write
+from bench.report.tables import STARTUP_SIZES
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.warm_up import keep_from_garbage_collection
 
-_ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE = 1800.0  # seconds until ready
 _IMPORTING = "importing"  # what a server does before it listens
 _SLOWEST = 5  # requests that the result names
@@ -68,7 +68,7 @@ def measure_start(arguments: list[str], images: list[bytes], label: str) -> dict
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "server.py", *arguments, "--port", str(port)],
-        cwd=_ROOT,
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -128,7 +128,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], float 
         packages, caches = f"{folder}/packages", ["--compile_cache", f"{folder}/caches"]
         started = time.monotonic()
         export = ["compile_export.py", *common, *mode, "--output", packages]
-        exported = subprocess.run([sys.executable, *export], cwd=_ROOT, check=False).returncode == 0
+        exported = subprocess.run([sys.executable, *export], cwd=ROOT, check=False).returncode == 0
         seconds = round(time.monotonic() - started, 1)
         starts = {
             **({} if args.furious else {"ao": []}),
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> None:
     add_device(parser)
     parser.add_argument("--points_per_side", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="after each start (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
     choose_model(parser, args)
     rows, export_seconds = measure(args)

@@ -25,10 +25,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.machine import machine
-from bench.pages import write
-from bench.planted import PlantedDecoder, plant
-from bench.weights import add_model, choose_model, get_model
+from bench import RESULTS
+from bench.harness.machine import machine
+from bench.harness.planted import PlantedDecoder, plant
+from bench.harness.weights import add_model, choose_model, get_model
+from bench.report.pages import write
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.decoder import Kept
 from sam2_amg.demo import PHOTOGRAPHS
@@ -40,7 +41,6 @@ from sam2_amg.reference import masks, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
 from sam2_amg.units import Units
 
-_ROOT = Path(__file__).resolve().parent.parent
 _FEW = 128  # points at a time
 _MEMORY = 1 << 30  # bytes that plain torch may have for upsampled masks
 _UPSCALED = 64  # points that plain torch upscales at a time
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--image", type=Path, default=PHOTOGRAPHS / "truck.jpg")
     parser.add_argument("--points_per_side", type=int, default=GeneratorConfig.points_per_side)
     parser.add_argument("--repeats", type=int, default=15, help="rounds that count (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
     choose_model(parser, args)
     if not torch.cuda.is_available():

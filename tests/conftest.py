@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.worker import Job
+from bench.harness.worker import Job
 from sam2_amg.checkpoints import load_model
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode

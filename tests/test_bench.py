@@ -15,16 +15,16 @@ from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.__main__ import build_parser, machine, main, name_of, stem_of, write
-from bench.case import Case
-from bench.images import FIRST_SEED, draw_scenes, find_images, scene
+from bench.harness.case import Case
+from bench.harness.images import FIRST_SEED, draw_scenes, find_images, scene
+from bench.harness.peers import torchao_model
+from bench.harness.planted import plant
+from bench.harness.systems import SYSTEMS
+from bench.harness.timing import StageClock
+from bench.harness.weights import seeded_model
 from bench.numerics import measure_numerics, signal_to_noise
-from bench.peers import torchao_model
-from bench.planted import plant
-from bench.readme import tables_of
-from bench.systems import SYSTEMS
-from bench.tables import STAGES, to_markdown
-from bench.timing import StageClock
-from bench.weights import seeded_model
+from bench.report.docs import tables_of
+from bench.report.tables import STAGES, to_markdown
 from sam2_amg.config import GeneratorConfig, Mode
 from training import batches
 

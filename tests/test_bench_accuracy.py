@@ -11,9 +11,9 @@ import pytest
 from conftest import demo_job, drawn_image
 from PIL import Image
 
-from bench.accuracy import Collector
-from bench.lists import find_list
-from bench.worker import Job
+from bench.harness.accuracy import Collector
+from bench.harness.lists import find_list
+from bench.harness.worker import Job
 from compare_rle_lists import compare
 
 

@@ -12,12 +12,12 @@ from conftest import CPU, drawn_image
 from sam2 import automatic_mask_generator
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.case import Case
-from bench.peers import TorchaoGenerator
-from bench.planted import plant
-from bench.systems import SYSTEMS
-from bench.timing import StageClock, time_methods
-from bench.weights import seeded_model
+from bench.harness.case import Case
+from bench.harness.peers import TorchaoGenerator
+from bench.harness.planted import plant
+from bench.harness.systems import SYSTEMS
+from bench.harness.timing import StageClock, time_methods
+from bench.harness.weights import seeded_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.stages import build_generator
 

@@ -13,7 +13,7 @@ import torch
 from conftest import CPU, DEVICE, ROOT, drawn_image, photograph
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.tables import techniques_markdown
+from bench.report.tables import techniques_markdown
 from bench.techniques import Parts, forms, time_forms
 from sam2_amg.comparison import Masks, compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Mode

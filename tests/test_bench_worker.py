@@ -9,9 +9,9 @@ import requests
 from conftest import demo_job, drawn_image
 from PIL import Image
 
-from bench.load import Worker
-from bench.systems import SYSTEMS
-from bench.worker import describe_peer
+from bench.harness.load import Worker
+from bench.harness.systems import SYSTEMS
+from bench.harness.worker import describe_peer
 
 
 @pytest.mark.parametrize("mode", ["baseline", "ao"])

@@ -11,8 +11,8 @@ import torch
 from conftest import CPU, DEVICE, photograph
 from sam2.modeling.sam2_base import SAM2Base
 
+from bench.harness.systems import MODES, modes_on
 from bench.numerics import TENSORS, signal_to_noise, tensors_of
-from bench.systems import MODES, modes_on
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import PlainDecoder
 from sam2_amg.encoder import encode

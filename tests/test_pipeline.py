@@ -15,7 +15,7 @@ from conftest import CPU, assert_all_but_equal, drawn_image, photograph
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.systems import modes_on
+from bench.harness.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode

@@ -11,7 +11,7 @@ import numpy as np
 from conftest import PHOTOGRAPHS, ROOT, RunningServer, drawn_image
 from PIL import Image
 
-from bench.readme import refresh
+from bench.report.docs import refresh
 from sam2_amg.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.model_types import MODEL_TYPES
 
@@ -68,7 +68,7 @@ def test_the_python_example_decodes_an_answer(server: RunningServer) -> None:
 
 def test_tables_are_those_of_the_results() -> None:
     assert README.count("<!-- table ") >= 3
-    assert refresh(README) == README  # `python -m bench.readme` puts them there
+    assert refresh(README) == README  # `python -m bench.report.docs` puts them there
 
 
 def test_files_that_it_names_exist() -> None:

@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT
 
 from bench.__main__ import add_accuracy
-from bench.lists import find_list, keep_list
-from bench.pages import page_of
+from bench.harness.lists import find_list, keep_list
+from bench.report.pages import page_of
 
 RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
 LISTS = ROOT / "results" / "lists"

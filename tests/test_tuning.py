@@ -12,7 +12,7 @@ from conftest import DEVICE, ROOT
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from bench.tables import kernels_markdown
+from bench.report.tables import kernels_markdown
 from sam2_amg.decoder import Kept
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention

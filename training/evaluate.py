@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from bench import DOG_MASKS, RESULTS
 from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
@@ -37,7 +38,6 @@ from training.unseen import BORDER
 
 SMALLEST_SHARE = 0.005  # of the image, of regions that count
 _NAMES = ("dog", "truck", "groceries")
-REFERENCE = Path(__file__).resolve().parent.parent / "bench" / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
 _OVERLAY_SIDE = 900
 _LOGITS = 128  # side of what a mask is made from
 
@@ -111,7 +111,7 @@ def measure_scenes(generator: Generator, scenes: Iterable[Scenes]) -> dict[str, 
 
 def recall_of_reference(records: Sequence[MaskRecord]) -> dict[str, float]:
     """How many of SAM 2.1 large's masks of dog.jpg the records match."""
-    masks = json.loads(REFERENCE.read_text()).values()
+    masks = json.loads(DOG_MASKS.read_text()).values()
     height, width = next(iter(masks))["size"]
     best = _best(coco_mask.frPyObjects(list(masks), height, width), _records_to_runs(records))
     return {
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure the demo model.")
     parser.add_argument("--checkpoint", type=Path, default=DEMO_DIR / MODEL_TYPES["demo"].file)
     parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=REFERENCE.parent.parent / "results")
+    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw scenes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(arguments)

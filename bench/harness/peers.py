@@ -14,9 +14,9 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from bench.case import Case
-from bench.planted import PlantingHooks
-from bench.timing import StageClock, time_sam2_like
+from bench.harness.case import Case
+from bench.harness.planted import PlantingHooks
+from bench.harness.timing import StageClock, time_sam2_like
 from sam2_amg.config import Mode
 from sam2_amg.model_types import MODEL_TYPES
 from sam2_amg.precision import float32_convolutions

@@ -19,10 +19,10 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-from bench.worker import Job
+from bench import ROOT
+from bench.harness.worker import Job
 
 _TIMEOUT = 900.0  # seconds, for one answer
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 class WorkerFailed(Exception):
@@ -42,10 +42,10 @@ class Worker:
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
             "TRITON_CACHE_DIR": str(caches / "triton"),
         }
-        command = [sys.executable, "-m", "bench.worker", json.dumps(asdict(job))]
+        command = [sys.executable, "-m", "bench.harness.worker", json.dumps(asdict(job))]
         self.process = subprocess.Popen(
             command,
-            cwd=_ROOT,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from bench.lists import keep_list
-from bench.load import Worker, WorkerFailed, post
-from bench.systems import SYSTEMS
-from bench.tables import accuracy_table, table
-from bench.worker import Job
+from bench.harness.lists import keep_list
+from bench.harness.load import Worker, WorkerFailed, post
+from bench.harness.systems import SYSTEMS
+from bench.harness.worker import Job
+from bench.report.tables import accuracy_table, table
 
 
 class Collector:

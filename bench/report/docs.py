@@ -1,11 +1,11 @@
-"""Puts the tables of results/ into README.md, between the comments that name them: `python -m bench.readme`."""
+"""Puts the tables of results/ into README.md, between the comments that name them: `python -m bench.report.docs`."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+from bench import ROOT
+
 _MARK = re.compile(r"<!-- table (\d+) of (results/\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -19,7 +19,7 @@ def refresh(readme: str) -> str:
 
     def replacement(match: re.Match[str]) -> str:
         number, path = int(match[1]), match[2]
-        table = tables_of((_ROOT / path).read_text())[number - 1]
+        table = tables_of((ROOT / path).read_text())[number - 1]
         return f"<!-- table {number} of {path} -->\n{table}\n<!-- end of table -->"
 
     return _MARK.sub(replacement, readme)
@@ -27,7 +27,7 @@ def refresh(readme: str) -> str:
 
 def main() -> None:
     """The command line."""
-    path = _ROOT / "README.md"
+    path = ROOT / "README.md"
     path.write_text(refresh(path.read_text()))
 
 

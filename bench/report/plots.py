@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.tables import STAGES, percentile
+from bench.report.tables import STAGES, percentile
 
 _COLOURS = [f"C{index}" for index in range(10)]  # matplotlib's own cycle
 

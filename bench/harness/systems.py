@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from sam2 import automatic_mask_generator
 
-from bench.case import Case
-from bench.peers import TorchaoGenerator
-from bench.planted import PlantedDecoder, PlantingHooks
-from bench.timing import StageClock, time_sam2_like, time_stages
+from bench.harness.case import Case
+from bench.harness.peers import TorchaoGenerator
+from bench.harness.planted import PlantedDecoder, PlantingHooks
+from bench.harness.timing import StageClock, time_sam2_like, time_stages
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import COMPILED_MODES, Mode
 from sam2_amg.pipeline import MaskGenerator

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy import accuracy_markdown
-from bench.machine import stem_of
+from bench.harness.accuracy import accuracy_markdown
+from bench.harness.machine import stem_of
 from bench.numerics import float8_markdown, numerics_markdown
-from bench.plots import draw
-from bench.tables import kernels_markdown, startup_markdown, techniques_markdown, to_markdown
+from bench.report.plots import draw
+from bench.report.tables import kernels_markdown, startup_markdown, techniques_markdown, to_markdown
 
 _PAGES = {
     "numerics": numerics_markdown,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.planted import Planted
-from bench.timing import StageClock
+from bench.harness.planted import Planted
+from bench.harness.timing import StageClock
 from sam2_amg.config import GeneratorConfig
 
 

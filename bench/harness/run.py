@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.lists import keep_list
-from bench.load import Worker, WorkerFailed, run_load
-from bench.systems import SYSTEMS
-from bench.worker import Job
+from bench.harness.lists import keep_list
+from bench.harness.load import Worker, WorkerFailed, run_load
+from bench.harness.systems import SYSTEMS
+from bench.harness.worker import Job
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from bench.case import Case
-from bench.planted import plant
-from bench.profile import profile_generate
-from bench.systems import SYSTEMS, System
-from bench.timing import StageClock
-from bench.weights import get_model
+from bench.harness.case import Case
+from bench.harness.planted import plant
+from bench.harness.profiler import profile_generate
+from bench.harness.systems import SYSTEMS, System
+from bench.harness.timing import StageClock
+from bench.harness.weights import get_model
 from sam2_amg.compiled import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine

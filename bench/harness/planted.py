@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ import torch.nn.functional as F
 from sam2.utils.amg import rle_to_mask
 from torch import Tensor, nn
 
+from bench import DOG_MASKS
 from sam2_amg.decoder import Attended, Kept, MaskDecoder
 from sam2_amg.encoder import ImageFeatures
 
-MASKS = Path(__file__).with_name("dog_rle.json")
 _STEEPNESS = 40.0  # logits from edge to edge of a soft mask
 _NOISE = 0.8  # standard deviation of the noise on a planted mask's logits, about
 
@@ -43,7 +42,7 @@ class Planted:
 def plant(points_per_side: int, side: int, device: torch.device) -> Planted:
     """Outputs of a decoder whose low-res masks are `side` x `side`. Reproducible: random numbers come from a seed."""
     random = torch.Generator().manual_seed(0)
-    masks = np.stack([rle_to_mask(rle) for rle in json.loads(MASKS.read_text()).values()])
+    masks = np.stack([rle_to_mask(rle) for rle in json.loads(DOG_MASKS.read_text()).values()])
     full = torch.from_numpy(masks).float()[:, None]  # [M, 1, H, W]
     soft = F.avg_pool2d(F.pad(F.interpolate(full, (side, side), mode="area"), (2,) * 4, mode="replicate"), 5, 1)
     steep = (soft[:, 0] - 0.5) * _STEEPNESS  # [M, h, w]

@@ -1,0 +1,1 @@
+"""What a benchmark runs: systems in processes of their own, images, weights, clocks, load."""

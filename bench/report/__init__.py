@@ -1,0 +1,1 @@
+"""Results as files: tables, pages, plots, and the tables of the documentation."""
