@@ -23,8 +23,9 @@ from sam2_amg.decoder import MaskDecoder, PlainDecoder, every_mask, predict
 from sam2_amg.encoder import ImageFeatures, encode
 from sam2_amg.image import Preprocess
 from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.postprocess.crops import Crop
 from sam2_amg.precision import float32_convolutions
-from sam2_amg.prompts import Crop, PointGrids, to_model_input
+from sam2_amg.prompts import PointGrids, to_model_input
 from sam2_amg.stages import build_generator
 
 TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")

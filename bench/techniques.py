@@ -37,7 +37,7 @@ from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
 from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
-from sam2_amg.reference import masks, rle
+from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
 from sam2_amg.units import Units
 
@@ -100,7 +100,7 @@ def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -
             {"decoder": FixedDecoder(parts.furious, parts.points, plainly)},
         ),
         ("compiled, in CUDA graphs", "call by call", eager),
-        ("counts and boxes from low-res logits", upsampled, {"measure": partial(masks.measure, memory=_MEMORY)}),
+        ("counts and boxes from low-res logits", upsampled, {"measure": partial(mask_stats.measure, memory=_MEMORY)}),
         ("run lengths from low-res logits", upsampled, {"find_edges": partial(rle.edges_of_logits, memory=_MEMORY)}),
         ("resizing on the device", "on the host", {"preprocess": Preprocess(image_size, device)}),
     ]

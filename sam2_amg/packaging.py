@@ -27,7 +27,8 @@ from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.model_types import find_model_type
 from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.prompts import crops_of, to_model_input
+from sam2_amg.postprocess.crops import crops_of
+from sam2_amg.prompts import to_model_input
 from sam2_amg.records import Generator
 from sam2_amg.signals import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of

@@ -19,10 +19,11 @@ from sam2_amg.config import GeneratorConfig
 from sam2_amg.decoder import Kept, MaskDecoder, predict
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.lanes import OwnStream, Turn
-from sam2_amg.prompts import Crop, PointGrids, crops_of, to_model_input
+from sam2_amg.postprocess.crops import Crop, crops_of
+from sam2_amg.postprocess.mask_stats import MaskStatistics
+from sam2_amg.postprocess.rle import Edges
+from sam2_amg.prompts import PointGrids, to_model_input
 from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished, tabulate
-from sam2_amg.reference.masks import MaskStatistics
-from sam2_amg.reference.rle import Edges
 
 ImageSize = tuple[int, int]  # (height, width)
 

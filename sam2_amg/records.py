@@ -14,7 +14,7 @@ from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.reference.rle import Edges, UncompressedRle, edges_to_rle
+from sam2_amg.postprocess.rle import Edges, UncompressedRle, edges_to_rle
 
 
 class MaskRecord(TypedDict):

@@ -30,11 +30,11 @@ from sam2_amg.kernels.tuning import require_shared_memory
 from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.lanes import Turn
 from sam2_amg.pipeline import MaskGenerator, Stages
+from sam2_amg.postprocess import mask_stats, rle
+from sam2_amg.postprocess.crops import Crop
+from sam2_amg.postprocess.nms import suppress
 from sam2_amg.precision import float32_convolutions
-from sam2_amg.prompts import Crop
 from sam2_amg.records import Generator
-from sam2_amg.reference import masks, rle
-from sam2_amg.reference.nms import suppress
 from sam2_amg.split_encoder import split_encoder
 from sam2_amg.split_image_side import SplitImageSide
 from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
@@ -80,7 +80,7 @@ def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]
     assert config.mask_memory_mib is not None
     memory = config.mask_memory_mib << 20
     return {
-        "measure": partial(masks.measure, memory=memory),
+        "measure": partial(mask_stats.measure, memory=memory),
         "suppress": suppress,
         "find_edges": partial(rle.edges_of_logits, memory=memory),
     }

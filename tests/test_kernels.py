@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sam2_amg.kernels import measure as kernel_measure
 from sam2_amg.kernels import rle as kernel_rle
-from sam2_amg.prompts import Crop
-from sam2_amg.reference import masks as reference_masks
-from sam2_amg.reference import rle as reference_rle
+from sam2_amg.postprocess import mask_stats as plain_stats
+from sam2_amg.postprocess import rle as plain_rle
+from sam2_amg.postprocess.crops import Crop
 
 DTYPES = [torch.float32, torch.float16]
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 140), (16, 24), (150, 9), (300, 5)]  # the last is two programs tall
@@ -29,17 +29,17 @@ ROUNDING = 20 * 4 * 2**-24
 
 def away_from(logits: Tensor, sizes: tuple[int, int], thresholds: tuple[float, ...]) -> Tensor:
     """The masks none of whose upsampled values is within rounding of a threshold. bool [n]"""
-    values = reference_masks.upsample(logits, sizes)
+    values = plain_stats.upsample(logits, sizes)
     near = torch.stack([(values - threshold).abs() <= ROUNDING for threshold in thresholds]).any(0)
     return ~near.flatten(1).any(1)
 
 
 def assert_same_measurements(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> None:
     """Equal for masks away from the thresholds; for the others, no more pixels differ than are near one."""
-    expected = reference_masks.measure(logits, size, threshold, offset, MEMORY)
+    expected = plain_stats.measure(logits, size, threshold, offset, MEMORY)
     found = kernel_measure.measure(logits, size, threshold, offset)
     clear = away_from(logits, size, (threshold - offset, threshold, threshold + offset))
-    values = reference_masks.upsample(logits, size)
+    values = plain_stats.upsample(logits, size)
     for name, level in (("above_high", threshold + offset), ("area", threshold), ("above_low", threshold - offset)):
         a, b = getattr(expected, name), getattr(found, name)
         assert a.dtype == b.dtype == torch.int32
@@ -87,7 +87,7 @@ def test_no_masks() -> None:
     assert kernel_rle.edges_of_logits(nothing, Crop(0, 0, 60, 50, 0), (50, 60), 0.0) == []
 
 
-@pytest.mark.parametrize("measure", [kernel_measure.measure, lambda *a: reference_masks.measure(*a, memory=MEMORY)])
+@pytest.mark.parametrize("measure", [kernel_measure.measure, lambda *a: plain_stats.measure(*a, memory=MEMORY)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_not_finite_is_refused(measure, value: float) -> None:
     logits = logits_of_all_kinds(16, 24).to(DEVICE)
@@ -108,7 +108,7 @@ def test_other_layouts_are_refused() -> None:
 
 
 def assert_same_edges(logits: Tensor, crop: Crop, size: tuple[int, int]) -> None:
-    expected = reference_rle.edges_of_logits(logits, crop, size, 0.0, MEMORY)
+    expected = plain_rle.edges_of_logits(logits, crop, size, 0.0, MEMORY)
     found = kernel_rle.edges_of_logits(logits, crop, size, 0.0)
     assert len(found) == len(expected)
     for a, b, clear in zip(expected, found, away_from(logits, crop.size, (0.0,)).tolist(), strict=True):

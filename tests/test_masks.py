@@ -9,8 +9,8 @@ from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from pycocotools import mask as coco_mask
 from sam2.utils.amg import batched_mask_to_box, calculate_stability_score, mask_to_rle_pytorch, rle_to_mask
 
-from sam2_amg.reference.masks import BYTES_PER_PIXEL, measure, upsample, upsampled_in_batches
-from sam2_amg.reference.rle import UncompressedRle, edges_to_rle, find_edges
+from sam2_amg.postprocess.mask_stats import BYTES_PER_PIXEL, measure, upsample, upsampled_in_batches
+from sam2_amg.postprocess.rle import UncompressedRle, edges_to_rle, find_edges
 
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
 

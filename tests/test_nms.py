@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import box_iou
 from torchvision.ops.boxes import batched_nms
 
-from sam2_amg.reference.nms import suppress
+from sam2_amg.postprocess.nms import suppress
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 4500])  # torchvision takes another path beyond 1,000 boxes

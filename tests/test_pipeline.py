@@ -22,7 +22,7 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.decoder import Kept, PlainDecoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.prompts import crops_of
+from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.records import Candidates, Generator, tabulate
 from sam2_amg.stages import build_generator, build_stages, fill_in
 

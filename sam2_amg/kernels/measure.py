@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
-from sam2_amg.reference.masks import MaskStatistics
+from sam2_amg.postprocess.mask_stats import MaskStatistics
 
 _BLOCK = 64  # columns a program, a lane each
 _ROWS = 256  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
@@ -114,8 +114,8 @@ def box_kernel(found, boxes, n, height, width, BLOCK: tl.constexpr):
 def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
     """Measures masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h, w], contiguous.
 
-    Twin of `reference.masks.measure`; nothing of the photograph's size is allocated. Counts are exact but for pixels
-    whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
+    Twin of `postprocess.mask_stats.measure`; nothing of the photograph's size is allocated. Counts are exact but for
+    pixels whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
     """
     require_kernel_device(logits, "logits")
     require_contiguous(logits, "logits", ndim=3)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
-from sam2_amg.prompts import Crop
-from sam2_amg.reference.rle import Edges
+from sam2_amg.postprocess.crops import Crop
+from sam2_amg.postprocess.rle import Edges
 
 _BLOCK = 64  # columns a program, a lane each
 _SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
@@ -89,7 +89,7 @@ def edges_kernel(
 def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[Edges]:
     """Edges of masks in a photograph of `size` (height, width), found in a crop of it.
 
-    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `reference.rle.edges_of_logits`,
+    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `postprocess.rle.edges_of_logits`,
     equal to it but for pixels whose logit is within float32 rounding of the threshold.
     """
     require_kernel_device(logits, "logits")

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sam2.utils.amg import uncrop_masks
 from torch import Tensor
 
-from sam2_amg.prompts import Crop
-from sam2_amg.reference.masks import upsampled_in_batches
+from sam2_amg.postprocess.crops import Crop
+from sam2_amg.postprocess.mask_stats import upsampled_in_batches
 
 
 class UncompressedRle(TypedDict):
