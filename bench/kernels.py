@@ -4,7 +4,7 @@
     python -m bench.kernels --points 1024      as furious has them
     python -m bench.kernels --only "update float16"      what begins with this
 
-It tells what to write into `sam2_amg/kernels/tuning.py`, and what a kernel takes beside its twin.
+It tells what to write into `sam2_amg/kernels/launch_configs.py`, and what a kernel takes beside its twin.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from sam2_amg.decoder import Kept
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.kernels.tuning import Launch, launches, launching
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.kernels.launch_configs import Launch, launches, launching
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
 _PIXELS, _ROWS = _SIDE * _SIDE, _HEADS * _TOKENS

@@ -35,7 +35,7 @@ from sam2_amg.decoder import Kept
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 
 from sam2_amg.errors import StartupError
-from sam2_amg.kernels.measure import box_kernel, measure_kernel
+from sam2_amg.kernels.mask_stats import box_kernel, measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 from sam2_amg.units import FED_BY_THE_ONE_BEFORE, Unit, Units, UnitShapes, map_units

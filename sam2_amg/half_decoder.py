@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sam2_amg.encoder import ImageFeatures
 from sam2_amg.folded_decoder import FoldedAttended, FoldedDecoder
 from sam2_amg.image_side import SharedImage
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.split_image_side import HalfImageSide
 
 

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sam2_amg.kernels.split_rows import split_rows
+from sam2_amg.kernels.fp16x3 import split_rows
 
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 

@@ -24,11 +24,11 @@ from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.half_decoder import HalfDecoder
 from sam2_amg.half_encoder import HalfEncoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
-from sam2_amg.kernels import measure as measure_kernel
+from sam2_amg.kernels import mask_stats as measure_kernel
 from sam2_amg.kernels import rle as rle_kernel
-from sam2_amg.kernels.tuning import require_shared_memory
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.kernels.launch_configs import require_shared_memory
 from sam2_amg.lanes import Turn
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.postprocess.crops import Crop

@@ -12,11 +12,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sam2_amg.kernels import attention, split_rows, tuning
+from sam2_amg.kernels import attention, fp16x3, launch_configs
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
-from sam2_amg.kernels.measure import box_kernel, measure_kernel
+from sam2_amg.kernels.launch_configs import HOPPER, SAFE, Launches
+from sam2_amg.kernels.mask_stats import box_kernel, measure_kernel
 from sam2_amg.kernels.rle import edges_kernel
-from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches
 from sam2_amg.kernels.upscale import upscale_kernel
 
 SHARED_MEMORY = {90: 227 * 1024, 89: 99 * 1024, 80: 163 * 1024}  # bytes that a program may have, by architecture
@@ -72,7 +72,7 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
         binary = compile_kernel(kernel, types, architecture=architecture, **parts_of(launch))
         check(binary, architecture)
         if launches is SAFE:
-            assert binary.metadata.shared <= tuning.SHARED_MEMORY[split]
+            assert binary.metadata.shared <= launch_configs.SHARED_MEMORY[split]
 
     operands = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
     floats = (*operands, "gain", "bias", "shift", "context", "most", "total")
@@ -95,7 +95,7 @@ def compile_products(launches: Launches, architecture: int, split: bool) -> None
     for keys, launch in ((16, launches.small_attention), (4096, launches.attention)):
         compile_for(attention.attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
-    compile_for(split_rows.split_rows_kernel, rows, split_rows.LAUNCH)
+    compile_for(fp16x3.split_rows_kernel, rows, fp16x3.LAUNCH)
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not split:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")

@@ -20,8 +20,8 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.encoder import PlainEncoder
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.http import rles_by_name
-from sam2_amg.kernels import measure, rle
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.kernels import mask_stats, rle
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.stages import ao_stages, fast_units, fill_in, furious_units
 from sam2_amg.units import Encode
@@ -45,7 +45,7 @@ def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
         ao_stages(demo_model, config, DEVICE),
         encode=FixedEncoder(units),
         decoder=FixedDecoder(units, 2, upscaling.masks),
-        measure=measure.measure,
+        measure=mask_stats.measure,
         find_edges=rle.edges_of_logits,
     )
     parts = Parts(units, 2, units, 1, units, split, 1, upscaling, split_upscaling)

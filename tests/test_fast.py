@@ -20,7 +20,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
-from sam2_amg.kernels.split_rows import split_rows
+from sam2_amg.kernels.fp16x3 import split_rows
 from sam2_amg.records import Generator
 from sam2_amg.split_linear import SplitLinear, split, split_linears
 from sam2_amg.stages import build_generator

@@ -19,8 +19,8 @@ from sam2_amg.encoder import encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess
-from sam2_amg.kernels.upscale import KernelUpscaling
 from sam2_amg.manifest import Build
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 
 

@@ -17,7 +17,7 @@ from sam2_amg.kernel_cache import NAME, pack, unpack, use_kernels
 COMPILE = """
 import triton
 from tests.compile_kernels import compile_kernel
-from sam2_amg.kernels.measure import box_kernel
+from sam2_amg.kernels.mask_stats import box_kernel
 
 def listen(*, cache_hit, **_):
     print("found" if cache_hit else "compiled")

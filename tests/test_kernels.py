@@ -13,7 +13,7 @@ from conftest import DEVICE, ROOT
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from torch import Tensor
 
-from sam2_amg.kernels import measure as kernel_measure
+from sam2_amg.kernels import mask_stats as kernel_measure
 from sam2_amg.kernels import rle as kernel_rle
 from sam2_amg.postprocess import mask_stats as plain_stats
 from sam2_amg.postprocess import rle as plain_rle

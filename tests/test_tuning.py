@@ -17,8 +17,8 @@ from sam2_amg.decoder import Kept
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.kernels.tuning import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.kernels.launch_configs import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 
 def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[Tensor]:

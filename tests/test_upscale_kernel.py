@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2_amg.decoder import Kept
 from sam2_amg.encoder import ImageFeatures
-from sam2_amg.kernels.upscale import KernelUpscaling
+from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 
 def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:

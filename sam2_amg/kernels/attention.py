@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
+from sam2_amg.kernels.fp16x3 import split, split_dot
 from sam2_amg.kernels.launch import launcher, require_kernel_device
-from sam2_amg.kernels.split_products import split, split_dot
-from sam2_amg.kernels.tuning import launches
+from sam2_amg.kernels.launch_configs import launches
 
 _WIDEST = 128  # channels a head
 

@@ -25,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
+from sam2_amg.kernels.fp16x3 import split, split_dot
 from sam2_amg.kernels.image_tokens import (
     CHANNELS,
     HEAD_CHANNELS,
@@ -39,8 +40,7 @@ from sam2_amg.kernels.image_tokens import (
     tile_rows,
 )
 from sam2_amg.kernels.launch import launcher, require_kernel_device
-from sam2_amg.kernels.split_products import split, split_dot
-from sam2_amg.kernels.tuning import launches
+from sam2_amg.kernels.launch_configs import launches
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Low-res logits -> column-major run lengths at the photograph's size. No mask is ever stored.
 
-A lane owns a column of the crop and walks down it, as in `measure.py`, from input row to input row where it can. The
+A lane owns a column of the crop and walks down it, as in `mask_stats.py`, from input row to input row where it can. The
 first pass counts the places where the mask begins or ends in each column, a sum over the counts says where each column
 may write, and the second pass writes those places. Only they are copied to the host, where their differences are the
 runs.
@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.rle import Edges
 
@@ -60,7 +60,7 @@ def edges_kernel(
 
     count = tl.zeros((BLOCK,), tl.int32)
     y = 0
-    while y < crop_height:  # and not range(), see measure.py
+    while y < crop_height:  # and not range(), see mask_stats.py
         first, second, weight_y = source_of(y, scale_y, h)
         until = rows_until(first + 1, scale_y, h, y, crop_height)
         upper = mix_columns(logits + first * w, left, right, weight_x, lanes)

@@ -3,24 +3,16 @@
 A token becomes 2 x 2 children by the first transposed convolution, each of them 2 x 2 by the second, with LayerNorm,
 GELU and high-resolution features in between; the products of what they are with mask vectors are logits. Operands of
 the two convolutions, and features, are float16, or float32 in two parts; all sums, and the last product, are
-float32's. Twin: `LinearUpscaling` in `upscaling.py`.
+float32's. Launched by `network/fused_upscaling.py`. Twin: `LinearUpscaling` in `network/upscaling.py`.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from sam2.modeling.sam.mask_decoder import MaskDecoder
-from torch import Tensor
 
-from sam2_amg.decoder import Kept
+from sam2_amg.kernels.fp16x3 import split, split_dot
 from sam2_amg.kernels.image_tokens import CHANNELS
-from sam2_amg.kernels.launch import require_kernel_device
-from sam2_amg.kernels.split_products import split, split_dot
-from sam2_amg.kernels.tuning import launches
-from sam2_amg.split_linear import split as in_two
-from sam2_amg.upscaling import LinearUpscaling, square_side
 
 CHILD = tl.constexpr(64)  # channels of a child
 GRANDCHILD = tl.constexpr(32)  # channels of a child's child
@@ -125,48 +117,3 @@ def upscale_kernel(
         x_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
         place = row[None, :] * (16 * SIDE * SIDE) + y * (4 * SIDE) + x_
         tl.store(logits + place, found, mask=(row >= 0)[None, :])
-
-
-class KernelUpscaling(LinearUpscaling):
-    """`LinearUpscaling` whose masks of kept points can be made in one kernel.
-
-    Image tokens are taken before gain and bias of the norm that made them, as `SplitImageSide` keeps them: both are in
-    the weights here.
-    """
-
-    def __init__(self, decoder: MaskDecoder, split: bool) -> None:
-        """With `split`, operands of the kernel are float32 in two parts; without, float16."""
-        super().__init__(decoder)
-        norm = decoder.transformer.layers[-1].norm4
-        first, second = self.biases
-        self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
-        self.first = norm.weight[:, None] * self.first
-        self.split = split
-        self.operands = tuple(part.contiguous() for weight in (self.first, self.second) for part in in_two(weight))
-        if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
-            raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
-
-    def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
-        """Low-res logits of kept masks, float32 [n, 4h, 4w].
-
-        `keys` are [P, N, C], float32, or float16 where nothing is split, `hyper` float32 [P, C/8, 3], both of all
-        points; features as `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
-        """
-        require_kernel_device(keys, "keys")
-        side = square_side(keys.shape[1])
-        chosen = launches(keys.device)
-        launch = chosen.upscale if self.split else chosen.half_upscale
-        dtype = torch.float32 if self.split else torch.float16
-        if keys.shape[1] % launch["BLOCK"]:
-            raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
-        if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
-            raise ValueError("image tokens, mask vectors and features must be contiguous")
-        count = len(kept.point)
-        logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
-        if count > 0:
-            upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
-                keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
-                children.to(dtype), grandchildren.to(dtype), *self.operands,
-                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, SPLIT=self.split, **launch,
-            )  # fmt: skip
-        return logits

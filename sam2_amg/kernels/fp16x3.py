@@ -1,7 +1,4 @@
-"""Rows of float32 -> rows of three float16: high part, low part, high part again, as `SplitLinear` multiplies them.
-
-Twin: `split_linear.split`. In one kernel, because a compiler that fuses the three would compute what makes x thrice.
-"""
+"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see `split_linear.py`."""
 
 from __future__ import annotations
 
@@ -12,14 +9,30 @@ from torch import Tensor
 from torch.library import triton_op
 
 from sam2_amg.kernels.launch import launcher, require_kernel_device
-from sam2_amg.kernels.split_products import split
 
 LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 
 
 @triton.jit
+def split(x):
+    """float32 -> two of float16 that add up to it."""
+    high = x.to(tl.float16)
+    return high, (x - high.to(tl.float32)).to(tl.float16)
+
+
+@triton.jit
+def split_dot(a_high, a_low, b_high, b_low, sum, SPLIT: tl.constexpr):
+    """sum + a @ b, float32; of numbers in two parts all products but that of the two low ones."""
+    sum = tl.dot(a_high, b_high, sum)
+    if SPLIT:
+        sum = tl.dot(a_low, b_high, sum)
+        sum = tl.dot(a_high, b_low, sum)
+    return sum
+
+
+@triton.jit
 def split_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
-    """A program splits BLOCK of `count` numbers, rows of `width`."""
+    """A program splits BLOCK of `count` numbers, rows of `width`, into rows of high part, low part, high part again."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
     high, low = split(tl.load(x + place, mask=real, other=0.0))
@@ -31,7 +44,11 @@ def split_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
 
 @triton_op("sam2_amg::split_rows", mutates_args={})
 def split_rows(x: Tensor) -> Tensor:
-    """Float32 [N, K] -> float16 [N, 3 K]. Raises ValueError for other devices."""
+    """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `SplitLinear` multiplies them.
+
+    Twin: `split_linear.split`. In one kernel, because a compiler that fuses the three would compute what makes x
+    thrice. Raises ValueError for other devices.
+    """
     require_kernel_device(x, "x")
     x = x.contiguous()
     rows, width = x.shape

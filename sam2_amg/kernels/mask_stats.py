@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.kernels.upsample import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.postprocess.mask_stats import MaskStatistics
 
 _BLOCK = 64  # columns a program, a lane each

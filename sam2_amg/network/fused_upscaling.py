@@ -1,0 +1,60 @@
+"""Masks of kept points by one kernel, `kernels/upscale.py`, whose weights are prepared here."""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from torch import Tensor
+
+from sam2_amg.decoder import Kept
+from sam2_amg.kernels.image_tokens import CHANNELS
+from sam2_amg.kernels.launch import require_kernel_device
+from sam2_amg.kernels.launch_configs import launches
+from sam2_amg.kernels.upscale import CHILD, FOUR, upscale_kernel
+from sam2_amg.split_linear import split as in_two
+from sam2_amg.upscaling import LinearUpscaling, square_side
+
+
+class KernelUpscaling(LinearUpscaling):
+    """`LinearUpscaling` whose masks of kept points can be made in one kernel.
+
+    Image tokens are taken before gain and bias of the norm that made them, as `SplitImageSide` keeps them: both are in
+    the weights here.
+    """
+
+    def __init__(self, decoder: MaskDecoder, split: bool) -> None:
+        """With `split`, operands of the kernel are float32 in two parts; without, float16."""
+        super().__init__(decoder)
+        norm = decoder.transformer.layers[-1].norm4
+        first, second = self.biases
+        self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
+        self.first = norm.weight[:, None] * self.first
+        self.split = split
+        self.operands = tuple(part.contiguous() for weight in (self.first, self.second) for part in in_two(weight))
+        if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
+            raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
+
+    def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
+        """Low-res logits of kept masks, float32 [n, 4h, 4w].
+
+        `keys` are [P, N, C], float32, or float16 where nothing is split, `hyper` float32 [P, C/8, 3], both of all
+        points; features as `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
+        """
+        require_kernel_device(keys, "keys")
+        side = square_side(keys.shape[1])
+        chosen = launches(keys.device)
+        launch = chosen.upscale if self.split else chosen.half_upscale
+        dtype = torch.float32 if self.split else torch.float16
+        if keys.shape[1] % launch["BLOCK"]:
+            raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
+        if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
+            raise ValueError("image tokens, mask vectors and features must be contiguous")
+        count = len(kept.point)
+        logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
+        if count > 0:
+            upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
+                keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
+                children.to(dtype), grandchildren.to(dtype), *self.operands,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, SPLIT=self.split, **launch,
+            )  # fmt: skip
+        return logits
