@@ -38,7 +38,7 @@ from compare_rle_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.model_types import MODEL_TYPES
 
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:

@@ -31,11 +31,11 @@ from bench import RESULTS
 from bench.harness.machine import machine
 from bench.harness.weights import seeded_model
 from bench.report.pages import write
-from sam2_amg.decoder import Kept
-from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.launch_configs import Launch, launches, launching
+from sam2_amg.network.decoder import Kept
+from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16

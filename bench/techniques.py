@@ -31,10 +31,10 @@ from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import add_model, choose_model, get_model
 from bench.report.pages import write
 from sam2_amg.config import GeneratorConfig, Limits, Mode
-from sam2_amg.decoder import Kept
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
+from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.postprocess import mask_stats, rle

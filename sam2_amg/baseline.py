@@ -12,8 +12,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.amg import MaskData
 
 from sam2_amg.config import GeneratorConfig
+from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.postprocess.crops import is_empty
-from sam2_amg.precision import float32_convolutions
 from sam2_amg.records import Generator, MaskRecord
 
 

@@ -23,7 +23,7 @@ from sam2_amg.config import (
 )
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import MODEL_TYPES, ModelType, find_model_type
+from sam2_amg.network.model_types import MODEL_TYPES, ModelType, find_model_type
 from sam2_amg.signals import end_on_signals
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator: POST an image to /upload (PNG) or /upload_rle (JSON)."

@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from sam2_amg.apart import ProcessDied, call_apart
-from sam2_amg.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.comparison import signal_to_noise
 from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
-from sam2_amg.decoder import every_mask, predict
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, file_names, from_packages
 from sam2_amg.image import decode_image
 from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack
 from sam2_amg.manifest import Build, check_packages, write_manifest
-from sam2_amg.model_types import find_model_type
+from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
+from sam2_amg.network.decoder import every_mask, predict
+from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.prompts import to_model_input

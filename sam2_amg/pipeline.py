@@ -16,9 +16,9 @@ from torch import Tensor
 from torchvision.ops.boxes import box_area
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.decoder import Kept, MaskDecoder, predict
-from sam2_amg.encoder import ImageFeatures
 from sam2_amg.lanes import OwnStream, Turn
+from sam2_amg.network.decoder import Kept, MaskDecoder, predict
+from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.postprocess.crops import Crop, crops_of
 from sam2_amg.postprocess.mask_stats import MaskStatistics
 from sam2_amg.postprocess.rle import Edges

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from sam2_amg.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.engine import Engine
@@ -21,7 +20,8 @@ from sam2_amg.exported import file_names, from_packages
 from sam2_amg.http import create_app
 from sam2_amg.image import decode_image, decode_into_huge_pages
 from sam2_amg.manifest import Build, check_packages
-from sam2_amg.model_types import find_model_type
+from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
+from sam2_amg.network.model_types import find_model_type
 from sam2_amg.records import Generator
 from sam2_amg.serving import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals

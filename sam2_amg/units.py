@@ -17,9 +17,9 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures, PlainEncoder
-from sam2_amg.folded_decoder import FoldedDecoder
-from sam2_amg.image_side import SharedImage
+from sam2_amg.network.encoder import ImageFeatures, PlainEncoder
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.image_tokens import SharedImage
 
 Unit = Callable[..., tuple[Tensor, ...]]
 

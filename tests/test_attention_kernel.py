@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from conftest import DEVICE
 
-from sam2_amg.encoder import encode
 from sam2_amg.kernels.attention import attention
-from sam2_amg.precision import float32_convolutions
-from sam2_amg.split_encoder import split_encoder
+from sam2_amg.network.encoder import encode
+from sam2_amg.network.fp16x3_linear import split_encoder
+from sam2_amg.network.precision import float32_convolutions
 from training.network import build
 
 

@@ -14,10 +14,10 @@ import torch
 from conftest import CPU
 from sam2.build_sam import build_sam2
 
-from sam2_amg.checkpoints import URL_VARIABLE, _demo_config, build_model, find_checkpoint, load_model
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import URL_VARIABLE, _demo_config, build_model, find_checkpoint, load_model
+from sam2_amg.network.model_types import MODEL_TYPES
 
 DEMO, TINY = MODEL_TYPES["demo"], MODEL_TYPES["tiny"]
 

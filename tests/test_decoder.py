@@ -8,9 +8,9 @@ import pytest
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.decoder import Kept, PlainDecoder
-from sam2_amg.encoder import ImageFeatures, encode
-from sam2_amg.folded_decoder import FoldedDecoder
+from sam2_amg.network.decoder import Kept, PlainDecoder
+from sam2_amg.network.encoder import ImageFeatures, encode
+from sam2_amg.network.folded_decoder import FoldedDecoder
 
 # dtype -> (predicted IoU, logits of magnitude up to about 200); the algebra is exact, what is left is rounding
 TOLERANCE = {torch.float64: (1e-12, 1e-10), torch.float32: (2e-5, 5e-3)}

@@ -10,11 +10,11 @@ from conftest import photograph as bundled
 from sam2.utils.amg import mask_to_rle_pytorch
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
-from sam2_amg.encoder import encode
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import load_model
+from sam2_amg.network.encoder import encode
+from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.stages import build_generator
 from training import calibrate, evaluate, mix, train
 from training.auxiliary import Auxiliary, Dense, outline_loss, pair_loss

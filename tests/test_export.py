@@ -22,13 +22,13 @@ from pycocotools import mask as coco_mask
 from compile_export import parse
 from sam2_amg import kernel_cache, packaging
 from sam2_amg.apart import ProcessDied, call_apart
-from sam2_amg.checkpoints import image_size_of, load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import from_packages, package_names
 from sam2_amg.manifest import NAME, Build, check_packages
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import image_size_of, load_model
+from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator, fixed_shapes
 

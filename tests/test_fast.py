@@ -14,15 +14,15 @@ from torch import nn
 
 from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import Kept, predict
-from sam2_amg.encoder import PlainEncoder, encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
-from sam2_amg.folded_decoder import FoldedDecoder
 from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.kernels.fp16x3 import split_rows
+from sam2_amg.network.decoder import Kept, predict
+from sam2_amg.network.encoder import PlainEncoder, encode
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16x3_linear import SplitLinear, split, split_linears
 from sam2_amg.records import Generator
-from sam2_amg.split_linear import SplitLinear, split, split_linears
 from sam2_amg.stages import build_generator
 from sam2_amg.units import map_units, plain_units, unit_shapes
 

@@ -14,12 +14,12 @@ from sam2.modeling.sam2_base import SAM2Base
 from bench.harness.systems import MODES, modes_on
 from bench.numerics import TENSORS, signal_to_noise, tensors_of
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import PlainDecoder
-from sam2_amg.encoder import encode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess
 from sam2_amg.manifest import Build
+from sam2_amg.network.decoder import PlainDecoder
+from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import KernelUpscaling
 from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 

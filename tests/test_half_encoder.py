@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from conftest import DEVICE
 
 from bench.numerics import signal_to_noise
-from sam2_amg.encoder import encode
-from sam2_amg.half_encoder import HalfEncoder, half_attention
+from sam2_amg.network.encoder import encode
+from sam2_amg.network.fp16_encoder import HalfEncoder, half_attention
 from training.network import build
 
 

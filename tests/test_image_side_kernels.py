@@ -11,11 +11,11 @@ import torch
 from conftest import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.folded_attention import FoldedTokens
-from sam2_amg.folded_decoder import FoldedDecoder
-from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.split_image_side import SplitImageSide
+from sam2_amg.network.folded_attention import FoldedTokens
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16x3_image_tokens import SplitImageSide
+from sam2_amg.network.image_tokens import PlainImageSide, SharedImage, TokenUpdate
 
 
 def random_tokens(points: int, tokens: int, random: torch.Generator) -> FoldedTokens:

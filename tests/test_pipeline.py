@@ -19,8 +19,8 @@ from bench.harness.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.decoder import Kept, PlainDecoder
 from sam2_amg.http import rles_by_name
+from sam2_amg.network.decoder import Kept, PlainDecoder
 from sam2_amg.pipeline import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.records import Candidates, Generator, tabulate

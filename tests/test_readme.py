@@ -12,8 +12,8 @@ from conftest import PHOTOGRAPHS, ROOT, RunningServer, drawn_image
 from PIL import Image
 
 from bench.report.docs import refresh
-from sam2_amg.checkpoints import PUBLISHED_URL, URL_VARIABLE
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
+from sam2_amg.network.model_types import MODEL_TYPES
 
 README = (ROOT / "README.md").read_text()
 

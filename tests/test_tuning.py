@@ -13,11 +13,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from bench.report.tables import kernels_markdown
-from sam2_amg.decoder import Kept
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
+from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 

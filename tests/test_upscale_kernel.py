@@ -10,8 +10,8 @@ from conftest import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.decoder import Kept
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.decoder import Kept
+from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.fused_upscaling import KernelUpscaling
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.encoder import ImageFeatures
 from training.batch import LEVELS
 
 _WIDTH = 16

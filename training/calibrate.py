@@ -32,11 +32,11 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.decoder import every_mask, predict
 from sam2_amg.demo import DEMO_DIR
-from sam2_amg.encoder import encode
-from sam2_amg.folded_decoder import FoldedDecoder
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.decoder import every_mask, predict
+from sam2_amg.network.encoder import encode
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.model_types import MODEL_TYPES
 from training.consistency import Experience, Signs, cross_ious, read_signs, weighted_mean
 from training.network import MASKS, SHIPPED_TEMPERATURE, export, load_trained, normalise
 from training.photographs.crops import Photographs, load_photographs, read_photographs

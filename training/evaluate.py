@@ -25,10 +25,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bench import DOG_MASKS, RESULTS
-from sam2_amg.checkpoints import load_model
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import load_model
+from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.records import Generator, MaskRecord
 from sam2_amg.render import encode_png, overlay
 from sam2_amg.stages import build_generator

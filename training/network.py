@@ -9,10 +9,10 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.checkpoints import build_model, fill_position_embeddings, image_size_of, load_model
-from sam2_amg.decoder import embed_points
-from sam2_amg.encoder import ImageFeatures
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import build_model, fill_position_embeddings, image_size_of, load_model
+from sam2_amg.network.decoder import embed_points
+from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.model_types import MODEL_TYPES
 
 MASKS = 3  # a point's masks; the decoder's fourth, for unambiguous prompts, is not trained
 # Masks ship as the signs of logits that are this many times as steep as log odds, so that they pass the stability test.

@@ -11,8 +11,8 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.checkpoints import load_model
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import load_model
+from sam2_amg.network.model_types import MODEL_TYPES
 from training.auxiliary import Auxiliary
 from training.consistency import Experience
 from training.network import SHIPPED_TEMPERATURE, build, export, scale_logits

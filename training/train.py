@@ -23,7 +23,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.encoder import encode
+from sam2_amg.network.encoder import encode
 from training.auxiliary import Auxiliary
 from training.batch import Batch
 from training.batches import RUNS, Batches

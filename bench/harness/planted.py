@@ -19,8 +19,8 @@ from sam2.utils.amg import rle_to_mask
 from torch import Tensor, nn
 
 from bench import DOG_MASKS
-from sam2_amg.decoder import Attended, Kept, MaskDecoder
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.decoder import Attended, Kept, MaskDecoder
+from sam2_amg.network.encoder import ImageFeatures
 
 _STEEPNESS = 40.0  # logits from edge to edge of a soft mask
 _NOISE = 0.8  # standard deviation of the noise on a planted mask's logits, about

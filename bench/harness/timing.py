@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sam2_amg.decoder import Attended, Kept, MaskDecoder
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.decoder import Attended, Kept, MaskDecoder
+from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.pipeline import Stages
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.checkpoints import build_model, fill_position_embeddings, find_checkpoint, load_model
 from sam2_amg.demo import DEMO_DIR
-from sam2_amg.model_types import MODEL_TYPES
+from sam2_amg.network.checkpoints import build_model, fill_position_embeddings, find_checkpoint, load_model
+from sam2_amg.network.model_types import MODEL_TYPES
 
 _SEED = 0
 

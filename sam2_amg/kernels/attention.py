@@ -1,7 +1,7 @@
 """Attention at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention").
 
-Of float32 it is as exact as float32, its products split as in `split_linear.py`; of float16 products are float16's, and
-sums and softmax float32's. Twin: `F.scaled_dot_product_attention`.
+Of float32 it is as exact as float32, its products split as in `fp16x3_linear.py`; of float16 products are float16's,
+and sums and softmax float32's. Twin: `F.scaled_dot_product_attention`.
 """
 
 from __future__ import annotations

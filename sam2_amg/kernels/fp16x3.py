@@ -1,4 +1,4 @@
-"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see `split_linear.py`."""
+"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see `fp16x3_linear.py`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def split_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
 def split_rows(x: Tensor) -> Tensor:
     """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `SplitLinear` multiplies them.
 
-    Twin: `split_linear.split`. In one kernel, because a compiler that fuses the three would compute what makes x
+    Twin: `fp16x3_linear.split`. In one kernel, because a compiler that fuses the three would compute what makes x
     thrice. Raises ValueError for other devices.
     """
     require_kernel_device(x, "x")

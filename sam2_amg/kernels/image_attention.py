@@ -8,13 +8,13 @@ with keys [N, C] of a point, h heads, t tokens; q and e are projections of image
 share, s are scores of positions that come from elsewhere (in that kernel they would take registers that are not there;
 rounded to 16 bits they would blur what is read, and hardly what is updated). Only keys touch memory, once in and once
 out; scores and weights of [N, H*T] stay in registers. Registers are what there is least of, so no kernel adds
-LayerNorm's bias, and the second does not multiply by its gain: `split_image_side.py` folds them into the vectors, and
-into a shift of s.
+LayerNorm's bias, and the second does not multiply by its gain: `fp16x3_image_tokens.py` folds them into the vectors,
+and into a shift of s.
 
-With SPLIT all is float32, every number the sum of two of float16, as in `split_linear.py`, and products are as exact as
-float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument it
-would be of 64 bits in a compiled graph, and so would be everything that it meets.
-Twins: `PlainImageSide` in `image_side.py`, whose symbols these are.
+With SPLIT all is float32, every number the sum of two of float16, as in `fp16x3_linear.py`, and products are as exact
+as float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument
+it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageSide` in
+`image_tokens.py`, whose symbols these are.
 """
 
 from __future__ import annotations

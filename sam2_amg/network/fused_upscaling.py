@@ -6,13 +6,13 @@ import torch
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch import Tensor
 
-from sam2_amg.decoder import Kept
 from sam2_amg.kernels.image_tokens import CHANNELS
 from sam2_amg.kernels.launch import require_kernel_device
 from sam2_amg.kernels.launch_configs import launches
 from sam2_amg.kernels.upscale import CHILD, FOUR, upscale_kernel
-from sam2_amg.split_linear import split as in_two
-from sam2_amg.upscaling import LinearUpscaling, square_side
+from sam2_amg.network.decoder import Kept
+from sam2_amg.network.fp16x3_linear import split as in_two
+from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
 
 class KernelUpscaling(LinearUpscaling):

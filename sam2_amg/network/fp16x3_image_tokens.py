@@ -17,10 +17,10 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.folded_attention import FoldedTokens
-from sam2_amg.image_side import PlainImageSide, SharedImage, TokenUpdate
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.upscaling import LinearUpscaling
+from sam2_amg.network.folded_attention import FoldedTokens
+from sam2_amg.network.image_tokens import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.network.upscaling import LinearUpscaling
 
 
 class SplitImageSide(PlainImageSide):

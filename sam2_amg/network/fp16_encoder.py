@@ -14,8 +14,8 @@ from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder
 from sam2_amg.kernels.attention import attention
+from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder
 
 # Windows of at most so many tokens are our kernel's, which takes tiles as small as they are; torch's takes 64 queries
 # or more at a time, and is the quicker one for the rest.

@@ -1,6 +1,6 @@
 """The image side of the folded decoder, in plain torch: image tokens that learn from each point's tokens.
 
-Its twin is `split_image_side.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
+Its twin is `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores, read
-from sam2_amg.upscaling import LinearUpscaling
+from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores, read
+from sam2_amg.network.upscaling import LinearUpscaling
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from torch import Tensor
 
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.encoder import ImageFeatures
 
 
 class LinearUpscaling:

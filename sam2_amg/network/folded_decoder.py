@@ -1,6 +1,6 @@
 """The mask decoder with far fewer operations: what points share is computed once, what they do not is folded.
 
-This file is the prompt tokens' side; `image_side.py` is the image tokens'. Symbols as in `folded_attention.py`.
+This file is the prompt tokens' side; `image_tokens.py` is the image tokens'. Symbols as in `folded_attention.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sam2.modeling.sam.transformer import TwoWayAttentionBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.decoder import Kept, embed_points
-from sam2_amg.encoder import ImageFeatures
-from sam2_amg.folded_attention import FoldedAttention
-from sam2_amg.image_side import ImageSide, PlainImageSide, SharedImage, TokenUpdate
-from sam2_amg.upscaling import LinearUpscaling
+from sam2_amg.network.decoder import Kept, embed_points
+from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.folded_attention import FoldedAttention
+from sam2_amg.network.image_tokens import ImageSide, PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.network.upscaling import LinearUpscaling
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-from sam2_amg.encoder import ImageFeatures
-from sam2_amg.folded_decoder import FoldedAttended, FoldedDecoder
-from sam2_amg.image_side import SharedImage
+from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.folded_decoder import FoldedAttended, FoldedDecoder
+from sam2_amg.network.fp16x3_image_tokens import HalfImageSide
 from sam2_amg.network.fused_upscaling import KernelUpscaling
-from sam2_amg.split_image_side import HalfImageSide
+from sam2_amg.network.image_tokens import SharedImage
 
 
 class InFloat32(nn.Module):

@@ -19,7 +19,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.encoder import ImageFeatures
+from sam2_amg.network.encoder import ImageFeatures
 
 
 @dataclass(frozen=True)

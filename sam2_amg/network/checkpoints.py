@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.model_types import MODEL_TYPES, ModelType
+from sam2_amg.network.model_types import MODEL_TYPES, ModelType
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,5 @@
-"""Linear layers in float32 accuracy at tensor-core speed: each number as the sum of two of float16.
+"""Linear layers, and a whole encoder, in float32 accuracy at tensor-core speed: each number as the sum of two of
+float16.
 
 x = x_hi + x_lo and W = W_hi + W_lo with x_hi = float16(x), x_lo = float16(x - x_hi); then
 
@@ -13,9 +14,12 @@ from __future__ import annotations
 import math
 
 import torch
+from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor, nn
 
+from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.fp16x3 import split_rows
+from sam2_amg.network.encoder import LaidOutAttention
 
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
@@ -66,3 +70,10 @@ def split_linears(module: nn.Module) -> None:
             setattr(module, name, SplitLinear(child))
         else:
             split_linears(child)
+
+
+def split_encoder(encoder: ImageEncoder) -> None:
+    """Changes the linear layers and the attention of sam2's image encoder, in place."""
+    split_linears(encoder)
+    for block in encoder.trunk.blocks:
+        block.attn = LaidOutAttention(block.attn, attention)
