@@ -33,10 +33,10 @@ from bench.harness.weights import seeded_model
 from bench.report.pages import write
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.kernels.launch_configs import Launch, launches, launching
+from sam2_amg.kernels.launch_configs import LaunchConfig, launch_configs, using_launch_configs
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
 _PIXELS, _ROWS = _SIDE * _SIDE, _HEADS * _TOKENS
@@ -52,7 +52,7 @@ _WINDOWS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One form of a kernel; `tuned` is the name of its launch in `Launches`, where other ones are to be tried."""
+    """One form of a kernel; `tuned` is the name of its launch in `LaunchConfigs`, where other ones are to be tried."""
 
     kernel: str
     form: str
@@ -60,18 +60,18 @@ class Trial:
     tuned: str | None = None
 
 
-def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[Launch]:
+def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[LaunchConfig]:
     every = product(blocks, (4, 8), (1, 2, 3))
     tiles = [{"BLOCK": block, "num_warps": warps, "num_stages": stages} for block, warps, stages in every]
     return [{**tile, "PARTS": part} for tile in tiles for part in parts] if parts else [*tiles]
 
 
-TRIES: dict[str, list[Launch]] = {
+TRIES: dict[str, list[LaunchConfig]] = {
     **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (1, 2))),
-    **dict.fromkeys(("half_update_first", "half_update_second", "half_read"), _tiles((32, 64), (1, 2))),
+    **dict.fromkeys(("fp16_update_first", "fp16_update_second", "fp16_read"), _tiles((32, 64), (1, 2))),
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((32, 64)),
-    "half_upscale": _tiles((64, 128)),
+    "fp16_upscale": _tiles((64, 128)),
 }
 
 
@@ -91,18 +91,18 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     """Image tokens that are kept in memory: updated and read, in float32's accuracy and in float16."""
     gain, shift = inputs.normal(_CHANNELS), inputs.normal(points, _ROWS)
     for dtype in (torch.float32, torch.float16):
-        form, split = str(dtype).removeprefix("torch."), dtype == torch.float32
-        half = "" if split else "half_"
+        form, fp16x3 = str(dtype).removeprefix("torch."), dtype == torch.float32
+        half = "" if fp16x3 else "half_"
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
         folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
         queries = inputs.normal(_PIXELS, _HEADS * _WIDTH, dtype=dtype)
         heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH, dtype=dtype)
-        first = partial(update_first, keys[0], queries, heads, values, gain, 1e-5, split)
+        first = partial(update_first, keys[0], queries, heads, values, gain, 1e-5, fp16x3)
         yield Trial("update", f"{form}, layer 1", first, f"{half}update_first")
-        second = partial(update_second, keys, scores, folded, shift, values, 1e-5, split)
+        second = partial(update_second, keys, scores, folded, shift, values, 1e-5, fp16x3)
         yield Trial("update", f"{form}, layer 2", second, f"{half}update_second")
-        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, split), f"{half}read")
+        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, fp16x3), f"{half}read")
         by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
         yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
 
@@ -113,8 +113,8 @@ def upscale_trials(points: int, inputs: Inputs, decoder: MaskDecoder) -> Iterato
     features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
-    for dtype, tuned in ((torch.float32, "upscale"), (torch.float16, "half_upscale")):
-        upscaling = KernelUpscaling(decoder, split=dtype == torch.float32)
+    for dtype, tuned in ((torch.float32, "upscale"), (torch.float16, "fp16_upscale")):
+        upscaling = FusedUpscaling(decoder, fp16x3=dtype == torch.float32)
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         form = f"{str(dtype).removeprefix('torch.')}, one mask a point"
         yield Trial("upscale", form, partial(upscaling.masks, keys, hyper, *features, kept), tuned)
@@ -126,7 +126,7 @@ def attention_trials(inputs: Inputs) -> Iterator[Trial]:
         for dtype in (torch.float32, torch.float16):
             form = str(dtype).removeprefix("torch.")
             q, k, v = inputs.normal(windows, tokens, 3, heads, 72, dtype=dtype).unbind(2)
-            tuned = "attention" if tokens > launches(inputs.device).small_attention["BLOCK"] else None
+            tuned = "attention" if tokens > launch_configs(inputs.device).small_attention["BLOCK"] else None
             yield Trial(f"attention {name}", f"{form}, ours", partial(attention, q, k, v), tuned)
             theirs = partial(F.scaled_dot_product_attention, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
             yield Trial(f"attention {name}", f"{form}, torch's", theirs)
@@ -138,7 +138,7 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{**name, "launch": None, "ms": do_bench(trial.run, return_mode="median")}]
     for launch in TRIES.get(trial.tuned or "", []):
         assert trial.tuned is not None
-        with launching(replace(launches(device), **{trial.tuned: launch})):
+        with using_launch_configs(replace(launch_configs(device), **{trial.tuned: launch})):
             try:
                 milliseconds = do_bench(trial.run, warmup=5, rep=30, return_mode="median")
             except OutOfResources:

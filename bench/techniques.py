@@ -35,7 +35,7 @@ from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.image import Preprocess, decode_image
 from sam2_amg.network.decoder import Kept
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
@@ -57,8 +57,8 @@ class Parts:
     eager: Units  # furious' before they are compiled
     fast: Units
     fast_points: int
-    upscaling: KernelUpscaling  # furious'
-    fast_upscaling: KernelUpscaling
+    upscaling: FusedUpscaling  # furious'
+    fast_upscaling: FusedUpscaling
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Form:
 
 
 def upscale_plainly(
-    upscaling: KernelUpscaling, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept
+    upscaling: FusedUpscaling, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept
 ) -> Tensor:
     """What `upscaling.masks` answers, by plain torch in float16: three masks of each point that has one."""
     points, row = kept.point.unique(return_inverse=True)
@@ -83,12 +83,12 @@ def upscale_plainly(
 def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -> list[Form]:
     """Every technique switched off alone; `stages` are furious' own."""
     upscale, plainly = parts.upscaling.masks, partial(upscale_plainly, parts.upscaling)
-    split_decoder = FixedDecoder(parts.fast, parts.fast_points, parts.fast_upscaling.masks)
+    fp16x3_decoder = FixedDecoder(parts.fast, parts.fast_points, parts.fast_upscaling.masks)
     eager = {"encode": FixedEncoder(parts.eager), "decoder": FixedDecoder(parts.eager, parts.points, upscale)}
-    split, upsampled = "of split numbers, as in fast", "from upsampled masks"
+    fp16x3, upsampled = "by fp16x3, as in fast", "from upsampled masks"
     switched: list[tuple[str, str, dict[str, Any]]] = [
-        ("encoder by products of float16", split, {"encode": FixedEncoder(parts.fast)}),
-        ("decoder by products of float16", split, {"decoder": split_decoder}),
+        ("encoder by products of float16", fp16x3, {"encode": FixedEncoder(parts.fast)}),
+        ("decoder by products of float16", fp16x3, {"decoder": fp16x3_decoder}),
         (
             f"{parts.points} points at a time",
             f"{parts.few_points} at a time",
@@ -100,8 +100,16 @@ def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -
             {"decoder": FixedDecoder(parts.furious, parts.points, plainly)},
         ),
         ("compiled, in CUDA graphs", "call by call", eager),
-        ("counts and boxes from low-res logits", upsampled, {"measure": partial(mask_stats.measure, memory=_MEMORY)}),
-        ("run lengths from low-res logits", upsampled, {"find_edges": partial(rle.edges_of_logits, memory=_MEMORY)}),
+        (
+            "counts and boxes from low-res logits",
+            upsampled,
+            {"mask_stats": partial(mask_stats.mask_stats, memory=_MEMORY)},
+        ),
+        (
+            "run lengths from low-res logits",
+            upsampled,
+            {"run_boundaries": partial(rle.run_boundaries, memory=_MEMORY)},
+        ),
         ("resizing on the device", "on the host", {"preprocess": Preprocess(image_size, device)}),
     ]
     return [Form(technique, instead, replace(stages, **stage)) for technique, instead, stage in switched]
@@ -126,8 +134,8 @@ def build_parts(model: SAM2Base, config: GeneratorConfig, device: torch.device) 
         units_of(deepcopy(model), Mode.FURIOUS, device, 1),
         fast,
         fast_points,
-        KernelUpscaling(own.sam_mask_decoder, split=False),
-        KernelUpscaling(fast_model.sam_mask_decoder, split=True),
+        FusedUpscaling(own.sam_mask_decoder, fp16x3=False),
+        FusedUpscaling(fast_model.sam_mask_decoder, fp16x3=True),
     )
     generator = build_generator(own, Mode.FURIOUS, config, device, lambda *_: furious)
     assert isinstance(generator, MaskGenerator)

@@ -16,8 +16,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 
 from sam2_amg.errors import StartupError
-from sam2_amg.kernels.mask_stats import box_kernel, measure_kernel
-from sam2_amg.kernels.rle import edges_kernel
+from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
+from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 from sam2_amg.units import FED_BY_THE_ONE_BEFORE, Unit, Units, UnitShapes, map_units
 
@@ -146,6 +146,6 @@ def settle(unit: Unit, examples: Sequence[Tensor], pool: Any = None) -> Unit:
 
 def count_compilations() -> int:
     """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
-    kernels = (measure_kernel, box_kernel, edges_kernel, upscale_kernel)
+    kernels = (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel)
     variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
     return counters["stats"]["unique_graphs"] + variants

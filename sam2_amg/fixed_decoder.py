@@ -47,7 +47,7 @@ class UnitUpscaling:
         self.at_once = at_once
 
     def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
-        """Low-res logits of kept masks, float32 [n, 4h, 4w]; see `KernelUpscaling.masks`."""
+        """Low-res logits of kept masks, float32 [n, 4h, 4w]; see `FusedUpscaling.masks`."""
         points, row = kept.point.unique(return_inverse=True)  # [U], [n]
         side = 4 * square_side(keys.shape[1])
         logits = keys.new_empty(len(kept.point), side, side, dtype=torch.float32)

@@ -145,7 +145,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
     with torch.inference_mode():
         # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
-        features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).split()[-1]
+        features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).unbatch()[-1]
         prepared = decoder.prepare(features)
         predicted_iou = predict(decoder, prepared, points, lambda iou: every_mask(iou[:0])).predicted_iou
         some = points[:: -(-len(points) // _POINTS_WITH_MASKS)]

@@ -20,8 +20,8 @@ from sam2_amg.lanes import OwnStream, Turn
 from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.postprocess.crops import Crop, crops_of
-from sam2_amg.postprocess.mask_stats import MaskStatistics
-from sam2_amg.postprocess.rle import Edges
+from sam2_amg.postprocess.mask_stats import MaskStats
+from sam2_amg.postprocess.rle import RunBoundaries
 from sam2_amg.prompts import PointGrids, to_model_input
 from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished, tabulate
 
@@ -35,9 +35,9 @@ class Stages:
     preprocess: Callable[[NDArray[np.uint8]], Tensor]
     encode: Callable[[Tensor], ImageFeatures]
     decoder: MaskDecoder
-    measure: Callable[[Tensor, ImageSize, float, float], MaskStatistics]
+    mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
-    find_edges: Callable[[Tensor, Crop, ImageSize, float], list[Edges]]
+    run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
     network: Turn  # of threads in encoder and decoder, whose tensors lie where all have them
 
 
@@ -87,7 +87,7 @@ class MaskGenerator(Generator):
         with self._stream():
             pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
             with self.stages.network:
-                return self.stages.encode(pixels).clone().split()  # another thread's images may be encoded next
+                return self.stages.encode(pixels).clone().unbatch()  # another thread's images may be encoded next
 
     @torch.inference_mode()
     def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> Unfinished:
@@ -105,7 +105,7 @@ class MaskGenerator(Generator):
         crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
-        return candidates.leave_device(self._find_edges(candidates, crops, size), size, crop_boxes)
+        return candidates.leave_device(self._find_run_boundaries(candidates, crops, size), size, crop_boxes)
 
     def _search(
         self, image: NDArray[np.uint8], crop: Crop, crop_index: int, features: ImageFeatures | None
@@ -127,7 +127,7 @@ class MaskGenerator(Generator):
                 masks = self._predict(prepared, batch[0], batch[1])
                 if batch is batches[-1]:
                     network.close()  # another image may have it, while it is found out what these masks are
-                candidates = self._judge(masks, crop, crop_index, size)
+                candidates = self._filter_by_stability(masks, crop, crop_index, size)
                 # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
                 found.append(candidates.compact() if len(batches) > 1 else candidates)
         candidates = Candidates.concatenate(found)
@@ -143,14 +143,16 @@ class MaskGenerator(Generator):
         predicted_iou, kept, logits = predict(self.stages.decoder, prepared, asked, keep)
         return PredictedMasks(logits, predicted_iou[kept.point, kept.mask], points[kept.point])
 
-    def _judge(self, masks: PredictedMasks, crop: Crop, crop_index: int, image_size: ImageSize) -> Candidates:
+    def _filter_by_stability(
+        self, masks: PredictedMasks, crop: Crop, crop_index: int, image_size: ImageSize
+    ) -> Candidates:
         """Those of them that pass stability and the crop's edge."""
         config = self.config
-        measured = self.stages.measure(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
+        stats = self.stages.mask_stats(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
         whole = crop.size == image_size  # its edges are the photograph's, where masks may end
-        stability = measured.stability
+        stability = stats.stability
         table = tabulate(
-            boxes=measured.boxes if whole else uncrop_boxes_xyxy(measured.boxes, crop.box),
+            boxes=stats.boxes if whole else uncrop_boxes_xyxy(stats.boxes, crop.box),
             predicted_iou=masks.predicted_iou,
             points=masks.points,
             stability=stability,
@@ -160,9 +162,9 @@ class MaskGenerator(Generator):
         demanding = config.stability_score_thresh > 0
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
-            keep &= ~is_box_near_crop_edge(measured.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
+            keep &= ~is_box_near_crop_edge(stats.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
         rows = keep.nonzero()[:, 0]  # the device is waited for here, and what it measured is looked at after
-        measured.require_finite()
+        stats.require_finite()
         return Candidates(masks.logits, rows, table[rows])
 
     def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Sequence[list[int]]) -> Candidates:
@@ -171,17 +173,18 @@ class MaskGenerator(Generator):
         scores = 1 / areas[candidates.crop.long()]
         return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
-    def _find_edges(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[Edges]:
-        """Edges of the candidates at the image's size, in their order; masks of crops are placed where they belong."""
+    def _find_run_boundaries(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[RunBoundaries]:
+        """RunBoundaries of the candidates at the image's size, in their order; masks of crops are placed where they
+        belong."""
         if len(crops) == 1:
-            return self.stages.find_edges(candidates.logits, crops[0], size, self.config.mask_threshold)
-        edges: dict[int, Edges] = {}
+            return self.stages.run_boundaries(candidates.logits, crops[0], size, self.config.mask_threshold)
+        boundaries: dict[int, RunBoundaries] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
             logits = candidates.logits[candidates.row[rows]]
-            found = self.stages.find_edges(logits, crop, size, self.config.mask_threshold)
-            edges.update(zip(rows.tolist(), found, strict=True))
-        return [edges[row] for row in range(len(candidates))]
+            found = self.stages.run_boundaries(logits, crop, size, self.config.mask_threshold)
+            boundaries.update(zip(rows.tolist(), found, strict=True))
+        return [boundaries[row] for row in range(len(candidates))]
 
 
 def _keep_predicted_iou(predicted_iou: Tensor, threshold: float) -> Kept:

@@ -14,7 +14,7 @@ from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.postprocess.rle import Edges, UncompressedRle, edges_to_rle
+from sam2_amg.postprocess.rle import RunBoundaries, UncompressedRle, boundaries_to_rle
 
 
 class MaskRecord(TypedDict):
@@ -118,9 +118,12 @@ class Candidates:
         logits, tables = [part.logits for part in parts], [part.table for part in parts]
         return cls(torch.cat(logits), torch.cat(rows), torch.cat(tables))
 
-    def leave_device(self, edges: list[Edges], size: tuple[int, int], crop_boxes: Sequence[list[int]]) -> Unfinished:
-        """One record a row, with its edges in a photograph of `size`. `crop_boxes` are the XYXY boxes of all crops."""
-        return partial(_to_records, edges, size, self.table.cpu(), crop_boxes)
+    def leave_device(
+        self, boundaries: list[RunBoundaries], size: tuple[int, int], crop_boxes: Sequence[list[int]]
+    ) -> Unfinished:
+        """One record a row, with its boundaries in a photograph of `size`. `crop_boxes` are the XYXY boxes of all
+        crops."""
+        return partial(_to_records, boundaries, size, self.table.cpu(), crop_boxes)
 
 
 def tabulate(boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int) -> Tensor:
@@ -130,12 +133,12 @@ def tabulate(boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Te
 
 
 def _to_records(
-    edges: list[Edges], size: tuple[int, int], table: Tensor, crop_boxes: Sequence[list[int]]
+    boundaries: list[RunBoundaries], size: tuple[int, int], table: Tensor, crop_boxes: Sequence[list[int]]
 ) -> list[MaskRecord]:
     crops = [[float(x) for x in _xyxy_to_xywh(box)] for box in crop_boxes]
     records: list[MaskRecord] = []
-    for of_mask, row in zip(edges, table.tolist(), strict=True):
-        rle = edges_to_rle(of_mask, size)
+    for of_mask, row in zip(boundaries, table.tolist(), strict=True):
+        rle = boundaries_to_rle(of_mask, size)
         records.append(
             {
                 "segmentation": rle,

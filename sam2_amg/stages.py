@@ -19,18 +19,18 @@ from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.image import Preprocess, PreprocessOnDevice
-from sam2_amg.kernels import mask_stats as measure_kernel
+from sam2_amg.kernels import mask_stats as kernel_stats
 from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.kernels.launch_configs import require_shared_memory
 from sam2_amg.lanes import Turn
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16_decoder import HalfDecoder
-from sam2_amg.network.fp16_encoder import HalfEncoder
-from sam2_amg.network.fp16x3_image_tokens import SplitImageSide
-from sam2_amg.network.fp16x3_linear import split_encoder
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fp16_decoder import Fp16Decoder
+from sam2_amg.network.fp16_encoder import Fp16Encoder
+from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
+from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.postprocess import mask_stats, rle
@@ -76,13 +76,17 @@ def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]
     `config` has its defaults filled in.
     """
     if device.type == "cuda":
-        return {"measure": measure_kernel.measure, "suppress": suppress, "find_edges": rle_kernel.edges_of_logits}
+        return {
+            "mask_stats": kernel_stats.mask_stats,
+            "suppress": suppress,
+            "run_boundaries": rle_kernel.run_boundaries,
+        }
     assert config.mask_memory_mib is not None
     memory = config.mask_memory_mib << 20
     return {
-        "measure": partial(mask_stats.measure, memory=memory),
+        "mask_stats": partial(mask_stats.mask_stats, memory=memory),
         "suppress": suppress,
-        "find_edges": partial(rle.edges_of_logits, memory=memory),
+        "run_boundaries": partial(rle.run_boundaries, memory=memory),
     }
 
 
@@ -117,19 +121,19 @@ def fast_units(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Un
     """The plain units of mode fast: what is compiled, or exported.
 
     On a GPU the encoder's linear layers and attention, the decoder's image side and its upscaling become products of
-    split float16; `model` is changed by that.
+    fp16x3; `model` is changed by that.
     """
     if device.type == "cpu":
         return plain_units(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
-    split_encoder(model.image_encoder)
-    decoder = FoldedDecoder(model, KernelUpscaling(model.sam_mask_decoder, split=True), SplitImageSide)
+    use_fp16x3_encoder(model.image_encoder)
+    decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens)
     return plain_units(model, decoder, upscale=False, batch_size=batch_size)
 
 
 def furious_units(model: SAM2Base, batch_size: int = 1) -> Units:
     """The plain units of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
-    decoder = HalfDecoder(model)
-    encoder = HalfEncoder(model)
+    decoder = Fp16Decoder(model)
+    encoder = Fp16Encoder(model)
     return plain_units(model, decoder, upscale=False, encoder=encoder, batch_size=batch_size)
 
 
@@ -163,7 +167,7 @@ def unit_stages(
     _let_go(model)
     on_gpu = device.type == "cuda"
     if units.upscale is None:
-        upscale: Callable[..., Tensor] = KernelUpscaling(model.sam_mask_decoder, split=mode is Mode.FAST).masks
+        upscale: Callable[..., Tensor] = FusedUpscaling(model.sam_mask_decoder, fp16x3=mode is Mode.FAST).masks
     else:
         upscale = UnitUpscaling(units.upscale, shapes.upscale[0][0])
     stages = Stages(
@@ -194,8 +198,8 @@ def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None
     zero = torch.zeros(1, dtype=torch.int64, device=device)
     logits = stages.decoder.predict_masks(attended, Kept(zero, zero))
     size = logits.shape[1], logits.shape[2]
-    stages.measure(logits, size, 0.0, 1.0)
-    stages.find_edges(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
+    stages.mask_stats(logits, size, 0.0, 1.0)
+    stages.run_boundaries(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)
 
 
 def build_stages(

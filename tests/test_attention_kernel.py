@@ -1,4 +1,4 @@
-"""Attention of split products against torch's."""
+"""Attention by fp16x3 products against torch's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conftest import DEVICE
 
 from sam2_amg.kernels.attention import attention
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16x3_linear import split_encoder
+from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
 from sam2_amg.network.precision import float32_convolutions
 from training.network import build
 
@@ -58,7 +58,7 @@ def test_the_whole_encoder() -> None:
     torch.manual_seed(0)
     plain = build(128).eval().to(DEVICE)
     model = deepcopy(plain)
-    split_encoder(model.image_encoder)
+    use_fp16x3_encoder(model.image_encoder)
     pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
     with float32_convolutions():
         expected, found = encode(plain, pixels), encode(model, pixels)

@@ -21,7 +21,7 @@ from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.kernels import mask_stats, rle
 from sam2_amg.network.encoder import PlainEncoder
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline import MaskGenerator, Stages
 from sam2_amg.stages import ao_stages, fast_units, fill_in, furious_units
 from sam2_amg.units import Encode
@@ -38,17 +38,17 @@ def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
     furious, fast = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
     encode = Encode(PlainEncoder(deepcopy(demo_model).to(DEVICE))).eval()  # quicker than kernels that are interpreted
     units = replace(furious_units(furious), encode=encode)
-    split = replace(fast_units(fast, torch.device("cuda")), encode=encode)
-    upscaling = KernelUpscaling(furious.sam_mask_decoder, split=False)
-    split_upscaling = KernelUpscaling(fast.sam_mask_decoder, split=True)
+    fp16x3 = replace(fast_units(fast, torch.device("cuda")), encode=encode)
+    upscaling = FusedUpscaling(furious.sam_mask_decoder, fp16x3=False)
+    fp16x3_upscaling = FusedUpscaling(fast.sam_mask_decoder, fp16x3=True)
     stages = replace(
         ao_stages(demo_model, config, DEVICE),
         encode=FixedEncoder(units),
         decoder=FixedDecoder(units, 2, upscaling.masks),
-        measure=mask_stats.measure,
-        find_edges=rle.edges_of_logits,
+        mask_stats=mask_stats.mask_stats,
+        run_boundaries=rle.run_boundaries,
     )
-    parts = Parts(units, 2, units, 1, units, split, 1, upscaling, split_upscaling)
+    parts = Parts(units, 2, units, 1, units, fp16x3, 1, upscaling, fp16x3_upscaling)
     image = photograph("dog")[::20, ::20].copy()
 
     def answer(stages: Stages) -> Masks:

@@ -17,11 +17,11 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.image import Preprocess, PreprocessOnDevice
-from sam2_amg.kernels.fp16x3 import split_rows
+from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.encoder import PlainEncoder, encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16x3_linear import SplitLinear, split, split_linears
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_linears
 from sam2_amg.records import Generator
 from sam2_amg.stages import build_generator
 from sam2_amg.units import map_units, plain_units, unit_shapes
@@ -36,7 +36,7 @@ def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: f
     linear = nn.Linear(inputs, outputs, bias=scale != 1.0).to(DEVICE)
     x = torch.randn(*rows, inputs, device=DEVICE) * scale
     expected = deepcopy(linear).double()(x.double())
-    found = SplitLinear(linear)(x)
+    found = Fp16x3Linear(linear)(x)
     assert found.dtype == torch.float32
     assert found.shape == expected.shape
     norms = x.double().norm(dim=-1, keepdim=True) * linear.weight.double().norm(dim=1)
@@ -49,22 +49,22 @@ def test_split_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: f
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
 def test_rows_split_in_a_kernel_are_those_split_by_torch(shape: tuple[int, int]) -> None:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 100
-    hi, lo = split(x)
-    found = split_rows(x.to(DEVICE))
+    hi, lo = to_fp16_pair(x)
+    found = fp16x3_rows(x.to(DEVICE))
     assert torch.equal(found.cpu(), torch.cat([hi, lo, hi], dim=1))
 
 
 def test_split_product_of_zeros() -> None:
     linear = nn.Linear(4, 3)
     nn.init.zeros_(linear.weight)
-    assert torch.equal(SplitLinear(linear)(torch.ones(2, 4)), linear.bias.expand(2, 3))
+    assert torch.equal(Fp16x3Linear(linear)(torch.ones(2, 4)), linear.bias.expand(2, 3))
 
 
 @torch.inference_mode()
 def test_an_encoder_of_split_products(demo_model: SAM2Base) -> None:
     """Within 1e-5 of the features' size; every linear layer of the encoder is one of them."""
     model = deepcopy(demo_model)
-    split_linears(model.image_encoder)
+    use_fp16x3_linears(model.image_encoder)
     assert not any(isinstance(module, nn.Linear) for module in model.image_encoder.modules())
     pixels = Preprocess(model.image_size, CPU)(photograph("dog"))
     expected, found = encode(demo_model, pixels), encode(model, pixels)
@@ -142,7 +142,7 @@ def test_images_that_are_encoded_together(demo_model: SAM2Base) -> None:
     encoder = FixedEncoder(map_units(lambda name, unit: settle(unit, shapes.examples(name, CPU)), plain))
     pixels = torch.randn(2, 3, 512, 512, generator=torch.Generator().manual_seed(0))
     alone = [encoder(one) for one in pixels.split(1)]
-    for one, twin in zip(encoder(pixels).split(), alone, strict=True):
+    for one, twin in zip(encoder(pixels).unbatch(), alone, strict=True):
         tensors = (one.image_embedding, *one.high_res_features), (twin.image_embedding, *twin.high_res_features)
         for a, b in zip(*tensors, strict=True):
             assert a.shape == b.shape

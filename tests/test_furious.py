@@ -20,7 +20,7 @@ from sam2_amg.image import Preprocess
 from sam2_amg.manifest import Build
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 
 
@@ -32,7 +32,7 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
     points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
     expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
     units = furious_units(model)
-    decoder = FixedDecoder(units, 2, KernelUpscaling(model.sam_mask_decoder, split=False).masks)
+    decoder = FixedDecoder(units, 2, FusedUpscaling(model.sam_mask_decoder, fp16x3=False).masks)
     found = tensors_of(FixedEncoder(units)(pixels), decoder, points)
     for name, a, b in zip(TENSORS, expected, found, strict=True):
         decibels = signal_to_noise(a, b)

@@ -11,7 +11,7 @@ from conftest import DEVICE
 
 from bench.numerics import signal_to_noise
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16_encoder import HalfEncoder, half_attention
+from sam2_amg.network.fp16_encoder import Fp16Encoder, fp16_attention
 from training.network import build
 
 
@@ -26,7 +26,7 @@ def test_attention_rounds_as_float16_does(images: int, queries: int, keys: int, 
     q = torch.randn(images, queries, heads, width, generator=random).to(DEVICE).half()
     k, v = torch.randn(images, keys, 2, heads, width, generator=random).to(DEVICE).half().unbind(2)
     exact = F.scaled_dot_product_attention(*(x.double().transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    found = half_attention(q, k, v)
+    found = fp16_attention(q, k, v)
     assert found.dtype == torch.float16
     assert found.shape == exact.shape
     assert 0 < (found - exact).norm() < 1e-3 * exact.norm()
@@ -39,7 +39,7 @@ def test_the_whole_encoder() -> None:
     plain = build(128).eval().to(DEVICE)
     pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
     expected = encode(plain, pixels)
-    found = HalfEncoder(deepcopy(plain))(pixels)
+    found = Fp16Encoder(deepcopy(plain))(pixels)
     for a, b in zip(
         (expected.image_embedding, *expected.high_res_features),
         (found.image_embedding, *found.high_res_features),
@@ -55,7 +55,7 @@ def test_the_whole_encoder() -> None:
 @torch.inference_mode()
 def test_weights_are_not_kept_twice() -> None:
     """The trunk's products are in float16, what is normalised and added is not."""
-    encoder = HalfEncoder(build(128).eval())
+    encoder = Fp16Encoder(build(128).eval())
     types = {name: value.dtype for name, value in encoder.state_dict().items()}
     assert all(dtype == torch.float32 for name, dtype in types.items() if "norm" in name or name == "positions")
     assert all(dtype == torch.float16 for name, dtype in types.items() if "norm" not in name and name != "positions")
@@ -65,4 +65,4 @@ def test_another_neck_is_refused() -> None:
     model = build(128)
     model.image_encoder.neck.fuse_type = "avg"
     with pytest.raises(ValueError, match="written for SAM 2's neck"):
-        HalfEncoder(model)
+        Fp16Encoder(model)

@@ -14,8 +14,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.network.folded_attention import FoldedTokens
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16x3_image_tokens import SplitImageSide
-from sam2_amg.network.image_tokens import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
+from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
 
 
 def random_tokens(points: int, tokens: int, random: torch.Generator) -> FoldedTokens:
@@ -45,10 +45,10 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
     queries, last = random_tokens(points, tokens, random), random_tokens(points, tokens, random)
     given = (image, first, queries, second, last)
     decoder = FoldedDecoder(deepcopy(demo_model).to(DEVICE))
-    sides = [kind(decoder.model, decoder.pe, decoder.upscaling) for kind in (SplitImageSide, PlainImageSide)]
+    sides = [kind(decoder.model, decoder.pe, decoder.upscaling) for kind in (Fp16x3ImageTokens, PlainImageTokens)]
     answers = [run_through(side, *given) for side in sides]
     answers[0] = with_affine_parts(sides[0], *answers[0])
-    exact = PlainImageSide(decoder.model.double(), decoder.pe.double(), decoder.upscaling)
+    exact = PlainImageTokens(decoder.model.double(), decoder.pe.double(), decoder.upscaling)
     answers.append(run_through(exact, *map(doubled, given)))
     for found, plain, exact in zip(*answers, strict=True):
         assert found.shape == plain.shape
@@ -68,28 +68,28 @@ def test_products_of_float16_are_near() -> None:
     queries, heads = normal(512, 128), normal(2, 8, 8, 16, scale=0.5)
     gain, shift = 1 + normal(256, scale=0.2), normal(2, 64)
 
-    def answers(split: bool) -> list[torch.Tensor]:
+    def answers(fp16x3: bool) -> list[torch.Tensor]:
         def operand(x: torch.Tensor) -> torch.Tensor:
-            return x if split else x.half()
+            return x if fp16x3 else x.half()
 
         first = operand(keys[0]), operand(queries), operand(heads), operand(values), gain
         second = operand(keys), operand(scores), operand(folded)
-        context = read_keys(second[0], operand(queries), operand(heads), second[2], split)
+        context = read_keys(second[0], operand(queries), operand(heads), second[2], fp16x3)
         updated = second[0].clone()
-        update_second(updated, *second[1:], shift, operand(values), 1e-5, split)
-        return [update_first(*first, 1e-5, split), updated, context]
+        update_second(updated, *second[1:], shift, operand(values), 1e-5, fp16x3)
+        return [update_first(*first, 1e-5, fp16x3), updated, context]
 
     for exact, near, dtype in zip(answers(True), answers(False), (torch.float16,) * 2 + (torch.float32,), strict=True):
         assert near.dtype == dtype
         assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
     with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
-        read_keys(keys, queries, heads, folded, split=False)
+        read_keys(keys, queries, heads, folded, fp16x3=False)
     with pytest.raises(ValueError, match=r"scores must be \(8, 16, 512\), not \(8, 8, 512\)"):
-        update_second(keys, normal(8, 8, 512), folded, shift, values, 1e-5, split=True)
+        update_second(keys, normal(8, 8, 512), folded, shift, values, 1e-5, fp16x3=True)
 
 
 def run_through(
-    side: PlainImageSide,
+    side: PlainImageTokens,
     image: SharedImage,
     first: TokenUpdate,
     queries: FoldedTokens,
@@ -102,9 +102,9 @@ def run_through(
 
 
 def with_affine_parts(
-    side: PlainImageSide, keys_1: torch.Tensor, context_1: torch.Tensor, keys_2: torch.Tensor, context_2: torch.Tensor
+    side: PlainImageTokens, keys_1: torch.Tensor, context_1: torch.Tensor, keys_2: torch.Tensor, context_2: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """What `SplitImageSide` answers, and what it leaves to its readers: see there."""
+    """What `Fp16x3ImageTokens` answers, and what it leaves to its readers: see there."""
     first, second = side.first_norm, side.second_norm
     return keys_1 + first.bias, context_1, keys_2 * second.weight + second.bias, context_2
 
@@ -119,7 +119,7 @@ def doubled(x: Any) -> Any:
 @torch.inference_mode()
 def test_what_kernels_are_not_written_for_is_refused(demo_model: SAM2Base) -> None:
     random = torch.Generator().manual_seed(0)
-    side = FoldedDecoder(deepcopy(demo_model).to(DEVICE), image_side=SplitImageSide).image_side
+    side = FoldedDecoder(deepcopy(demo_model).to(DEVICE), image_tokens=Fp16x3ImageTokens).image_tokens
     image, update, queries = random_image(1000, random), random_update(1, 8, random), random_tokens(1, 8, random)
     with pytest.raises(ValueError, match="1000 x 256 image tokens"):
         side.first(image, update, queries)

@@ -13,7 +13,7 @@ from conftest import DEVICE, ROOT
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from torch import Tensor
 
-from sam2_amg.kernels import mask_stats as kernel_measure
+from sam2_amg.kernels import mask_stats as kernel_stats
 from sam2_amg.kernels import rle as kernel_rle
 from sam2_amg.postprocess import mask_stats as plain_stats
 from sam2_amg.postprocess import rle as plain_rle
@@ -34,10 +34,10 @@ def away_from(logits: Tensor, sizes: tuple[int, int], thresholds: tuple[float, .
     return ~near.flatten(1).any(1)
 
 
-def assert_same_measurements(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> None:
+def assert_same_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> None:
     """Equal for masks away from the thresholds; for the others, no more pixels differ than are near one."""
-    expected = plain_stats.measure(logits, size, threshold, offset, MEMORY)
-    found = kernel_measure.measure(logits, size, threshold, offset)
+    expected = plain_stats.mask_stats(logits, size, threshold, offset, MEMORY)
+    found = kernel_stats.mask_stats(logits, size, threshold, offset)
     clear = away_from(logits, size, (threshold - offset, threshold, threshold + offset))
     values = plain_stats.upsample(logits, size)
     for name, level in (("above_high", threshold + offset), ("area", threshold), ("above_low", threshold - offset)):
@@ -52,12 +52,12 @@ def assert_same_measurements(logits: Tensor, size: tuple[int, int], threshold: f
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_measurements_equal_the_twins(size: tuple[int, int], dtype: torch.dtype) -> None:
-    assert_same_measurements(logits_of_all_kinds(16, 24).to(DEVICE, dtype), size, 0.0, 1.0)
+    assert_same_stats(logits_of_all_kinds(16, 24).to(DEVICE, dtype), size, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 0.0), (0.5, 2.0), (-1.0, 0.25)])
 def test_measurements_at_other_thresholds(threshold: float, offset: float) -> None:
-    assert_same_measurements(logits_of_all_kinds(16, 24).to(DEVICE), (37, 41), threshold, offset)
+    assert_same_stats(logits_of_all_kinds(16, 24).to(DEVICE), (37, 41), threshold, offset)
 
 
 def test_measurements_are_exact_away_from_thresholds() -> None:
@@ -65,7 +65,7 @@ def test_measurements_are_exact_away_from_thresholds() -> None:
     logits = logits_of_all_kinds(16, 24).to(DEVICE)
     clear = away_from(logits, (31, 60), (-1.0, 0.0, 1.0))
     assert clear.sum() >= len(logits) - 2
-    found = kernel_measure.measure(logits, (31, 60), 0.0, 1.0)
+    found = kernel_stats.mask_stats(logits, (31, 60), 0.0, 1.0)
     assert found.area[EMPTY] == 0
     assert found.boxes[EMPTY].tolist() == [0, 0, 0, 0]
     assert found.stability[EMPTY].isnan()
@@ -75,24 +75,24 @@ def test_measurements_are_exact_away_from_thresholds() -> None:
 
 @pytest.mark.parametrize("side", [1, 2])
 def test_tiny_logits(side: int) -> None:
-    assert_same_measurements(logits_of_all_kinds(side, side).to(DEVICE), (9, 13), 0.0, 1.0)
-    assert_same_edges(logits_of_all_kinds(side, side).to(DEVICE), Crop(0, 0, 13, 9, 0), (9, 13))
+    assert_same_stats(logits_of_all_kinds(side, side).to(DEVICE), (9, 13), 0.0, 1.0)
+    assert_same_boundaries(logits_of_all_kinds(side, side).to(DEVICE), Crop(0, 0, 13, 9, 0), (9, 13))
 
 
 def test_no_masks() -> None:
     nothing = torch.zeros(0, 16, 24, device=DEVICE)
-    found = kernel_measure.measure(nothing, (50, 60), 0.0, 1.0)
+    found = kernel_stats.mask_stats(nothing, (50, 60), 0.0, 1.0)
     assert found.area.shape == found.stability.shape == (0,)
     assert found.boxes.shape == (0, 4)
-    assert kernel_rle.edges_of_logits(nothing, Crop(0, 0, 60, 50, 0), (50, 60), 0.0) == []
+    assert kernel_rle.run_boundaries(nothing, Crop(0, 0, 60, 50, 0), (50, 60), 0.0) == []
 
 
-@pytest.mark.parametrize("measure", [kernel_measure.measure, lambda *a: plain_stats.measure(*a, memory=MEMORY)])
+@pytest.mark.parametrize("mask_stats", [kernel_stats.mask_stats, lambda *a: plain_stats.mask_stats(*a, memory=MEMORY)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_not_finite_is_refused(measure, value: float) -> None:
+def test_not_finite_is_refused(mask_stats, value: float) -> None:
     logits = logits_of_all_kinds(16, 24).to(DEVICE)
     logits[3, 15, 23] = value
-    found = measure(logits, (60, 50), 0.0, 1.0)
+    found = mask_stats(logits, (60, 50), 0.0, 1.0)
     with pytest.raises(ValueError, match="NaN or infinity"):
         found.require_finite()
 
@@ -100,16 +100,16 @@ def test_not_finite_is_refused(measure, value: float) -> None:
 def test_other_layouts_are_refused() -> None:
     logits = logits_of_all_kinds(16, 24).to(DEVICE)
     with pytest.raises(ValueError, match="contiguous"):
-        kernel_measure.measure(logits.mT, (60, 50), 0.0, 1.0)
+        kernel_stats.mask_stats(logits.mT, (60, 50), 0.0, 1.0)
     with pytest.raises(ValueError, match="float tensor of 3 dimensions"):
-        kernel_measure.measure(logits[0], (60, 50), 0.0, 1.0)
+        kernel_stats.mask_stats(logits[0], (60, 50), 0.0, 1.0)
     with pytest.raises(ValueError, match="float tensor of 3 dimensions"):
-        kernel_rle.edges_of_logits(logits.int(), Crop(0, 0, 60, 50, 0), (50, 60), 0.0)
+        kernel_rle.run_boundaries(logits.int(), Crop(0, 0, 60, 50, 0), (50, 60), 0.0)
 
 
-def assert_same_edges(logits: Tensor, crop: Crop, size: tuple[int, int]) -> None:
-    expected = plain_rle.edges_of_logits(logits, crop, size, 0.0, MEMORY)
-    found = kernel_rle.edges_of_logits(logits, crop, size, 0.0)
+def assert_same_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int]) -> None:
+    expected = plain_rle.run_boundaries(logits, crop, size, 0.0, MEMORY)
+    found = kernel_rle.run_boundaries(logits, crop, size, 0.0)
     assert len(found) == len(expected)
     for a, b, clear in zip(expected, found, away_from(logits, crop.size, (0.0,)).tolist(), strict=True):
         assert (np.diff(b, prepend=-1, append=size[0] * size[1]) > 0).all()
@@ -120,7 +120,7 @@ def assert_same_edges(logits: Tensor, crop: Crop, size: tuple[int, int]) -> None
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_run_lengths_equal_the_twins(size: tuple[int, int], dtype: torch.dtype) -> None:
     logits = logits_of_all_kinds(16, 24).to(DEVICE, dtype)
-    assert_same_edges(logits, Crop(0, 0, size[1], size[0], 0), size)
+    assert_same_boundaries(logits, Crop(0, 0, size[1], size[0], 0), size)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_run_lengths_equal_the_twins(size: tuple[int, int], dtype: torch.dtype) 
 )
 def test_run_lengths_of_crops(box: tuple[int, int, int, int]) -> None:
     """Crops as tall as the photograph and not, at its edges and inside, in a photograph of 50 x 70."""
-    assert_same_edges(logits_of_all_kinds(16, 24).to(DEVICE), Crop(*box, 1), (50, 70))
+    assert_same_boundaries(logits_of_all_kinds(16, 24).to(DEVICE), Crop(*box, 1), (50, 70))
 
 
 def test_run_lengths_of_full_and_empty_masks() -> None:
-    found = kernel_rle.edges_of_logits(logits_of_all_kinds(16, 24).to(DEVICE), Crop(0, 0, 60, 50, 0), (50, 60), 0.0)
+    found = kernel_rle.run_boundaries(logits_of_all_kinds(16, 24).to(DEVICE), Crop(0, 0, 60, 50, 0), (50, 60), 0.0)
     assert found[EMPTY].tolist() == []
     assert found[FULL].tolist() == [0]
 
@@ -141,8 +141,8 @@ def test_run_lengths_of_full_and_empty_masks() -> None:
 @pytest.mark.parametrize("size", LARGE, ids=str)
 def test_large_sizes_equal_the_twins(size: tuple[int, int]) -> None:
     logits = logits_of_all_kinds(256, 256).cuda()
-    assert_same_measurements(logits, size, 0.0, 1.0)
-    assert_same_edges(logits, Crop(0, 0, size[1], size[0], 0), size)
+    assert_same_stats(logits, size, 0.0, 1.0)
+    assert_same_boundaries(logits, Crop(0, 0, size[1], size[0], 0), size)
 
 
 @pytest.mark.gpu
@@ -150,7 +150,7 @@ def test_nothing_of_image_size_is_allocated() -> None:
     logits = logits_of_all_kinds(256, 256).cuda()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    kernel_measure.measure(logits, (8192, 8192), 0.0, 1.0)
+    kernel_stats.mask_stats(logits, (8192, 8192), 0.0, 1.0)
     assert torch.cuda.max_memory_allocated() - before < 1 << 20
 
 

@@ -9,8 +9,8 @@ from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from pycocotools import mask as coco_mask
 from sam2.utils.amg import batched_mask_to_box, calculate_stability_score, mask_to_rle_pytorch, rle_to_mask
 
-from sam2_amg.postprocess.mask_stats import BYTES_PER_PIXEL, measure, upsample, upsampled_in_batches
-from sam2_amg.postprocess.rle import UncompressedRle, edges_to_rle, find_edges
+from sam2_amg.postprocess.mask_stats import BYTES_PER_PIXEL, mask_stats, upsample, upsampled_in_batches
+from sam2_amg.postprocess.rle import UncompressedRle, boundaries_to_rle, find_run_boundaries
 
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
 
@@ -18,32 +18,32 @@ SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_measure_equals_sam2(size: tuple[int, int]) -> None:
     logits = logits_of_all_kinds()
-    measured = measure(logits, size, threshold=0.0, offset=1.0, memory=1)  # a mask at a time
+    stats = mask_stats(logits, size, threshold=0.0, offset=1.0, memory=1)  # a mask at a time
     masks = upsample(logits, size)
     torch.testing.assert_close(
-        measured.stability, calculate_stability_score(masks, 0.0, 1.0), rtol=0, atol=0, equal_nan=True
+        stats.stability, calculate_stability_score(masks, 0.0, 1.0), rtol=0, atol=0, equal_nan=True
     )
-    assert torch.equal(measured.boxes, batched_mask_to_box(masks > 0))
-    assert measured.stability[EMPTY].isnan()
-    assert measured.stability[FULL] == 1
-    assert measured.boxes[EMPTY].tolist() == [0, 0, 0, 0]
-    assert measured.boxes[FULL].tolist() == [0, 0, size[1] - 1, size[0] - 1]
+    assert torch.equal(stats.boxes, batched_mask_to_box(masks > 0))
+    assert stats.stability[EMPTY].isnan()
+    assert stats.stability[FULL] == 1
+    assert stats.boxes[EMPTY].tolist() == [0, 0, 0, 0]
+    assert stats.boxes[FULL].tolist() == [0, 0, size[1] - 1, size[0] - 1]
 
 
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 0.0), (0.5, 2.0), (-1.0, 0.25)])
 def test_measure_at_other_thresholds(threshold: float, offset: float) -> None:
     logits = logits_of_all_kinds()
-    measured = measure(logits, (97, 61), threshold, offset, memory=1 << 20)
+    stats = mask_stats(logits, (97, 61), threshold, offset, memory=1 << 20)
     masks = upsample(logits, (97, 61))
     expected = calculate_stability_score(masks, threshold, offset)
-    torch.testing.assert_close(measured.stability, expected, rtol=0, atol=0, equal_nan=True)
-    assert torch.equal(measured.boxes, batched_mask_to_box(masks > threshold))
+    torch.testing.assert_close(stats.stability, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(stats.boxes, batched_mask_to_box(masks > threshold))
 
 
 def test_measure_of_no_masks() -> None:
-    measured = measure(torch.zeros(0, 32, 24), (50, 60), 0.0, 1.0, memory=1 << 20)
-    assert measured.stability.shape == (0,)
-    assert measured.boxes.shape == (0, 4)
+    stats = mask_stats(torch.zeros(0, 32, 24), (50, 60), 0.0, 1.0, memory=1 << 20)
+    assert stats.stability.shape == (0,)
+    assert stats.boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, 100])
@@ -57,7 +57,9 @@ def test_upsampling_stays_within_memory(at_once: int) -> None:
 
 
 def rles_of(masks: torch.Tensor) -> list[UncompressedRle]:
-    return [edges_to_rle(edges, (masks.shape[1], masks.shape[2])) for edges in find_edges(masks)]
+    return [
+        boundaries_to_rle(boundaries, (masks.shape[1], masks.shape[2])) for boundaries in find_run_boundaries(masks)
+    ]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -70,17 +70,17 @@ def test_a_first_image_reaches_every_stage(demo_model: SAM2Base, demo_config: Ge
     def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any) -> Any:
             result = function(*arguments)
-            reached[name] = len(result) if name == "find_edges" else 1
+            reached[name] = len(result) if name == "find_run_boundaries" else 1
             return result
 
         return noted
 
-    names = ("preprocess", "encode", "measure", "suppress", "find_edges")
+    names = ("preprocess", "encode", "mask_stats", "suppress", "run_boundaries")
     stages = generator.stages
     generator.stages = replace(stages, **{name: note(name, getattr(stages, name)) for name in names})
     warm_up(generator, drawn_image(90, 120), CPU)
     assert list(reached) == list(names)
-    assert reached["find_edges"] >= 1  # there were masks to encode
+    assert reached["find_run_boundaries"] >= 1  # there were masks to encode
 
 
 def test_baseline_is_warmed_up_with_few_points(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:

@@ -1,4 +1,4 @@
-"""Launches of kernels: any of them gives the same, and a GPU without room is told so."""
+"""LaunchConfigs of kernels: any of them gives the same, and a GPU without room is told so."""
 
 from __future__ import annotations
 
@@ -16,55 +16,62 @@ from bench.report.tables import kernels_markdown
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
-from sam2_amg.kernels.launch_configs import HOPPER, SAFE, Launches, launches, launching, require_shared_memory
+from sam2_amg.kernels.launch_configs import (
+    HOPPER,
+    SAFE,
+    LaunchConfigs,
+    launch_configs,
+    require_shared_memory,
+    using_launch_configs,
+)
 from sam2_amg.network.decoder import Kept
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 
-def run_all(upscaling: KernelUpscaling, chosen: Launches, split: bool) -> list[Tensor]:
-    """What the kernels make of the same random numbers, in one choice of launches."""
+def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> list[Tensor]:
+    """What the kernels make of the same random numbers, with one set of launch configurations."""
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).to(DEVICE)
 
-    dtype = torch.float32 if split else torch.float16
+    dtype = torch.float32 if fp16x3 else torch.float16
     keys, scores = normal(1, 512, 256).to(dtype), normal(8, 8, 512).to(dtype)
     folded, values = (0.1 * normal(1, 64, 256)).to(dtype), normal(1, 64, 256).to(dtype)
     queries, heads = normal(512, 128).to(dtype), normal(1, 8, 8, 16).to(dtype)
     q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
     hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
-    with launching(chosen):
-        assert launches(DEVICE) is chosen
-        first = update_first(keys[0], queries, heads, values, normal(256), 1e-5, split)
+    with using_launch_configs(chosen):
+        assert launch_configs(DEVICE) is chosen
+        first = update_first(keys[0], queries, heads, values, normal(256), 1e-5, fp16x3)
         second = first.clone()
-        update_second(second, scores, folded, normal(1, 64), values, 1e-5, split)
+        update_second(second, scores, folded, normal(1, 64), values, 1e-5, fp16x3)
         return [
             first,
             second,
-            read_keys(keys, queries, heads, folded, split),
+            read_keys(keys, queries, heads, folded, fp16x3),
             attention(q, k, v),
             upscaling.masks(normal(1, 1024, 256).to(dtype), hyper, children, grandchildren, kept),
         ]
 
 
-@pytest.mark.parametrize(("split", "tolerance"), [(True, 5e-6), (False, 2e-3)])
+@pytest.mark.parametrize(("fp16x3", "tolerance"), [(True, 5e-6), (False, 2e-3)])
 @torch.inference_mode()
-def test_every_launch_gives_the_same(demo_model: SAM2Base, split: bool, tolerance: float) -> None:
-    upscaling = KernelUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE), split)
-    for one, other in zip(*(run_all(upscaling, chosen, split) for chosen in (HOPPER, SAFE)), strict=True):
+def test_every_launch_gives_the_same(demo_model: SAM2Base, fp16x3: bool, tolerance: float) -> None:
+    upscaling = FusedUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE), fp16x3)
+    for one, other in zip(*(run_all(upscaling, chosen, fp16x3) for chosen in (HOPPER, SAFE)), strict=True):
         assert one.shape == other.shape
         assert (one - other).norm() <= tolerance * one.norm()
 
 
 def test_a_gpu_without_room_is_refused() -> None:
-    require_shared_memory(163 * 1024, "NVIDIA A100", split=True)
-    require_shared_memory(99 * 1024, "NVIDIA L4", split=False)
+    require_shared_memory(163 * 1024, "NVIDIA A100", fp16x3=True)
+    require_shared_memory(99 * 1024, "NVIDIA L4", fp16x3=False)
     with pytest.raises(StartupError, match=r"L4 has 99 KiB .* need 148: give --fast --furious, or leave --fast out"):
-        require_shared_memory(99 * 1024, "NVIDIA L4", split=True)
+        require_shared_memory(99 * 1024, "NVIDIA L4", fp16x3=True)
     with pytest.raises(StartupError, match=r"T4 has 64 KiB .* need 80: leave --fast --furious out"):
-        require_shared_memory(64 * 1024, "NVIDIA T4", split=False)
+        require_shared_memory(64 * 1024, "NVIDIA T4", fp16x3=False)
 
 
 def test_the_table_of_kernels_names_the_best_launch() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import ImageFeatures
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 
 def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:
@@ -27,16 +27,16 @@ def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:
     return normal(points, side * side, 256), normal(points, 32, 3), features
 
 
-@pytest.mark.parametrize(("dtype", "split"), [(torch.float32, True), (torch.float32, False), (torch.float16, False)])
+@pytest.mark.parametrize(("dtype", "fp16x3"), [(torch.float32, True), (torch.float32, False), (torch.float16, False)])
 @pytest.mark.parametrize(
     ("point", "mask"), [([0, 0, 0, 2, 1], [0, 1, 2, 1, 0]), ([2], [2]), ([1, 0], [1, 1]), ([], [])], ids=str
 )
 @torch.inference_mode()
 def test_kernel_equals_the_plain_sum(
-    demo_model: SAM2Base, dtype: torch.dtype, split: bool, point: list[int], mask: list[int]
+    demo_model: SAM2Base, dtype: torch.dtype, fp16x3: bool, point: list[int], mask: list[int]
 ) -> None:
     """Operands of 11 bits: within a thousandth of the largest logit, and nearer on average; of 22: in 100,000."""
-    upscaling = KernelUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder, split)
+    upscaling = FusedUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder, fp16x3)
     keys, hyper, features = random_case(3, 16)
     kept = Kept(*(torch.tensor(index, dtype=torch.int64, device=DEVICE) for index in (point, mask)))
     arranged = upscaling.arrange(features)
@@ -45,14 +45,14 @@ def test_kernel_equals_the_plain_sum(
     assert found.dtype == torch.float32
     assert found.shape == expected.shape == (len(point), 64, 64)
     if point:
-        shorter = 100 if split else 1
+        shorter = 100 if fp16x3 else 1
         assert (found - expected).abs().max() < 1e-3 / shorter * expected.abs().max()
         assert (found - expected).norm() < 5e-4 / shorter * expected.norm()
 
 
 @torch.inference_mode()
 def test_other_numbers_of_tokens_are_refused(demo_model: SAM2Base) -> None:
-    upscaling = KernelUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder, split=False)
+    upscaling = FusedUpscaling(deepcopy(demo_model).to(DEVICE).sam_mask_decoder, fp16x3=False)
     keys, hyper, features = random_case(1, 6)
     none = Kept(*(torch.zeros(1, dtype=torch.int64, device=DEVICE) for _ in range(2)))
     with pytest.raises(ValueError, match="tiles of 128 image tokens, not 36"):

@@ -111,9 +111,9 @@ def time_stages(clock: StageClock, stages: Stages) -> Stages:
         preprocess=clock.around("preprocess", stages.preprocess),
         encode=clock.around("encode", stages.encode),
         decoder=_TimedDecoder(clock, stages.decoder),
-        measure=clock.around("measure", stages.measure),
+        mask_stats=clock.around("measure", stages.mask_stats),
         suppress=clock.around("nms", stages.suppress),
-        find_edges=clock.around("rle", stages.find_edges),
+        run_boundaries=clock.around("rle", stages.run_boundaries),
     )
 
 

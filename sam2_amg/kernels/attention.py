@@ -1,7 +1,7 @@
 """Attention at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention").
 
-Of float32 it is as exact as float32, its products split as in `fp16x3_linear.py`; of float16 products are float16's,
-and sums and softmax float32's. Twin: `F.scaled_dot_product_attention`.
+With float32 operands, products are fp16x3 (`network/fp16x3_linear.py`), as exact as float32. With float16 operands,
+products are float16. Sums and softmax are float32 in both. Twin: `F.scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.fp16x3 import split, split_dot
+from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
 from sam2_amg.kernels.launch import launcher, require_kernel_device
-from sam2_amg.kernels.launch_configs import launches
+from sam2_amg.kernels.launch_configs import launch_configs
 
 _WIDEST = 128  # channels a head
 
@@ -30,7 +30,7 @@ def load_tile(pointer, row, length, stride, channel, width):
 def attention_kernel(
     q, k, v, out, heads, queries, width,
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
-    SCALE: tl.constexpr, KEYS: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    SCALE: tl.constexpr, KEYS: tl.constexpr, WIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program answers BLOCK queries of one head of one image (or window).
 
@@ -41,8 +41,8 @@ def attention_kernel(
     image, head = (place // heads).to(tl.int64), place % heads
     channel = tl.arange(0, WIDE)
     row = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    asked = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
-    asked_high, asked_low = split(asked.to(tl.float32) * SCALE)
+    query = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
+    query_high, query_low = to_fp16_pair(query.to(tl.float32) * SCALE)
     k += image * k_image + head * k_head
     v += image * v_image + head * v_head
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -50,17 +50,17 @@ def attention_kernel(
     sum = tl.zeros((BLOCK, WIDE), tl.float32)
     for start in range(0, KEYS, BLOCK):
         n = start + tl.arange(0, BLOCK)
-        high, low = split(load_tile(k, n, KEYS, k_row, channel, width))
+        high, low = to_fp16_pair(load_tile(k, n, KEYS, k_row, channel, width))
         score = tl.zeros((BLOCK, BLOCK), tl.float32)
-        score = split_dot(asked_high, asked_low, tl.trans(high), tl.trans(low), score, SPLIT)
+        score = dot_fp16x3(query_high, query_low, tl.trans(high), tl.trans(low), score, FP16X3)
         score = tl.where((n < KEYS)[None, :], score, float("-inf"))
         now = tl.maximum(most, tl.max(score, 1))
         shrink = tl.exp(most - now)
         weights = tl.exp(score - now[:, None])
         total = total * shrink + tl.sum(weights, 1)
-        weights_high, weights_low = split(weights)
-        high, low = split(load_tile(v, n, KEYS, v_row, channel, width))
-        sum = split_dot(weights_high, weights_low, high, low, sum * shrink[:, None], SPLIT)
+        weights_high, weights_low = to_fp16_pair(weights)
+        high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, channel, width))
+        sum = dot_fp16x3(weights_high, weights_low, high, low, sum * shrink[:, None], FP16X3)
         most = now
     answer = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
     tl.store(out + answer, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
@@ -79,12 +79,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"written for float32 or float16, not for {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width)
-    tuned = launches(q.device)
+    tuned = launch_configs(q.device)
     launch = tuned.small_attention if k.shape[1] <= tuned.small_attention["BLOCK"] else tuned.attention
     launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]) * images * heads,)](
         q, k, v, out, heads, queries, width,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         SCALE=width**-0.5, KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)),
-        SPLIT=q.dtype == torch.float32, **launch,
+        FP16X3=q.dtype == torch.float32, **launch,
     )  # fmt: skip
     return out

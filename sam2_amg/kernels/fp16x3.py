@@ -14,44 +14,44 @@ LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 
 
 @triton.jit
-def split(x):
+def to_fp16_pair(x):
     """float32 -> two of float16 that add up to it."""
     high = x.to(tl.float16)
     return high, (x - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
-def split_dot(a_high, a_low, b_high, b_low, sum, SPLIT: tl.constexpr):
+def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
     """sum + a @ b, float32; of numbers in two parts all products but that of the two low ones."""
     sum = tl.dot(a_high, b_high, sum)
-    if SPLIT:
+    if FP16X3:
         sum = tl.dot(a_low, b_high, sum)
         sum = tl.dot(a_high, b_low, sum)
     return sum
 
 
 @triton.jit
-def split_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
+def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
     """A program splits BLOCK of `count` numbers, rows of `width`, into rows of high part, low part, high part again."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
-    high, low = split(tl.load(x + place, mask=real, other=0.0))
+    high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
     out = parts + place + place // width * (2 * width)
     tl.store(out, high, mask=real)
     tl.store(out + width, low, mask=real)
     tl.store(out + 2 * width, high, mask=real)
 
 
-@triton_op("sam2_amg::split_rows", mutates_args={})
-def split_rows(x: Tensor) -> Tensor:
-    """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `SplitLinear` multiplies them.
+@triton_op("sam2_amg::fp16x3_rows", mutates_args={})
+def fp16x3_rows(x: Tensor) -> Tensor:
+    """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `Fp16x3Linear` multiplies them.
 
-    Twin: `fp16x3_linear.split`. In one kernel, because a compiler that fuses the three would compute what makes x
-    thrice. Raises ValueError for other devices.
+    Twin: `fp16x3_linear.to_fp16_pair`. In one kernel, because a compiler that fuses the three would compute what makes
+    x thrice. Raises ValueError for other devices.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()
     rows, width = x.shape
     parts = x.new_empty(rows, 3 * width, dtype=torch.float16)
-    launcher(split_rows_kernel)[(triton.cdiv(rows * width, LAUNCH["BLOCK"]),)](x, parts, rows * width, width, **LAUNCH)
+    launcher(fp16x3_rows_kernel)[(triton.cdiv(rows * width, LAUNCH["BLOCK"]),)](x, parts, rows * width, width, **LAUNCH)
     return parts

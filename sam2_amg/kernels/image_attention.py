@@ -11,9 +11,9 @@ out; scores and weights of [N, H*T] stay in registers. Registers are what there 
 LayerNorm's bias, and the second does not multiply by its gain: `fp16x3_image_tokens.py` folds them into the vectors,
 and into a shift of s.
 
-With SPLIT all is float32, every number the sum of two of float16, as in `fp16x3_linear.py`, and products are as exact
+With FP16X3 all is float32, every number the sum of two of float16, as in `fp16x3_linear.py`, and products are as exact
 as float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument
-it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageSide` in
+it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageTokens` in
 `image_tokens.py`, whose symbols these are.
 """
 
@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.fp16x3 import split, split_dot
+from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
 from sam2_amg.kernels.image_tokens import (
     CHANNELS,
     HEAD_CHANNELS,
@@ -40,7 +40,7 @@ from sam2_amg.kernels.image_tokens import (
     tile_rows,
 )
 from sam2_amg.kernels.launch import launcher, require_kernel_device
-from sam2_amg.kernels.launch_configs import launches
+from sam2_amg.kernels.launch_configs import launch_configs
 
 
 @triton.jit
@@ -54,32 +54,32 @@ def score_rows(point, points, TOKENS: tl.constexpr):
 @triton.jit
 def updated_tile(
     before, score, values_high, values_low,
-    EPS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    EPS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Image tokens [BLOCK, CHANNELS], float32, after an update by their scores [BLOCK, ROWS], before gain and bias."""
-    high, low = split(softmax_over_tokens(score, TOKENS, BLOCK))
-    return normalise(split_dot(high, low, values_high, values_low, before.to(tl.float32), SPLIT), EPS)
+    high, low = to_fp16_pair(softmax_over_tokens(score, TOKENS, BLOCK))
+    return normalise(dot_fp16x3(high, low, values_high, values_low, before.to(tl.float32), FP16X3), EPS)
 
 
 @triton.jit
 def update_first_kernel(
     keys, queries, heads, values, gain, updated, EPS: tl.constexpr,
-    PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program makes one of PARTS stretches of a point's image tokens from those that all points share."""
     point = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, CHANNELS)
     first = point * HEADS * TOKENS
-    values_high, values_low = split(load_vectors(values + first * CHANNELS, TOKENS))
-    told_high, told_low = split(load_block_diagonal(heads + first * WIDTH, TOKENS))
+    values_high, values_low = to_fp16_pair(load_vectors(values + first * CHANNELS, TOKENS))
+    token_key_high, token_key_low = to_fp16_pair(load_block_diagonal(heads + first * WIDTH, TOKENS))
     gains = tl.load(gain + channel)
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        high, low = split(load_rows(queries, n, HEAD_CHANNELS))
-        score = split_dot(high, low, told_high, told_low, tl.zeros((BLOCK, ROWS), tl.float32), SPLIT)
+        high, low = to_fp16_pair(load_rows(queries, n, HEAD_CHANNELS))
+        score = dot_fp16x3(high, low, token_key_high, token_key_low, tl.zeros((BLOCK, ROWS), tl.float32), FP16X3)
         before = load_rows(keys, n, CHANNELS)
-        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, SPLIT, BLOCK)
+        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, BLOCK)
         place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]
         tl.store(updated + place, after * gains[None, :])
 
@@ -87,24 +87,24 @@ def update_first_kernel(
 @triton.jit
 def update_second_kernel(
     keys, scores, folded, shift, values, points, EPS: tl.constexpr,
-    PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program updates one of PARTS stretches of a point's image tokens, in place."""
     point = tl.program_id(0).to(tl.int64)
     rows, real = score_rows(point, points, TOKENS)
     source, _ = tile_rows(TOKENS)
     first = point * HEADS * TOKENS
-    values_high, values_low = split(load_vectors(values + first * CHANNELS, TOKENS))
-    folded_high, folded_low = split(tl.trans(load_vectors(folded + first * CHANNELS, TOKENS)))
+    values_high, values_low = to_fp16_pair(load_vectors(values + first * CHANNELS, TOKENS))
+    folded_high, folded_low = to_fp16_pair(tl.trans(load_vectors(folded + first * CHANNELS, TOKENS)))
     shifts = tl.load(shift + first + source, mask=real, other=0.0)
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         before = load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS)
-        high, low = split(before)
+        high, low = to_fp16_pair(before)
         score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0).to(tl.float32)
-        score = split_dot(high, low, folded_high, folded_low, score, SPLIT) + shifts[None, :]
-        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, SPLIT, BLOCK)
+        score = dot_fp16x3(high, low, folded_high, folded_low, score, FP16X3) + shifts[None, :]
+        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, BLOCK)
         place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
         tl.store(keys + place, after)
 
@@ -112,7 +112,7 @@ def update_second_kernel(
 @triton.jit
 def read_kernel(
     keys, positions, heads, folded, context, most, total,
-    PIXELS: tl.constexpr, TOKENS: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program reads one of PARTS stretches of a point's image tokens, with a running softmax.
 
@@ -122,25 +122,25 @@ def read_kernel(
     part = tl.program_id(1)
     source, real = tile_rows(TOKENS)
     first = point * HEADS * TOKENS
-    folded_high, folded_low = split(load_vectors(folded + first * CHANNELS, TOKENS))
-    asking_high, asking_low = split(tl.trans(load_block_diagonal(heads + first * WIDTH, TOKENS)))
+    folded_high, folded_low = to_fp16_pair(load_vectors(folded + first * CHANNELS, TOKENS))
+    query_high, query_low = to_fp16_pair(tl.trans(load_block_diagonal(heads + first * WIDTH, TOKENS)))
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     sum = tl.zeros((ROWS,), tl.float32)
     read = tl.zeros((ROWS, CHANNELS), tl.float32)
     begin = part * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        high, low = split(load_rows(positions, n, HEAD_CHANNELS))
+        high, low = to_fp16_pair(load_rows(positions, n, HEAD_CHANNELS))
         score = tl.zeros((ROWS, BLOCK), tl.float32)
-        score = split_dot(asking_high, asking_low, tl.trans(high), tl.trans(low), score, SPLIT)
-        high, low = split(load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS))
-        score = split_dot(folded_high, folded_low, tl.trans(high), tl.trans(low), score, SPLIT)  # [ROWS, BLOCK]
+        score = dot_fp16x3(query_high, query_low, tl.trans(high), tl.trans(low), score, FP16X3)
+        high, low = to_fp16_pair(load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS))
+        score = dot_fp16x3(folded_high, folded_low, tl.trans(high), tl.trans(low), score, FP16X3)  # [ROWS, BLOCK]
         now = tl.maximum(highest, tl.max(score, 1))
         shrink = tl.exp(highest - now)
         weights = tl.exp(score - now[:, None])
         sum = sum * shrink + tl.sum(weights, 1)
-        weights_high, weights_low = split(weights)
-        read = split_dot(weights_high, weights_low, high, low, read * shrink[:, None], SPLIT)
+        weights_high, weights_low = to_fp16_pair(weights)
+        read = dot_fp16x3(weights_high, weights_low, high, low, read * shrink[:, None], FP16X3)
         highest = now
     out = (point * PARTS + part) * HEADS * TOKENS + source
     tl.store(most + out, highest, mask=real)
@@ -149,12 +149,12 @@ def read_kernel(
     tl.store(context + out[:, None] * CHANNELS + channel[None, :], read, mask=real[:, None])
 
 
-def _check(split: bool, pixels: int, channels: int, rows: int, *operands: Tensor) -> None:
+def _check(fp16x3: bool, pixels: int, channels: int, rows: int, *operands: Tensor) -> None:
     """Raises ValueError for what the kernels are not written for."""
     require_kernel_device(operands[0], "keys")
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
         raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
-    dtype = torch.float32 if split else torch.float16
+    dtype = torch.float32 if fp16x3 else torch.float16
     if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
         raise ValueError(f"image tokens, projections, scores and vectors must be contiguous and {dtype}")
 
@@ -166,74 +166,74 @@ def _check_scores(scores: Tensor, points: int, rows: int, pixels: int) -> None:
 
 @triton_op("sam2_amg::update_first", mutates_args={})
 def update_first(
-    keys: Tensor, queries: Tensor, heads: Tensor, values: Tensor, gain: Tensor, eps: float, split: bool
+    keys: Tensor, queries: Tensor, heads: Tensor, values: Tensor, gain: Tensor, eps: float, fp16x3: bool
 ) -> Tensor:
     """Image tokens [P, N, C] after layer 1's update, times LayerNorm's `gain` (float32 [C]), without its bias.
 
     `keys` [N, C] and their projections `queries` [N, H*D] are those of all points; `heads` [P, H, T, D] and `values`
-    [P, H*T, C] are a point's. They and the answer are float32 where products are to `split`, float16 where not.
+    [P, H*T, C] are a point's. They and the answer are float32 where `fp16x3`, float16 where not.
     """
     points, rows, channels = values.shape
     pixels = len(keys)
-    _check(split, pixels, channels, rows, keys, queries, heads, values)
+    _check(fp16x3, pixels, channels, rows, keys, queries, heads, values)
     updated = keys.new_empty(points, pixels, channels)
-    tuned = launches(keys.device)
-    launch = tuned.update_first if split else tuned.half_update_first
+    tuned = launch_configs(keys.device)
+    launch = tuned.update_first if fp16x3 else tuned.fp16_update_first
     launcher(update_first_kernel)[(points, launch["PARTS"])](
         keys, queries, heads, values, gain, updated,
-        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
     )  # fmt: skip
     return updated
 
 
 @triton_op("sam2_amg::update_second", mutates_args={"keys"})
 def update_second(
-    keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, split: bool
+    keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, fp16x3: bool
 ) -> None:
     """Layer 2's update of image tokens `keys` [P, N, C], in place: they take gigabytes. LayerNorm's gain and bias are
     left out.
 
     To `scores`, [H, P*T, N], products of `keys` and `folded` are added, and `shift`, float32 [P, H*T]; `folded` and
-    `values` are [P, H*T, C]. All others are float32 where products are to `split`, float16 where not.
+    `values` are [P, H*T, C]. All others are float32 where `fp16x3`, float16 where not.
     """
     points, rows, channels = values.shape
     pixels = keys.shape[1]
-    _check(split, pixels, channels, rows, keys, scores, folded, values)
+    _check(fp16x3, pixels, channels, rows, keys, scores, folded, values)
     _check_scores(scores, points, rows, pixels)
-    tuned = launches(keys.device)
-    launch = tuned.update_second if split else tuned.half_update_second
+    tuned = launch_configs(keys.device)
+    launch = tuned.update_second if fp16x3 else tuned.fp16_update_second
     launcher(update_second_kernel)[(points, launch["PARTS"])](
         keys, scores, folded, shift, values, points,
-        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
     )  # fmt: skip
 
 
 @triton_op("sam2_amg::read_parts", mutates_args={})
 def read_parts(
-    keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, split: bool
+    keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, fp16x3: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
     points, rows, channels = folded.shape
     pixels = keys.shape[1]
-    _check(split, pixels, channels, rows, keys, positions, heads, folded)
-    tuned = launches(keys.device)
-    launch = tuned.read if split else tuned.half_read
+    _check(fp16x3, pixels, channels, rows, keys, positions, heads, folded)
+    tuned = launch_configs(keys.device)
+    launch = tuned.read if fp16x3 else tuned.fp16_read
     parts = launch["PARTS"]
     context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
     most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)
     launcher(read_kernel)[(points, parts)](
         keys, positions, heads, folded, context, most, total,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), SPLIT=split, **launch,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
     )  # fmt: skip
     return context, most, total
 
 
-def read_keys(keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, split: bool) -> Tensor:
+def read_keys(keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, fp16x3: bool) -> Tensor:
     """Attention of prompt tokens to image tokens `keys` [P, N, C]: weighted sums of keys, [P, H*T, C].
 
     Scores are the products of keys and `folded`, [P, H*T, C], and of `positions` [N, H*D] and `heads` [P, H, T, D].
-    All are float32 where products are to `split`, float16 where not; the answer is float32.
+    All are float32 where `fp16x3`, float16 where not; the answer is float32.
     """
-    context, most, total = read_parts(keys, positions, heads, folded, split)
+    context, most, total = read_parts(keys, positions, heads, folded, fp16x3)
     share = torch.exp(most - most.amax(1, keepdim=True))  # [P, parts, H*T]
     return (context * share[..., None]).sum(1) / (total * share).sum(1)[..., None]

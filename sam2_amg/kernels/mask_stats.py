@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
-from sam2_amg.postprocess.mask_stats import MaskStatistics
+from sam2_amg.postprocess.mask_stats import MaskStats
 
 _BLOCK = 64  # columns a program, a lane each
 _ROWS = 256  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
@@ -35,7 +35,7 @@ def widen_box(box, x, top, bottom, width, height):
 
 # Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
 @triton.jit(do_not_specialize=["h", "w", "height", "width"], do_not_specialize_on_alignment=["logits", "found"])
-def measure_kernel(
+def mask_stats_kernel(
     logits, found, h, w, height, width, scale_y, scale_x, high, middle, low, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Adds a tile of a mask to its row of `found`, int32 [n, 8], zeros at first:
@@ -111,10 +111,11 @@ def box_kernel(found, boxes, n, height, width, BLOCK: tl.constexpr):
     tl.store(boxes + 3, tl.where(seen, y1, 0).to(tl.int64), mask=real)
 
 
-def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStatistics:
-    """Measures masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h, w], contiguous.
+def mask_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStats:
+    """Pixel counts and boxes of masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h,
+    w], contiguous.
 
-    Twin of `postprocess.mask_stats.measure`; nothing of the photograph's size is allocated. Counts are exact but for
+    Twin of `postprocess.mask_stats`; nothing of the photograph's size is allocated. Counts are exact but for
     pixels whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
     """
     require_kernel_device(logits, "logits")
@@ -126,10 +127,10 @@ def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: flo
     if n > 0:
         scale_y, scale_x = scales_of(logits, size)
         grid = (n, triton.cdiv(width, _BLOCK), triton.cdiv(height, _ROWS))
-        measure_kernel[grid](
+        mask_stats_kernel[grid](
             logits, found, h, w, height, width, scale_y, scale_x,
             float(threshold + offset), float(threshold), float(threshold - offset),
             ROWS=_ROWS, BLOCK=_BLOCK, num_warps=1,
         )  # fmt: skip
         box_kernel[(triton.cdiv(n, _MASKS),)](found, boxes, n, height, width, BLOCK=_MASKS)
-    return MaskStatistics(found[:, 0], found[:, 1], found[:, 2], boxes, found[:, 3].any())
+    return MaskStats(found[:, 0], found[:, 1], found[:, 2], boxes, found[:, 3].any())

@@ -17,7 +17,7 @@ from torch import Tensor
 from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.postprocess.crops import Crop
-from sam2_amg.postprocess.rle import Edges
+from sam2_amg.postprocess.rle import RunBoundaries
 
 _BLOCK = 64  # columns a program, a lane each
 _SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
@@ -32,14 +32,14 @@ def _value_at(logits, y, left, right, weight_x, lanes, scale_y, h, w):
 
 
 # Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
-@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "edges"])
-def edges_kernel(
-    logits, counts, ends, edges, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "boundaries"])
+def boundaries_kernel(
+    logits, counts, ends, boundaries, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
     x0, y0, height, width, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Counts the edges of each column into `counts`, int32 [n, crop_width]; or, the second time, writes them.
+    """Counts the boundaries of each column into `counts`, int32 [n, crop_width]; or, the second time, writes them.
 
-    An edge is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
+    An boundary is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
     """
     mask = tl.program_id(0)
     logits += mask.to(tl.int64) * h * w
@@ -71,25 +71,25 @@ def edges_kernel(
         while y < until:
             first, second, weight_y = source_of(y, scale_y, h)  # the same rows
             inside = mix_rows(upper, lower, weight_y) > threshold
-            edge = lanes & (inside != was)
+            boundary = lanes & (inside != was)
             if WRITE:
-                tl.store(edges + place + count, (x0 + x) * height + y0 + y, mask=edge)
-            count += edge.to(tl.int32)
+                tl.store(boundaries + place + count, (x0 + x) * height + y0 + y, mask=boundary)
+            count += boundary.to(tl.int32)
             was = inside
             y = tl.where(same, until, y + 1)
     # what is open at the crop's last pixel ends there, unless the photograph does
     end = (x0 + x) * height + y0 + crop_height
     closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (end < height * width)
     if WRITE:
-        tl.store(edges + place + count, end, mask=closes)
+        tl.store(boundaries + place + count, end, mask=closes)
     else:
         tl.store(counts + column, count + closes.to(tl.int32), mask=lanes)
 
 
-def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[Edges]:
-    """Edges of masks in a photograph of `size` (height, width), found in a crop of it.
+def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[RunBoundaries]:
+    """RunBoundaries of masks in a photograph of `size` (height, width), found in a crop of it.
 
-    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `postprocess.rle.edges_of_logits`,
+    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `postprocess.rle.run_boundaries`,
     equal to it but for pixels whose logit is within float32 rounding of the threshold.
     """
     require_kernel_device(logits, "logits")
@@ -103,9 +103,9 @@ def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold
     counts = torch.empty(n, crop_width, dtype=torch.int32, device=logits.device)
     grid = (n, triton.cdiv(crop_width, _BLOCK))
     where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
-    edges_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK, num_warps=1)
+    boundaries_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK, num_warps=1)
     ends = counts.flatten().cumsum(0)  # int64 [n * crop_width]
-    last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the edges of each mask end
-    edges = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
-    edges_kernel[grid](logits, counts, ends, edges, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
-    return np.split(edges.cpu().numpy(), last[:-1])
+    last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the boundaries of each mask end
+    boundaries = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
+    boundaries_kernel[grid](logits, counts, ends, boundaries, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
+    return np.split(boundaries.cpu().numpy(), last[:-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sam2_amg.kernels.fp16x3 import split, split_dot
+from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
 from sam2_amg.kernels.image_tokens import CHANNELS
 
 CHILD = tl.constexpr(64)  # channels of a child
@@ -69,11 +69,11 @@ def find_rows(points, masks, count, entry, point, column_mask):
 @triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["points", "masks"])
 def upscale_kernel(
     keys, points, masks, count, hyper, children, grandchildren, first, first_low, second, second_low, gain, bias, eps,
-    logits, SIDE: tl.constexpr, SPLIT: tl.constexpr, BLOCK: tl.constexpr,
+    logits, SIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A tile of BLOCK image tokens, for all kept masks of a point, by the first of them; `points` and `masks` [n].
 
-    Without SPLIT nothing is read where the low parts of the weights are.
+    Without FP16X3 nothing is read where the low parts of the weights are.
     """
     entry = tl.program_id(0)
     point = tl.load(points + entry)
@@ -82,37 +82,37 @@ def upscale_kernel(
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
     tokens = keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS
-    if not SPLIT:
+    if not FP16X3:
         tile = tl.load(tokens + channel[None, :]).to(tl.float16)
-    vectors_high, vectors_low = split(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
+    vectors_high, vectors_low = to_fp16_pair(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
     gains, biases = tl.load(gain + small), tl.load(bias + small)
     cells_of_second = small[:, None] * FOUR + four[None, :]
     weights = tl.load(second + cells_of_second)
-    weights_low = tl.load(second_low + cells_of_second) if SPLIT else weights
+    weights_low = tl.load(second_low + cells_of_second) if FP16X3 else weights
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
     row = find_rows(points, masks, count, entry, point, mask)
     for child in range(4):
         column_of_first = child * CHILD + small[None, :]
-        if SPLIT:  # a part of the channels at a time: all of them, in two parts, would take too much shared memory
+        if FP16X3:  # a part of the channels at a time: all of them, in two parts, would take too much shared memory
             x = tl.zeros((BLOCK, CHILD), tl.float32)
             for start in range(0, CHANNELS, CHILD):
                 some = start + small
-                high, low = split(tl.load(tokens + some[None, :]))
+                high, low = to_fp16_pair(tl.load(tokens + some[None, :]))
                 cells = some[:, None] * (4 * CHILD) + column_of_first
-                x = split_dot(high, low, tl.load(first + cells), tl.load(first_low + cells), x, True)
+                x = dot_fp16x3(high, low, tl.load(first + cells), tl.load(first_low + cells), x, True)
         else:
             x = tl.dot(tile, tl.load(first + channel[:, None] * (4 * CHILD) + column_of_first))  # [BLOCK, CHILD]
         x += tl.load(children + (n * 4 + child)[:, None] * CHILD + small[None, :]).to(tl.float32)
         x -= (tl.sum(x, 1) / CHILD)[:, None]
         x *= tl.rsqrt(tl.sum(x * x, 1) / CHILD + eps)[:, None]
         x = gelu(x * gains[None, :] + biases[None, :])
-        high, low = split(x)
-        x = split_dot(high, low, weights, weights_low, tl.zeros((BLOCK, FOUR), tl.float32), SPLIT)  # [BLOCK, FOUR]
+        high, low = to_fp16_pair(x)
+        x = dot_fp16x3(high, low, weights, weights_low, tl.zeros((BLOCK, FOUR), tl.float32), FP16X3)  # [BLOCK, FOUR]
         x += tl.load(grandchildren + (n * 4 + child)[:, None] * FOUR + four[None, :]).to(tl.float32)
         x = gelu(x)
-        high, low = split(x)
-        found = split_dot(high, low, vectors_high, vectors_low, tl.zeros((BLOCK, 16), tl.float32), True)
+        high, low = to_fp16_pair(x)
+        found = dot_fp16x3(high, low, vectors_high, vectors_low, tl.zeros((BLOCK, 16), tl.float32), True)
         y = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
         x_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
         place = row[None, :] * (16 * SIDE * SIDE) + y * (4 * SIDE) + x_

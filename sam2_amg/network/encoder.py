@@ -26,8 +26,8 @@ class ImageFeatures:
         s0, s1 = self.high_res_features
         return ImageFeatures(self.image_embedding.clone(), (s0.clone(), s1.clone()))
 
-    def split(self) -> list[ImageFeatures]:
-        """Each image's own."""
+    def unbatch(self) -> list[ImageFeatures]:
+        """The features of each image."""
         s0, s1 = (features.split(1) for features in self.high_res_features)
         embeddings = self.image_embedding.split(1)
         return [ImageFeatures(one, (a, b)) for one, a, b in zip(embeddings, s0, s1, strict=True)]

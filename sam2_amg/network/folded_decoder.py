@@ -18,7 +18,7 @@ from torch import Tensor
 from sam2_amg.network.decoder import Kept, embed_points
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.folded_attention import FoldedAttention
-from sam2_amg.network.image_tokens import ImageSide, PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.network.image_tokens import ImageTokens, PlainImageTokens, SharedImage, TokenUpdate
 from sam2_amg.network.upscaling import LinearUpscaling
 
 
@@ -46,9 +46,9 @@ class FoldedDecoder:
         self,
         model: SAM2Base,
         upscaling: LinearUpscaling | None = None,
-        image_side: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageSide] = PlainImageSide,
+        image_tokens: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageTokens] = PlainImageTokens,
     ) -> None:
-        """`upscaling` defaults to `LinearUpscaling`; image tokens of `SplitImageSide` are for `KernelUpscaling`.
+        """`upscaling` defaults to `LinearUpscaling`; image tokens of `Fp16x3ImageTokens` are for `FusedUpscaling`.
 
         Raises ValueError for a decoder of another build than SAM 2's.
         """
@@ -67,7 +67,7 @@ class FoldedDecoder:
         self.second_to_tokens = FoldedAttention(second.cross_attn_image_to_token)
         self.final = FoldedAttention(decoder.transformer.final_attn_token_to_image)
         self.upscaling = upscaling or LinearUpscaling(decoder)
-        self.image_side = image_side(model, self.pe, self.upscaling)
+        self.image_tokens = image_tokens(model, self.pe, self.upscaling)
         output_tokens = [decoder.iou_token.weight, decoder.mask_tokens.weight]
         if decoder.pred_obj_scores:
             output_tokens.insert(0, decoder.obj_score_token.weight)
@@ -81,15 +81,15 @@ class FoldedDecoder:
         positioned = keys + self.pe
         to_image, to_tokens = self.first_to_image, self.first_to_tokens
 
-        def split(x: Tensor) -> Tensor:  # [N, H*D] -> [H, N, D]
+        def to_heads(x: Tensor) -> Tensor:  # [N, H*D] -> [H, N, D]
             return x.unflatten(-1, (to_image.heads, -1)).transpose(0, 1)
 
         children, grandchildren = self.upscaling.arrange(features)
         return SharedImage(
             keys=keys,
-            first_keys=split(to_image.attention.k_proj(positioned)).contiguous(),
-            first_values=split(to_image.attention.v_proj(keys)).contiguous(),
-            first_queries=split(to_tokens.attention.q_proj(positioned)).mT.contiguous(),
+            first_keys=to_heads(to_image.attention.k_proj(positioned)).contiguous(),
+            first_values=to_heads(to_image.attention.v_proj(keys)).contiguous(),
+            first_queries=to_heads(to_tokens.attention.q_proj(positioned)).mT.contiguous(),
             children=children,
             grandchildren=grandchildren,
         )
@@ -107,11 +107,11 @@ class FoldedDecoder:
         positioned = tokens + pe
         tokens = second.norm1(tokens + second.self_attn(q=positioned, k=positioned, v=tokens))
         queries = self.second_to_image.fold_queries(tokens + pe)
-        state, context = self.image_side.first(prepared, update, queries)
+        state, context = self.image_tokens.first(prepared, update, queries)
         tokens = self._read_image(second, tokens, self.second_to_image.read_out(context))
         # the tokens' last look at the image
         update = _tell(self.second_to_tokens, tokens, pe)
-        state, context = self.image_side.second(prepared, state, update, self.final.fold_queries(tokens + pe))
+        state, context = self.image_tokens.second(prepared, state, update, self.final.fold_queries(tokens + pe))
         tokens = self.decoder.transformer.norm_final_attn(tokens + self.final.read_out(context))
         iou = self.decoder.iou_prediction_head(tokens[:, self.iou_index])[:, 1:]  # [P, 3]
         return FoldedAttended(iou, self._hyper(tokens), state, prepared)
@@ -140,7 +140,7 @@ class FoldedDecoder:
         """Low-res logits of the kept masks, float [n, 4h, 4w]; only their points are upscaled."""
         points, row = kept.point.unique(return_inverse=True)  # [U], [n]
         state = attended.state[points]
-        logits = self.image_side.upscale(attended.image, state, attended.hyper[points])  # [U, 3, 4h, 4w]
+        logits = self.image_tokens.upscale(attended.image, state, attended.hyper[points])  # [U, 3, 4h, 4w]
         return logits[row, kept.mask]
 
 

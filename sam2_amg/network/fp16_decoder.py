@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.folded_decoder import FoldedAttended, FoldedDecoder
-from sam2_amg.network.fp16x3_image_tokens import HalfImageSide
-from sam2_amg.network.fused_upscaling import KernelUpscaling
+from sam2_amg.network.fp16x3_image_tokens import Fp16ImageTokens
+from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.network.image_tokens import SharedImage
 
 
@@ -26,7 +26,7 @@ class InFloat32(nn.Module):
             return self.module(x.float())
 
 
-class HalfDecoder(FoldedDecoder):
+class Fp16Decoder(FoldedDecoder):
     """`FoldedDecoder` by products of float16; it answers float32, but image tokens, which are float16.
 
     Predicted IoU decides which masks are kept and in which order, so its head stays in float32: float16 would have many
@@ -36,31 +36,31 @@ class HalfDecoder(FoldedDecoder):
     def __init__(self, model: SAM2Base) -> None:
         """Changes the weights of `model`'s mask decoder."""
         decoder = model.sam_mask_decoder
-        upscaling = KernelUpscaling(decoder, split=False)
+        upscaling = FusedUpscaling(decoder, fp16x3=False)
         decoder.iou_prediction_head = InFloat32(decoder.iou_prediction_head)
-        halve_linears(decoder.transformer)
-        halve_linears(decoder.output_hypernetworks_mlps)
+        convert_linears(decoder.transformer)
+        convert_linears(decoder.output_hypernetworks_mlps)
         self.device_type = decoder.iou_token.weight.device.type
-        with self._half_products():
-            super().__init__(model, upscaling, HalfImageSide)
+        with self._fp16_products():
+            super().__init__(model, upscaling, Fp16ImageTokens)
 
-    def _half_products(self) -> torch.autocast:
+    def _fp16_products(self) -> torch.autocast:
         return torch.autocast(self.device_type, torch.float16)
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
         """Computes what all points of an image share, float32."""
-        with self._half_products():
+        with self._fp16_products():
             shared = super().prepare(features)
         return SharedImage(*(x.float() for x in shared.tensors()))
 
     def attend(self, prepared: SharedImage, points: Tensor) -> FoldedAttended:
         """Runs the transformer for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
-        with self._half_products():
+        with self._fp16_products():
             attended = super().attend(prepared, points)
         return FoldedAttended(attended.predicted_iou, attended.hyper.float(), attended.state, prepared)
 
 
-def halve_linears(module: nn.Module) -> None:
+def convert_linears(module: nn.Module) -> None:
     """Weights of the linear layers in `module` to float16, in place; norms stay as they are."""
     for child in module.modules():
         if isinstance(child, nn.Linear):

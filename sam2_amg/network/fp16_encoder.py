@@ -22,7 +22,7 @@ from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sa
 _SMALL_WINDOW = 16
 
 
-def half_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of float16 queries [B, L, H, D] to keys and values [B, M, H, D]: [B, L, H, D]."""
     if k.shape[1] <= _SMALL_WINDOW:
         return attention(q, k, v)
@@ -30,7 +30,7 @@ def half_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-class HalfNorm(nn.Module):
+class Fp16Norm(nn.Module):
     """LayerNorm of float32, computed in float32, for a product of float16."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
@@ -54,16 +54,16 @@ class _Shortcut(nn.Module):
         return self.linear(x).float()
 
 
-def halve_block(block: MultiScaleBlock) -> None:
+def convert_block(block: MultiScaleBlock) -> None:
     """Changes a block of sam2's trunk, in place: float32 in and out, products of float16."""
-    block.norm1, block.norm2 = HalfNorm(block.norm1), HalfNorm(block.norm2)
-    block.attn = LaidOutAttention(block.attn.half(), half_attention)
+    block.norm1, block.norm2 = Fp16Norm(block.norm1), Fp16Norm(block.norm2)
+    block.attn = LaidOutAttention(block.attn.half(), fp16_attention)
     block.mlp.half()
     if block.dim != block.dim_out:
         block.proj = _Shortcut(block.proj)
 
 
-class HalfEncoder(nn.Module):
+class Fp16Encoder(nn.Module):
     """sam2's image encoder and the convolutions that follow it, of a `model` that is changed by that."""
 
     positions: Tensor  # [1, S/4, S/4, C] float32
@@ -86,7 +86,7 @@ class HalfEncoder(nn.Module):
         self.patch = trunk.patch_embed.proj.half()
         self.blocks, self.stage_ends = trunk.blocks, trunk.stage_ends
         for block in self.blocks:
-            halve_block(block)
+            convert_block(block)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S]; features are float32."""

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.network.folded_attention import FoldedTokens
-from sam2_amg.network.image_tokens import PlainImageSide, SharedImage, TokenUpdate
+from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
 from sam2_amg.network.upscaling import LinearUpscaling
 
 
-class SplitImageSide(PlainImageSide):
+class Fp16x3ImageTokens(PlainImageTokens):
     """Keeps the image tokens of every point, float32 [P, N, C], as its parent does, and is as exact.
 
-    Its upscaling takes those of layer 2 as they are stored: see `KernelUpscaling`.
+    Its upscaling takes those of layer 2 as they are stored: see `FusedUpscaling`.
     """
 
-    split = True  # products of split numbers
+    fp16x3 = True  # float32 operands in two parts
     dtype = torch.float32  # of everything that a kernel reads
 
     def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
@@ -39,17 +39,17 @@ class SplitImageSide(PlainImageSide):
         self.asked_second, self.asked_last = self._by_token(self.second_keys), self._by_token(self.final_keys)
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C], without the bias of their norm."""
+        """See `ImageTokens`; the state is the image tokens [P, N, C], without the bias of their norm."""
         norm = self.first_norm
         projected = self._by_token(image.first_queries)
         heads, values = self._operand(update.keys.heads), self._operand(update.values)
-        keys = update_first(self._operand(image.keys), projected, heads, values, norm.weight, norm.eps, self.split)
+        keys = update_first(self._operand(image.keys), projected, heads, values, norm.weight, norm.eps, self.fp16x3)
         return keys, self._read(keys, queries, queries.folded, self.asked_second) + norm.bias
 
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C], without gain and bias of their norm.
+        """See `ImageTokens`; the state is the image tokens [P, N, C], without gain and bias of their norm.
 
         They lie where those of layer 1 lay, which are gone.
         """
@@ -57,13 +57,13 @@ class SplitImageSide(PlainImageSide):
         scores = self._scores(update.keys, self.second_queries)
         shift = (update.keys.folded.float() * bias).sum(-1)  # [P, H*T]; a product would be of float16 under autocast
         folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
-        update_second(state, scores, folded, shift, values, norm.eps, self.split)
+        update_second(state, scores, folded, shift, values, norm.eps, self.fp16x3)
         context = self._read(state, queries, queries.folded * norm.weight, self.asked_last)
         return state, context * norm.weight + norm.bias
 
     def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
         heads, folded = self._operand(queries.heads), self._operand(folded)
-        return read_keys(keys, positions, heads, folded, self.split)
+        return read_keys(keys, positions, heads, folded, self.fp16x3)
 
     def _by_token(self, projections: Tensor) -> Tensor:
         """[H, D, N] -> [N, H*D]"""
@@ -78,8 +78,8 @@ class SplitImageSide(PlainImageSide):
         return x.to(self.dtype).contiguous()
 
 
-class HalfImageSide(SplitImageSide):
+class Fp16ImageTokens(Fp16x3ImageTokens):
     """Keeps the image tokens of every point in float16, [P, N, C]; so are products, and the scores of positions."""
 
-    split = False
+    fp16x3 = False
     dtype = torch.float16

@@ -18,22 +18,22 @@ from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
-from sam2_amg.kernels.fp16x3 import split_rows
+from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.network.encoder import LaidOutAttention
 
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
 
-def split(x: Tensor) -> tuple[Tensor, Tensor]:
+def to_fp16_pair(x: Tensor) -> tuple[Tensor, Tensor]:
     """Float32 -> (hi, lo), float16, whose sum is x to about 2^-22 of it, or to 2^-25 where |x| is under 2^-3.
 
-    Not to be compiled: a compiler that fuses the casts computes `x - hi.float()` as zero. `split_rows` is for that.
+    Not to be compiled: a compiler that fuses the casts computes `x - hi.float()` as zero. `fp16x3_rows` is for that.
     """
     hi = x.half()
     return hi, (x - hi.float()).half()
 
 
-class SplitLinear(nn.Module):
+class Fp16x3Linear(nn.Module):
     """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN."""
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_hi, W_lo, scaled
@@ -43,7 +43,7 @@ class SplitLinear(nn.Module):
         super().__init__()
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
-        hi, lo = split(weight.T * 2.0**exponent)
+        hi, lo = to_fp16_pair(weight.T * 2.0**exponent)
         self.register_buffer("product", torch.cat([hi, hi, lo]).contiguous())
         self.register_buffer("bias", linear.bias)
         self.scale = 2.0**-exponent
@@ -58,22 +58,22 @@ class SplitLinear(nn.Module):
 def _product(x: Tensor, product: Tensor) -> Tensor:
     """Rows [N, K] times [3 K, M], float32. On CPUs, by float32 products of the same halves, which are exact."""
     if x.is_cuda:
-        return torch.mm(split_rows(x), product, out_dtype=torch.float32)
-    hi, lo = split(x)
+        return torch.mm(fp16x3_rows(x), product, out_dtype=torch.float32)
+    hi, lo = to_fp16_pair(x)
     return torch.cat([hi, lo, hi], dim=-1).float() @ product.float()
 
 
-def split_linears(module: nn.Module) -> None:
-    """Puts a `SplitLinear` in the place of every `nn.Linear` inside `module`."""
+def use_fp16x3_linears(module: nn.Module) -> None:
+    """Puts a `Fp16x3Linear` in the place of every `nn.Linear` inside `module`."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, SplitLinear(child))
+            setattr(module, name, Fp16x3Linear(child))
         else:
-            split_linears(child)
+            use_fp16x3_linears(child)
 
 
-def split_encoder(encoder: ImageEncoder) -> None:
+def use_fp16x3_encoder(encoder: ImageEncoder) -> None:
     """Changes the linear layers and the attention of sam2's image encoder, in place."""
-    split_linears(encoder)
+    use_fp16x3_linears(encoder)
     for block in encoder.trunk.blocks:
         block.attn = LaidOutAttention(block.attn, attention)

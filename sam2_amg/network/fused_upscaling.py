@@ -8,43 +8,45 @@ from torch import Tensor
 
 from sam2_amg.kernels.image_tokens import CHANNELS
 from sam2_amg.kernels.launch import require_kernel_device
-from sam2_amg.kernels.launch_configs import launches
+from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.upscale import CHILD, FOUR, upscale_kernel
 from sam2_amg.network.decoder import Kept
-from sam2_amg.network.fp16x3_linear import split as in_two
+from sam2_amg.network.fp16x3_linear import to_fp16_pair
 from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
 
-class KernelUpscaling(LinearUpscaling):
+class FusedUpscaling(LinearUpscaling):
     """`LinearUpscaling` whose masks of kept points can be made in one kernel.
 
-    Image tokens are taken before gain and bias of the norm that made them, as `SplitImageSide` keeps them: both are in
-    the weights here.
+    Image tokens are taken before gain and bias of the norm that made them, as `Fp16x3ImageTokens` keeps them: both are
+    in the weights here.
     """
 
-    def __init__(self, decoder: MaskDecoder, split: bool) -> None:
-        """With `split`, operands of the kernel are float32 in two parts; without, float16."""
+    def __init__(self, decoder: MaskDecoder, fp16x3: bool) -> None:
+        """With `fp16x3`, operands of the kernel are float32 in two parts; without, float16."""
         super().__init__(decoder)
         norm = decoder.transformer.layers[-1].norm4
         first, second = self.biases
         self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
         self.first = norm.weight[:, None] * self.first
-        self.split = split
-        self.operands = tuple(part.contiguous() for weight in (self.first, self.second) for part in in_two(weight))
+        self.fp16x3 = fp16x3
+        self.operands = tuple(
+            part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)
+        )
         if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
             raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
 
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
 
-        `keys` are [P, N, C], float32, or float16 where nothing is split, `hyper` float32 [P, C/8, 3], both of all
+        `keys` are [P, N, C], float32, or float16 without `fp16x3`, `hyper` float32 [P, C/8, 3], both of all
         points; features as `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
         """
         require_kernel_device(keys, "keys")
         side = square_side(keys.shape[1])
-        chosen = launches(keys.device)
-        launch = chosen.upscale if self.split else chosen.half_upscale
-        dtype = torch.float32 if self.split else torch.float16
+        chosen = launch_configs(keys.device)
+        launch = chosen.upscale if self.fp16x3 else chosen.fp16_upscale
+        dtype = torch.float32 if self.fp16x3 else torch.float16
         if keys.shape[1] % launch["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
@@ -55,6 +57,6 @@ class KernelUpscaling(LinearUpscaling):
             upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
                 children.to(dtype), grandchildren.to(dtype), *self.operands,
-                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, SPLIT=self.split, **launch,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **launch,
             )  # fmt: skip
         return logits

@@ -41,7 +41,7 @@ class TokenUpdate:
     values: Tensor
 
 
-class ImageSide(Protocol):
+class ImageTokens(Protocol):
     """Two updates of the image tokens, a reading after each, and masks of what has come of them."""
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
@@ -57,7 +57,7 @@ class ImageSide(Protocol):
         """Low-res logits [U, 3, 4h, 4w] of the points whose rows of the state are given; `hyper` is [U, C/8, 3]."""
 
 
-class PlainImageSide:
+class PlainImageTokens:
     """Keeps the image tokens of every point, [P, N, C]."""
 
     def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
@@ -75,7 +75,7 @@ class PlainImageSide:
         self.upscaling = upscaling
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C]."""
+        """See `ImageTokens`; the state is the image tokens [P, N, C]."""
         weights = ask_tokens(position_scores(update.keys, image.first_queries), self.heads)  # [P, H*T, N]
         keys = image.keys.expand(len(update.values), -1, -1)  # [P, N, C]
         keys = self.first_norm(torch.baddbmm(keys, weights.mT, update.values))
@@ -84,11 +84,11 @@ class PlainImageSide:
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageSide`; the state is the image tokens [P, N, C]."""
+        """See `ImageTokens`; the state is the image tokens [P, N, C]."""
         scores = torch.baddbmm(position_scores(update.keys, self.second_queries), update.keys.folded, state.mT)
         keys = self.second_norm(torch.baddbmm(state, ask_tokens(scores, self.heads).mT, update.values))
         return keys, read(queries, keys, self.final_keys)
 
     def upscale(self, image: SharedImage, state: Tensor, hyper: Tensor) -> Tensor:
-        """See `ImageSide`."""
+        """See `ImageTokens`."""
         return self.upscaling(state, hyper, image.children, image.grandchildren)

@@ -15,7 +15,7 @@ BYTES_PER_PIXEL = 6
 
 
 @dataclass(frozen=True)
-class MaskStatistics:
+class MaskStats:
     """Measurements of n masks, a row each: pixels above three thresholds, and boxes.
 
     `boxes` are [x0, y0, x1, y1], pixels, corners inclusive, zeros for an empty mask.
@@ -28,7 +28,7 @@ class MaskStatistics:
     not_finite: Tensor  # bool [], whether any logit was NaN or infinite
 
     def require_finite(self) -> None:
-        """Raises ValueError where a logit is NaN or infinite. It waits for the device, which `measure` does not."""
+        """Raises ValueError where a logit is NaN or infinite. It waits for the device, which `mask_stats` does not."""
         if self.not_finite:
             raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
 
@@ -58,8 +58,9 @@ def _count(masks: Tensor) -> Tensor:
     return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
 
 
-def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStatistics:
-    """Measures masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory` bytes.
+def mask_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStats:
+    """Pixel counts and boxes of masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory`
+    bytes.
 
     Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.
     """
@@ -72,4 +73,4 @@ def measure(logits: Tensor, size: tuple[int, int], threshold: float, offset: flo
         )
         boxes.append(batched_mask_to_box(masks))
     high, area, low = torch.cat(counts, dim=1)
-    return MaskStatistics(high, area, low, torch.cat(boxes), ~logits.isfinite().all())
+    return MaskStats(high, area, low, torch.cat(boxes), ~logits.isfinite().all())

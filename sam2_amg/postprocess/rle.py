@@ -21,13 +21,14 @@ class UncompressedRle(TypedDict):
     counts: list[int]
 
 
-Edges = NDArray[np.integer]
+RunBoundaries = NDArray[np.integer]
 """Of a mask: positions, column by column, of pixels that differ from the one before. Before the first pixel there is
-background, so position 0 is an edge where the mask holds it."""
+background, so position 0 is a boundary where the mask holds it."""
 
 
-def find_edges(masks: Tensor) -> list[Edges]:
-    """The edges of bool masks [n, H, W]. With `edges_to_rle` it equals `mask_to_rle_pytorch` of sam2.utils.amg."""
+def find_run_boundaries(masks: Tensor) -> list[RunBoundaries]:
+    """The boundaries of bool masks [n, H, W]. With `boundaries_to_rle` it equals `mask_to_rle_pytorch` of
+    sam2.utils.amg."""
     columns = masks.transpose(1, 2).flatten(1)  # [n, W * H]
     changed = columns[:, 1:] != columns[:, :-1]
     mask, position = changed.nonzero().cpu().numpy().T
@@ -39,19 +40,22 @@ def find_edges(masks: Tensor) -> list[Edges]:
     ]
 
 
-def edges_to_rle(edges: Edges, size: tuple[int, int]) -> UncompressedRle:
+def boundaries_to_rle(boundaries: RunBoundaries, size: tuple[int, int]) -> UncompressedRle:
     """The RLE of a mask of `size` (height, width)."""
     height, width = size
-    return {"size": [height, width], "counts": np.diff(edges, prepend=0, append=height * width).astype(int).tolist()}
+    counts = np.diff(boundaries, prepend=0, append=height * width).astype(int).tolist()
+    return {"size": [height, width], "counts": counts}
 
 
-def edges_of_logits(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int) -> list[Edges]:
-    """Edges, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
+def run_boundaries(
+    logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int
+) -> list[RunBoundaries]:
+    """RunBoundaries, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
 
     `logits` are low-res, float [n, h, w]; a mask is where they are above `threshold` once upsampled to the crop.
     """
     beside = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
-    edges: list[Edges] = []
+    boundaries: list[RunBoundaries] = []
     for masks in upsampled_in_batches(logits, crop.size, memory, beside):
-        edges += find_edges(uncrop_masks(masks > threshold, crop.box, *size))
-    return edges
+        boundaries += find_run_boundaries(uncrop_masks(masks > threshold, crop.box, *size))
+    return boundaries
