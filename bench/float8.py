@@ -31,10 +31,10 @@ from bench.harness.machine import machine
 from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
 from bench.numerics import decibels, points_on, tensors_of
 from bench.report.pages import write
-from sam2_amg.image import Preprocess
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.preprocess import Preprocess
 
 _KINDS = {
     "attn.qkv": "queries, keys and values",

@@ -33,10 +33,11 @@ from bench.report.pages import write
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
-from sam2_amg.image import Preprocess, decode_image
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import FusedUpscaling
-from sam2_amg.pipeline import MaskGenerator, Stages
+from sam2_amg.pipeline.decode import decode_image
+from sam2_amg.pipeline.generator import MaskGenerator, Stages
+from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
 from sam2_amg.units import Units

@@ -13,8 +13,8 @@ from sam2.utils.amg import MaskData
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.postprocess.crops import is_empty
-from sam2_amg.records import Generator, MaskRecord
 
 
 class _Sam2Generator(SAM2AutomaticMaskGenerator):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.records import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
 
 logger = logging.getLogger(__name__)
 

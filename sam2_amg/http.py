@@ -17,8 +17,8 @@ from sam2_amg.compiled import count_compilations
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
-from sam2_amg.image import decode_image
-from sam2_amg.records import MaskRecord
+from sam2_amg.pipeline.base import MaskRecord
+from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.render import encode_png, overlay
 
 logger = logging.getLogger(__name__)

@@ -20,16 +20,16 @@ from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import export_units, file_names, from_packages
-from sam2_amg.image import decode_image
 from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack
 from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.decoder import every_mask, predict
 from sam2_amg.network.model_types import find_model_type
-from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.decode import decode_image
+from sam2_amg.pipeline.generator import MaskGenerator
+from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of
-from sam2_amg.prompts import to_model_input
-from sam2_amg.records import Generator
 from sam2_amg.signals import exit_on_signals
 from sam2_amg.stages import build_generator, fixed_shapes, units_of
 from sam2_amg.warm_up import memory_errors, warm_up

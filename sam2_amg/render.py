@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sam2.utils.amg import rle_to_mask
 
-from sam2_amg.records import MaskRecord
+from sam2_amg.pipeline.base import MaskRecord
 
 _OPACITY = 0.55  # of a mask over the photograph
 _GOLDEN_RATIO = 0.618033988749895

@@ -18,11 +18,9 @@ from sam2_amg.compiled import compile_units
 from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
-from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.kernels import mask_stats as kernel_stats
 from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.kernels.launch_configs import require_shared_memory
-from sam2_amg.lanes import Turn
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
@@ -32,11 +30,13 @@ from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
 from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.network.precision import float32_convolutions
-from sam2_amg.pipeline import MaskGenerator, Stages
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.generator import MaskGenerator, Stages
+from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
+from sam2_amg.pipeline.streams import Turn
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.nms import suppress
-from sam2_amg.records import Generator
 from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
 
 logger = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.exported import file_names, from_packages
 from sam2_amg.http import create_app
-from sam2_amg.image import decode_image, decode_into_huge_pages
 from sam2_amg.manifest import Build, check_packages
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.serving import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes

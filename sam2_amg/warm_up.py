@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
-from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.generator import MaskGenerator
 
 
 def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:

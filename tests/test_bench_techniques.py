@@ -22,7 +22,7 @@ from sam2_amg.http import rles_by_name
 from sam2_amg.kernels import mask_stats, rle
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
-from sam2_amg.pipeline import MaskGenerator, Stages
+from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.stages import ao_stages, fast_units, fill_in, furious_units
 from sam2_amg.units import Encode
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
-from sam2_amg.records import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
 
 
 class GatedGenerator(Generator):

@@ -29,7 +29,7 @@ from sam2_amg.exported import from_packages, package_names
 from sam2_amg.manifest import NAME, Build, check_packages
 from sam2_amg.network.checkpoints import image_size_of, load_model
 from sam2_amg.network.model_types import MODEL_TYPES
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
 from sam2_amg.stages import build_generator, fixed_shapes
 
 KIND = MODEL_TYPES["demo"]

@@ -16,13 +16,13 @@ from sam2_amg.compiled import compile_units, count_compilations, settle
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
-from sam2_amg.image import Preprocess, PreprocessOnDevice
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.encoder import PlainEncoder, encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_linears
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
 from sam2_amg.stages import build_generator
 from sam2_amg.units import map_units, plain_units, unit_shapes
 

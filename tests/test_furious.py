@@ -16,11 +16,11 @@ from bench.numerics import TENSORS, signal_to_noise, tensors_of
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
-from sam2_amg.image import Preprocess
 from sam2_amg.manifest import Build
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling
+from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.stages import build_generator, fixed_shapes, furious_units
 
 

@@ -21,7 +21,8 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.image import Preprocess, Upload, decode_image
+from sam2_amg.pipeline.decode import decode_image
+from sam2_amg.pipeline.preprocess import Preprocess, Upload
 
 LIMITS = Limits()
 RGB = drawn_image(40, 60)
@@ -252,7 +253,7 @@ def test_decoded_photographs_are_advised_to_lie_in_huge_pages() -> None:
         import sam2_amg.starting
         from sam2_amg.network.model_types import EXAMPLE
         from sam2_amg.config import Limits
-        from sam2_amg.image import decode_image, decode_into_huge_pages
+        from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 
         decode_into_huge_pages()
         pixels = decode_image((EXAMPLE.parent / "truck.jpg").read_bytes(), Limits())

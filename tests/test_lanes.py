@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph, wait_until
 
-from sam2_amg.lanes import OwnStream, Turn
-from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.generator import MaskGenerator
+from sam2_amg.pipeline.streams import OwnStream, Turn
 
 
 def test_one_thread_at_a_time_has_the_turn() -> None:

@@ -21,9 +21,10 @@ from sam2_amg.compiled import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.http import rles_by_name
 from sam2_amg.network.decoder import Kept, PlainDecoder
-from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.candidates import Candidates, tabulate
+from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
-from sam2_amg.records import Candidates, Generator, tabulate
 from sam2_amg.stages import build_generator, build_stages, fill_in
 
 IMAGES = {

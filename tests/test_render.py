@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sam2.utils.amg import mask_to_rle_pytorch
 
-from sam2_amg.records import MaskRecord
+from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.render import colour, encode_png, overlay
 
 

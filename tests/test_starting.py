@@ -26,7 +26,7 @@ from sam2_amg.demo import EXAMPLE
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
-from sam2_amg.pipeline import MaskGenerator
+from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.render import encode_png
 from sam2_amg.stages import build_generator
 from sam2_amg.starting import begin_beside

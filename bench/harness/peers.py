@@ -20,7 +20,7 @@ from bench.harness.timing import StageClock, time_sam2_like
 from sam2_amg.config import Mode
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
-from sam2_amg.records import Generator, MaskRecord
+from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.stages import fill_in
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
 
 ROWS = 24  # kernels that are listed one by one
 _NAME = 72  # characters of a kernel's name that are kept; C++ templates run to thousands

@@ -15,8 +15,8 @@ from bench.harness.planted import PlantedDecoder, PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like, time_stages
 from sam2_amg.baseline import BaselineGenerator
 from sam2_amg.config import COMPILED_MODES, Mode
-from sam2_amg.pipeline import MaskGenerator
-from sam2_amg.records import Generator
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.stages import build_generator, fill_in
 
 _WHAT = {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sam2_amg.network.decoder import Attended, Kept, MaskDecoder
 from sam2_amg.network.encoder import ImageFeatures
-from sam2_amg.pipeline import Stages
+from sam2_amg.pipeline.generator import Stages
 
 
 class StageClock:

@@ -1,58 +1,19 @@
-"""What the generator returns: one record a mask, with sam2's keys, and the tensors that become one."""
+"""Masks on their way through the pipeline, as tensors, and how they become records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self, TypedDict
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
-from sam2_amg.config import GeneratorConfig
-from sam2_amg.postprocess.rle import RunBoundaries, UncompressedRle, boundaries_to_rle
-
-
-class MaskRecord(TypedDict):
-    """One mask, as `SAM2AutomaticMaskGenerator` describes it; boxes are XYWH in pixels of the photograph."""
-
-    segmentation: UncompressedRle
-    area: int
-    bbox: list[float]
-    predicted_iou: float
-    point_coords: list[list[float]]
-    stability_score: float
-    crop_box: list[float]
-
-
-Unfinished = Callable[[], list[MaskRecord]]
-"""Masks that have left the device: called on any thread, it makes records of them."""
-
-
-class Generator(Protocol):
-    """Makes masks of an image, in whatever mode. `config` has no None left in it."""
-
-    config: GeneratorConfig
-    batch_size: int = 1  # most images that `encode` takes
-    lanes: int = 1  # threads that may call `segment` at a time
-
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
-        ...
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
-        """What `segment` is given with each of these images, in the same thread."""
-        return [None] * len(images)
-
-    def segment(self, image: NDArray[np.uint8], features: Any = None) -> Unfinished:
-        """Masks in two steps: while one thread finishes an image, another can begin the next."""
-        records = self.generate(image)
-        return lambda: records
-
+from sam2_amg.pipeline.base import MaskRecord, Unfinished
+from sam2_amg.postprocess.rle import RunBoundaries, boundaries_to_rle
 
 # columns of the table of `Candidates`
 _BOX, _IOU, _POINT, _STABILITY, _CROP = slice(0, 4), 4, slice(5, 7), 7, 8

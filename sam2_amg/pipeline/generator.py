@@ -16,14 +16,15 @@ from torch import Tensor
 from torchvision.ops.boxes import box_area
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.lanes import OwnStream, Turn
 from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.candidates import Candidates, tabulate
+from sam2_amg.pipeline.prompts import PointGrids, to_model_input
+from sam2_amg.pipeline.streams import OwnStream, Turn
 from sam2_amg.postprocess.crops import Crop, crops_of
 from sam2_amg.postprocess.mask_stats import MaskStats
 from sam2_amg.postprocess.rle import RunBoundaries
-from sam2_amg.prompts import PointGrids, to_model_input
-from sam2_amg.records import Candidates, Generator, MaskRecord, Unfinished, tabulate
 
 ImageSize = tuple[int, int]  # (height, width)
 

@@ -1,0 +1,73 @@
+"""Images: RGB -> the model's input."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sam2.utils.transforms import SAM2Transforms
+from torch import Tensor
+
+
+class Preprocess:
+    """RGB uint8 [H, W, 3] -> normalised float32 [1, 3, S, S] on the model's device, exactly as sam2's predictor does.
+
+    sam2 resizes on the CPU, with antialiasing; a resize without it moves masks visibly.
+    """
+
+    def __init__(self, image_size: int, device: torch.device) -> None:
+        self.transforms = SAM2Transforms(resolution=image_size, mask_threshold=0.0)
+        self.device = device
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """The model's input for one image."""
+        return self.transforms(image)[None].to(self.device)
+
+
+class Upload:
+    """Copies a photograph's bytes to a device without a wait of the host's, by way of pinned memory on a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._staged = torch.empty(0, dtype=torch.uint8)
+        self._copied: torch.cuda.Event | None = None
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """uint8 [H, W, 3] on the device."""
+        if self.device.type != "cuda":
+            return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        with self._lock:
+            if self._copied is not None:
+                self._copied.synchronize()  # what is staged is not overwritten before it has left
+            if self._staged.numel() < image.size:
+                self._staged = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)
+            staged = self._staged[: image.size].view(image.shape)
+            np.copyto(staged.numpy(), image)  # one thread: torch's own take longer to start than to copy so few bytes
+            uploaded = staged.to(self.device, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+        return uploaded
+
+
+class PreprocessOnDevice:
+    """The same on the device, where only the photograph's bytes are copied to; agrees with `Preprocess` to 1e-5.
+
+    The resize is PyTorch's, with antialiasing, in float32, as on the CPU; it is linear, so that scaling can follow it.
+    """
+
+    def __init__(self, image_size: int, device: torch.device) -> None:
+        transforms = SAM2Transforms(resolution=image_size, mask_threshold=0.0)
+        self.size = (image_size, image_size)
+        self.upload = Upload(device)
+        mean, deviation = (torch.tensor(x, device=device).view(3, 1, 1) for x in (transforms.mean, transforms.std))
+        self.scale, self.shift = 1 / (255 * deviation), -mean / deviation
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """The model's input for one image."""
+        pixels = self.upload(image).permute(2, 0, 1)[None].float()  # [1, 3, H, W]
+        resized = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False, antialias=True)
+        return torch.addcmul(self.shift, resized, self.scale)
