@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class _Job:
     image: NDArray[np.uint8]
-    answer: Future[Unfinished] = field(default_factory=Future)
+    answer: Future[PendingResult] = field(default_factory=Future)
 
 
 class Engine:
-    """Runs a generator for many callers at once, in the order in which they asked, in as many workers as the generator
-    has lanes. Images that wait at the same time are encoded together, as many as the generator takes.
+    """Runs a generator for many callers at once, in the order in which they asked, in as many worker threads as the
+    generator allows. Images that wait at the same time are encoded together, as many as the generator takes.
 
         with engine.place():                   # RequestError 503 where the house is full
             image = decode_image(...)
@@ -75,8 +75,8 @@ class Engine:
         self._workers.append(worker)
 
     def open(self, generator: Generator) -> None:
-        """Begins to answer, with a worker for each of the generator's lanes."""
-        while len(self._workers) < generator.lanes:
+        """Begins to answer, with as many worker threads as the generator allows."""
+        while len(self._workers) < generator.workers:
             self.begin(lambda: None)
         with self._lock:
             self._generator = generator
@@ -134,7 +134,7 @@ class Engine:
         """
         return self._segment(image)()
 
-    def _segment(self, image: NDArray[np.uint8]) -> Unfinished:
+    def _segment(self, image: NDArray[np.uint8]) -> PendingResult:
         job = _Job(image)
         with self._changed:
             self._jobs.append(job)

@@ -33,7 +33,7 @@ from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
-from sam2_amg.pipeline.streams import Turn
+from sam2_amg.pipeline.streams import StreamOrderedLock
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.nms import suppress
@@ -51,7 +51,7 @@ _CPU_UNIT_POINTS = 8
 _MOST_POINTS_PER_BATCH = 4096  # whose masks take 3.2 GB on a GPU, if all are kept
 _GPU_UNIT_POINTS = {Mode.FAST: 256, Mode.FURIOUS: 1024}  # whose image tokens take 1.1 and 2.1 GB
 _UNIT_STEP = 128
-_GPU_LANES = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
+_GPU_WORKERS = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
@@ -96,7 +96,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
         preprocess=Preprocess(model.image_size, device),
         encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
-        network=Turn(device),
+        network=StreamOrderedLock(device),
         **mask_stages(config, device),
     )
 
@@ -174,7 +174,7 @@ def unit_stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=FixedEncoder(units),
         decoder=FixedDecoder(units, shapes.points, upscale),
-        network=Turn(device),
+        network=StreamOrderedLock(device),
         **mask_stages(config, device),
     )
     if on_gpu:
@@ -235,5 +235,5 @@ def build_generator(
         return BaselineGenerator(model, config)
     stages = build_stages(model, mode, config, device, make_units, batch_size)
     # elsewhere each image keeps the device busy by itself
-    lanes = _GPU_LANES if mode in COMPILED_MODES and device.type == "cuda" else 1
-    return MaskGenerator(stages, config, model.image_size, device, batch_size, lanes)
+    workers = _GPU_WORKERS if mode in COMPILED_MODES and device.type == "cuda" else 1
+    return MaskGenerator(stages, config, model.image_size, device, batch_size, workers)

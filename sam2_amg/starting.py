@@ -75,7 +75,7 @@ def begin(config: ServerConfig, engine: Engine) -> Generator:
         generator = load_generator(config, engine.report)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
-        for _ in range(generator.lanes):
+        for _ in range(generator.workers):
             engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
     return generator
 

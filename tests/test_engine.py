@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 
 
 class GatedGenerator(Generator):
@@ -152,7 +152,7 @@ def test_an_error_called_timeout_is_the_generators_own() -> None:
 
 def test_a_worker_for_every_lane() -> None:
     generator = GatedGenerator()
-    generator.lanes = 2
+    generator.workers = 2
     engine = Engine(generator, Limits(queue_size=4))
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(ask, engine, value) for value in (1, 2, 3, 4)]
@@ -192,7 +192,7 @@ def test_the_next_image_begins_while_records_are_made() -> None:
     """What is left to be done without the device is done by whoever asked, and what it raises is theirs alone."""
 
     class HandingOver(GatedGenerator):
-        def segment(self, image: NDArray[np.uint8], features: object = None) -> Unfinished:
+        def segment(self, image: NDArray[np.uint8], features: object = None) -> PendingResult:
             records = self.generate(image)
             return lambda: self.finish(records)
 
@@ -231,7 +231,7 @@ class TogetherGenerator(GatedGenerator):
             raise MemoryError("ninety-nine")
         return values
 
-    def segment(self, image: NDArray[np.uint8], features: int | None = None) -> Unfinished:
+    def segment(self, image: NDArray[np.uint8], features: int | None = None) -> PendingResult:
         assert features in (None, image[0, 0, 0])  # nobody else's
         return super().segment(image)
 
@@ -253,7 +253,7 @@ def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list
 
 def test_of_images_encoded_together_those_too_late_are_dropped() -> None:
     class HoldingGenerator(TogetherGenerator):
-        def segment(self, image: NDArray[np.uint8], features: int | None = None) -> Unfinished:
+        def segment(self, image: NDArray[np.uint8], features: int | None = None) -> PendingResult:
             begun.append(int(image[0, 0, 0]))
             assert begun[-1] == 1 or hold.wait(30)
             return super().segment(image, features)

@@ -11,15 +11,15 @@ from conftest import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph,
 
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
-from sam2_amg.pipeline.streams import OwnStream, Turn
+from sam2_amg.pipeline.streams import PerThreadStream, StreamOrderedLock
 
 
 def test_one_thread_at_a_time_has_the_turn() -> None:
-    turn, inside, most = Turn(DEVICE), 0, 0
+    lock, inside, most = StreamOrderedLock(DEVICE), 0, 0
 
     def visit(_: int) -> None:
         nonlocal inside, most
-        with turn:
+        with lock:
             inside += 1
             most = max(most, inside)
             inside -= 1
@@ -30,11 +30,11 @@ def test_one_thread_at_a_time_has_the_turn() -> None:
 
 
 def test_a_turn_that_fails_is_over() -> None:
-    turn = Turn(DEVICE)
-    with pytest.raises(ZeroDivisionError), turn:
+    lock = StreamOrderedLock(DEVICE)
+    with pytest.raises(ZeroDivisionError), lock:
         raise ZeroDivisionError
-    with turn:
-        waiting = threading.Thread(target=turn.__enter__, daemon=True)
+    with lock:
+        waiting = threading.Thread(target=lock.__enter__, daemon=True)
         waiting.start()
         waiting.join(0.05)
         assert waiting.is_alive()
@@ -45,12 +45,12 @@ def test_a_turn_that_fails_is_over() -> None:
 @pytest.mark.gpu
 def test_what_is_asked_for_in_a_turn_waits_for_the_turn_before() -> None:
     """Each thread adds 1 to what lies where all have it, in a stream of its own, after much other work."""
-    turn, stream = Turn(DEVICE), OwnStream(DEVICE)
+    lock, stream = StreamOrderedLock(DEVICE), PerThreadStream(DEVICE)
     shared = torch.zeros(1 << 20, device=DEVICE)
     streams = set()
 
     def add(_: int) -> None:
-        with stream(), turn:
+        with stream(), lock:
             streams.add(torch.cuda.current_stream().cuda_stream)
             before = shared.clone()
             torch.cuda._sleep(2_000_000)
@@ -65,14 +65,14 @@ def test_what_is_asked_for_in_a_turn_waits_for_the_turn_before() -> None:
 
 
 def test_a_cpu_has_no_streams() -> None:
-    with OwnStream(CPU)():
+    with PerThreadStream(CPU)():
         assert torch.ones(2).sum() == 2
 
 
 def test_images_side_by_side_are_segmented_as_alone(compiled: Generator) -> None:
     """More threads than the server has, on images of several sizes; some encoded beforehand."""
     assert isinstance(compiled, MaskGenerator)
-    assert compiled.lanes == (2 if DEVICE.type == "cuda" else 1)
+    assert compiled.workers == (2 if DEVICE.type == "cuda" else 1)
     images = [
         photograph("dog"),
         drawn_image(17, 900),

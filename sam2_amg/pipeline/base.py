@@ -24,7 +24,7 @@ class MaskRecord(TypedDict):
     crop_box: list[float]
 
 
-Unfinished = Callable[[], list[MaskRecord]]
+PendingResult = Callable[[], list[MaskRecord]]
 """Masks that have left the device: called on any thread, it makes records of them."""
 
 
@@ -33,7 +33,7 @@ class Generator(Protocol):
 
     config: GeneratorConfig
     batch_size: int = 1  # most images that `encode` takes
-    lanes: int = 1  # threads that may call `segment` at a time
+    workers: int = 1  # threads that may call `segment` at a time
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
@@ -43,7 +43,7 @@ class Generator(Protocol):
         """What `segment` is given with each of these images, in the same thread."""
         return [None] * len(images)
 
-    def segment(self, image: NDArray[np.uint8], features: Any = None) -> Unfinished:
+    def segment(self, image: NDArray[np.uint8], features: Any = None) -> PendingResult:
         """Masks in two steps: while one thread finishes an image, another can begin the next."""
         records = self.generate(image)
         return lambda: records

@@ -12,7 +12,7 @@ import torch
 from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
-from sam2_amg.pipeline.base import MaskRecord, Unfinished
+from sam2_amg.pipeline.base import MaskRecord, PendingResult
 from sam2_amg.postprocess.rle import RunBoundaries, boundaries_to_rle
 
 # columns of the table of `Candidates`
@@ -79,9 +79,9 @@ class Candidates:
         logits, tables = [part.logits for part in parts], [part.table for part in parts]
         return cls(torch.cat(logits), torch.cat(rows), torch.cat(tables))
 
-    def leave_device(
+    def to_host(
         self, boundaries: list[RunBoundaries], size: tuple[int, int], crop_boxes: Sequence[list[int]]
-    ) -> Unfinished:
+    ) -> PendingResult:
         """One record a row, with its boundaries in a photograph of `size`. `crop_boxes` are the XYXY boxes of all
         crops."""
         return partial(_to_records, boundaries, size, self.table.cpu(), crop_boxes)

@@ -18,10 +18,10 @@ from torchvision.ops.boxes import box_area
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
-from sam2_amg.pipeline.base import Generator, MaskRecord, Unfinished
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 from sam2_amg.pipeline.candidates import Candidates, tabulate
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
-from sam2_amg.pipeline.streams import OwnStream, Turn
+from sam2_amg.pipeline.streams import PerThreadStream, StreamOrderedLock
 from sam2_amg.postprocess.crops import Crop, crops_of
 from sam2_amg.postprocess.mask_stats import MaskStats
 from sam2_amg.postprocess.rle import RunBoundaries
@@ -39,7 +39,7 @@ class Stages:
     mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
     run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
-    network: Turn  # of threads in encoder and decoder, whose tensors lie where all have them
+    network: StreamOrderedLock  # held in encoder and decoder, whose static tensors all threads share
 
 
 class PredictedMasks(NamedTuple):
@@ -61,11 +61,11 @@ class MaskGenerator(Generator):
         image_size: int,
         device: torch.device,
         batch_size: int = 1,
-        lanes: int = 1,
+        workers: int = 1,
     ) -> None:
         """`image_size` is the side of the model's square input; `config` has every default filled in.
 
-        The encoder takes up to `batch_size` images at a time; as many threads as there are `lanes` may segment.
+        The encoder takes up to `batch_size` images at a time; as many threads as there are `workers` may segment.
         """
         assert config.points_per_batch is not None
         self.stages = stages
@@ -73,10 +73,10 @@ class MaskGenerator(Generator):
         self.image_size = image_size
         self.device = device
         self.batch_size = batch_size
-        self.lanes = lanes
+        self.workers = workers
         self.points_per_batch = config.points_per_batch
         self.point_grids = PointGrids(config)
-        self._stream = OwnStream(device)
+        self._stream = PerThreadStream(device)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
@@ -91,12 +91,12 @@ class MaskGenerator(Generator):
                 return self.stages.encode(pixels).clone().unbatch()  # another thread's images may be encoded next
 
     @torch.inference_mode()
-    def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> Unfinished:
+    def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> PendingResult:
         """Everything that takes the device; what is left takes none. `features` are the image's, if it is encoded."""
         with self._stream():
             return self._find(image, features)
 
-    def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None) -> Unfinished:
+    def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None) -> PendingResult:
         """What `segment` answers."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
@@ -106,7 +106,7 @@ class MaskGenerator(Generator):
         crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes)
-        return candidates.leave_device(self._find_run_boundaries(candidates, crops, size), size, crop_boxes)
+        return candidates.to_host(self._find_run_boundaries(candidates, crops, size), size, crop_boxes)
 
     def _search(
         self, image: NDArray[np.uint8], crop: Crop, crop_index: int, features: ImageFeatures | None

@@ -1,4 +1,4 @@
-"""Threads that segment images side by side: on a GPU each has a stream of its own, and they take turns in the network.
+"""Threads that segment images side by side: on a GPU each has a stream of its own, and the network is behind a lock.
 
 What follows the network waits for the device several times an image, and takes little of it. Meanwhile another thread's
 image has the network, so that the device always has work.
@@ -12,16 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-class Turn:
-    """A context that one thread is in at a time, for tensors that lie where all threads have them.
+class StreamOrderedLock:
+    """A lock for tensors that all threads share, on the host and in the order of CUDA streams.
 
-    On a GPU, what is asked for inside begins when everything that was asked for inside before has ended.
+    One thread holds it at a time. On a GPU, work queued under the lock starts when all work queued under it before has
+    finished.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._lock = threading.Lock()
-        self._left: torch.cuda.Event | None = None  # when the device is through with the turn before
+        self._left: torch.cuda.Event | None = None  # recorded at the last release
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -37,8 +38,8 @@ class Turn:
             self._lock.release()
 
 
-class OwnStream(threading.local):
-    """Every thread's own stream of a CUDA device, made when the thread first asks; nothing on another device."""
+class PerThreadStream(threading.local):
+    """A CUDA stream a thread, made when the thread first asks; no stream on another device."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
