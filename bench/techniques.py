@@ -30,9 +30,10 @@ from bench.harness.machine import machine
 from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import add_model, choose_model, get_model
 from bench.report.pages import write
+from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.compilation.subgraphs import Units
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.decode import decode_image
@@ -40,7 +41,6 @@ from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
-from sam2_amg.units import Units
 
 _FEW = 128  # points at a time
 _MEMORY = 1 << 30  # bytes that plain torch may have for upsampled masks

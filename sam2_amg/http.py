@@ -13,7 +13,7 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from sam2_amg.compiled import count_compilations
+from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError

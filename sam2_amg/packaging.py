@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_amg.apart import ProcessDied, call_apart
 from sam2_amg.comparison import signal_to_noise
+from sam2_amg.compilation.aot import export_units, file_names, from_packages
+from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
+from sam2_amg.compilation.manifest import Build, check_packages, write_manifest
+from sam2_amg.compilation.triton_cache import NAME, keep_kernels_in, pack
 from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import export_units, file_names, from_packages
-from sam2_amg.kernel_cache import NAME, keep_kernels_in, pack
-from sam2_amg.manifest import Build, check_packages, write_manifest
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.decoder import every_mask, predict
 from sam2_amg.network.model_types import find_model_type

@@ -14,10 +14,11 @@ from torch import Tensor
 from triton.runtime import driver
 
 from sam2_amg.baseline import BaselineGenerator
-from sam2_amg.compiled import compile_units
+from sam2_amg.compilation.jit import compile_units
+from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
+from sam2_amg.compilation.subgraphs import Units, UnitShapes, plain_units, unit_shapes
 from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.kernels import mask_stats as kernel_stats
 from sam2_amg.kernels import rle as rle_kernel
 from sam2_amg.kernels.launch_configs import require_shared_memory
@@ -37,7 +38,6 @@ from sam2_amg.pipeline.streams import StreamOrderedLock
 from sam2_amg.postprocess import mask_stats, rle
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.nms import suppress
-from sam2_amg.units import Units, UnitShapes, plain_units, unit_shapes
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
+from sam2_amg.compilation.aot import file_names, from_packages
+from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import file_names, from_packages
 from sam2_amg.http import create_app
-from sam2_amg.manifest import Build, check_packages
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.base import Generator

@@ -28,7 +28,7 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.worker import Job
-from sam2_amg.compiled import count_compilations
+from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.network.checkpoints import load_model

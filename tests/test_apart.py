@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sam2_amg.apart import ProcessDied, call_apart
+from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
 from sam2_amg.errors import RequestError, StartupError
 
 

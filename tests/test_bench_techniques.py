@@ -16,15 +16,15 @@ from sam2.modeling.sam2_base import SAM2Base
 from bench.report.tables import techniques_markdown
 from bench.techniques import Parts, forms, time_forms
 from sam2_amg.comparison import Masks, compare_images, parse_masks
+from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.http import rles_by_name
 from sam2_amg.kernels import mask_stats, rle
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.stages import ao_stages, fast_units, fill_in, furious_units
-from sam2_amg.units import Encode
 
 
 @torch.inference_mode()

@@ -20,13 +20,14 @@ from conftest import CPU, LENIENT, PHOTOGRAPHS, ROOT, photograph, start_server
 from pycocotools import mask as coco_mask
 
 from compile_export import parse
-from sam2_amg import kernel_cache, packaging
-from sam2_amg.apart import ProcessDied, call_apart
+from sam2_amg import packaging
+from sam2_amg.compilation import triton_cache
+from sam2_amg.compilation.aot import from_packages, package_names
+from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
+from sam2_amg.compilation.manifest import NAME, Build, check_packages
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.exported import from_packages, package_names
-from sam2_amg.manifest import NAME, Build, check_packages
 from sam2_amg.network.checkpoints import image_size_of, load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
@@ -76,7 +77,7 @@ def test_kernels_are_kept_by_a_process_that_began_as_a_server_does(packages: Pat
     shutil.copytree(packages, tmp_path / "copy")
     config = parse(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
     file = call_apart(packaging.compile_kernels, config, BUILD, tmp_path / "copy")
-    assert file == tmp_path / "copy" / kernel_cache.NAME
+    assert file == tmp_path / "copy" / triton_cache.NAME
     assert ZipFile(file).namelist() == []
 
 
@@ -94,7 +95,7 @@ def test_a_server_on_a_gpu_needs_no_compiler(tmp_path: Path, monkeypatch: pytest
             assert server.post("/upload_rle", (PHOTOGRAPHS / f"{name}.jpg").read_bytes()).status_code == 200
         (cache,) = tmp_path.glob("sam2-amg-kernels-*")
         files = {str(path.relative_to(cache)) for path in cache.rglob("*") if path.is_file()}
-        assert files == set(ZipFile(tmp_path / "packages" / kernel_cache.NAME).namelist())
+        assert files == set(ZipFile(tmp_path / "packages" / triton_cache.NAME).namelist())
     finally:
         assert server.stop() == 0
         assert server.process.stdout is not None
@@ -139,7 +140,7 @@ CHANGED = {
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A manifest as it should be, with files that are not packages: none of them is ever opened."""
-    from sam2_amg.manifest import write_manifest
+    from sam2_amg.compilation.manifest import write_manifest
 
     for name in NAMES:
         (tmp_path / name).write_bytes(name.encode())

@@ -12,10 +12,12 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
-from sam2_amg.compiled import compile_units, count_compilations, settle
+from sam2_amg.compilation.cuda_graphs import settle
+from sam2_amg.compilation.jit import compile_units, count_compilations
+from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
+from sam2_amg.compilation.subgraphs import map_units, plain_units, unit_shapes
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.encoder import PlainEncoder, encode
@@ -24,7 +26,6 @@ from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
 from sam2_amg.stages import build_generator
-from sam2_amg.units import map_units, plain_units, unit_shapes
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)

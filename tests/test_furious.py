@@ -13,10 +13,10 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import MODES, modes_on
 from bench.numerics import TENSORS, signal_to_noise, tensors_of
+from sam2_amg.compilation.manifest import Build
+from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.fixed_decoder import FixedDecoder, FixedEncoder
-from sam2_amg.manifest import Build
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling

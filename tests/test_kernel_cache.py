@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from sam2_amg.compilation.triton_cache import NAME, pack, unpack, use_kernels
 from sam2_amg.errors import StartupError
-from sam2_amg.kernel_cache import NAME, pack, unpack, use_kernels
 
 # compiles one kernel for Hopper, which takes no GPU, and says whether it was there already
 COMPILE = """

@@ -17,7 +17,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
-from sam2_amg.compiled import compile_units
+from sam2_amg.compilation.jit import compile_units
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.http import rles_by_name
 from sam2_amg.network.decoder import Kept, PlainDecoder

@@ -22,7 +22,7 @@ from bench.harness.profiler import profile_generate
 from bench.harness.systems import SYSTEMS, System
 from bench.harness.timing import StageClock
 from bench.harness.weights import get_model
-from sam2_amg.compiled import count_compilations
+from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.engine import Engine
 from sam2_amg.http import create_app, describe, json_line

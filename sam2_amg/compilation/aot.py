@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
-from sam2_amg import kernel_cache
-from sam2_amg.compiled import FixedInputs, Settling, compiler_errors, require_compiler
+from sam2_amg.compilation import triton_cache
+from sam2_amg.compilation.cuda_graphs import FixedInputs, Settling
+from sam2_amg.compilation.jit import compiler_errors, require_compiler
+from sam2_amg.compilation.subgraphs import Unit, Units, UnitShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.units import Unit, Units, UnitShapes
 
 logger = logging.getLogger(__name__)
 _UNPACKING = "it is unpacked into TMPDIR, which needs room and must allow execution; or make the packages again"
@@ -39,7 +40,7 @@ def package_names(shapes: UnitShapes) -> list[str]:
 
 def file_names(shapes: UnitShapes, device: torch.device) -> list[str]:
     """All files beside the manifest: packages, and on a GPU our own kernels."""
-    return package_names(shapes) + [kernel_cache.NAME] * (device.type == "cuda")
+    return package_names(shapes) + [triton_cache.NAME] * (device.type == "cuda")
 
 
 def export_units(
@@ -75,8 +76,8 @@ def load_packages(
     Raises StartupError where the system lacks what a package needs.
     """
     settling = Settling(shapes, device)
-    if device.type == "cuda" and (folder / kernel_cache.NAME).is_file():  # it is not while it is being made
-        kernel_cache.use_kernels(folder)
+    if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # it is not while it is being made
+        triton_cache.use_kernels(folder)
 
     def load(name: str) -> Unit:
         report(f"loading {package_name(name)}")

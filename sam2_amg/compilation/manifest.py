@@ -18,9 +18,9 @@ from typing import Any
 import torch
 import triton
 
+from sam2_amg.compilation.subgraphs import UnitShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.units import UnitShapes
 
 NAME = "manifest.json"
 _FORMAT = 2
@@ -75,7 +75,7 @@ def hash_code() -> str:
     """SHA-256 of this package's whole source: what units are, and what they expect, is written there. Any change of it
     calls for new packages, one of the routes, too: better one too many than answers of other code."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parent.parent
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

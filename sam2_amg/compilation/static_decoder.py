@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sam2_amg.compilation.subgraphs import Unit, Units
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.image_tokens import SharedImage
 from sam2_amg.network.upscaling import square_side
-from sam2_amg.units import Unit, Units
 
 
 class FixedEncoder:

@@ -1,0 +1,68 @@
+"""The units compiled for their fixed shapes by torch.compile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch._dynamo.exc import TorchDynamoException, UserError
+from torch._dynamo.utils import counters
+from torch._inductor.exc import CppCompileError
+
+from sam2_amg.compilation.cuda_graphs import Settling
+from sam2_amg.compilation.subgraphs import Unit, Units, UnitShapes, map_units
+from sam2_amg.errors import StartupError
+from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
+from sam2_amg.kernels.rle import boundaries_kernel
+from sam2_amg.kernels.upscale import upscale_kernel
+
+logger = logging.getLogger(__name__)
+
+
+def compile_units(
+    units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Units:
+    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two; `report` hears
+    what is being done.
+
+    Raises StartupError where it cannot be compiled, as without a C++ compiler.
+    """
+
+    def compile_one(name: str, unit: Unit) -> Unit:
+        report(f"compiling {name} for {device.type}")
+        examples = settling.examples(name)
+        compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
+        return settling.settle(compiled, examples)
+
+    settling = Settling(shapes, device)
+    require_compiler(device)
+    with compiler_errors():
+        return map_units(compile_one, units)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raises StartupError where compiling for the CPU needs a compiler that is not there."""
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or do without")
+
+
+@contextmanager
+def compiler_errors() -> Iterator[None]:
+    """Turns what torch's compilers raise into StartupError."""
+    try:
+        yield
+    except (TorchDynamoException, CppCompileError, UserError) as error:
+        reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
+        raise StartupError(f"--fast cannot be compiled here ({reason}); do without it") from error
+
+
+def count_compilations() -> int:
+    """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
+    kernels = (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel)
+    variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
+    return counters["stats"]["unique_graphs"] + variants
