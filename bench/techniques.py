@@ -30,8 +30,8 @@ from bench.harness.machine import machine
 from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import add_model, choose_model, get_model
 from bench.report.pages import write
-from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
-from sam2_amg.compilation.subgraphs import Units
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
+from sam2_amg.compilation.subgraphs import Subgraphs
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.decoder import Kept
@@ -40,7 +40,7 @@ from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.postprocess import mask_stats, rle
-from sam2_amg.stages import build_generator, compile_mode, fill_in, fixed_shapes, units_of
+from sam2_amg.stages import build_generator, compile_mode, fill_in, static_shapes, subgraphs_of
 
 _FEW = 128  # points at a time
 _MEMORY = 1 << 30  # bytes that plain torch may have for upsampled masks
@@ -49,14 +49,14 @@ _UPSCALED = 64  # points that plain torch upscales at a time
 
 @dataclass(frozen=True)
 class Parts:
-    """The network in every form that is compared: units, and how many points they take at a time."""
+    """The network in every form that is compared: subgraphs, and how many points they take at a time."""
 
-    furious: Units
+    furious: Subgraphs
     points: int
-    few: Units  # furious' for `few_points`
+    few: Subgraphs  # furious' for `few_points`
     few_points: int
-    eager: Units  # furious' before they are compiled
-    fast: Units
+    eager: Subgraphs  # furious' before they are compiled
+    fast: Subgraphs
     fast_points: int
     upscaling: FusedUpscaling  # furious'
     fast_upscaling: FusedUpscaling
@@ -84,21 +84,21 @@ def upscale_plainly(
 def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -> list[Form]:
     """Every technique switched off alone; `stages` are furious' own."""
     upscale, plainly = parts.upscaling.masks, partial(upscale_plainly, parts.upscaling)
-    fp16x3_decoder = FixedDecoder(parts.fast, parts.fast_points, parts.fast_upscaling.masks)
-    eager = {"encode": FixedEncoder(parts.eager), "decoder": FixedDecoder(parts.eager, parts.points, upscale)}
+    fp16x3_decoder = StaticDecoder(parts.fast, parts.fast_points, parts.fast_upscaling.masks)
+    eager = {"encode": StaticEncoder(parts.eager), "decoder": StaticDecoder(parts.eager, parts.points, upscale)}
     fp16x3, upsampled = "by fp16x3, as in fast", "from upsampled masks"
     switched: list[tuple[str, str, dict[str, Any]]] = [
-        ("encoder by products of float16", fp16x3, {"encode": FixedEncoder(parts.fast)}),
+        ("encoder by products of float16", fp16x3, {"encode": StaticEncoder(parts.fast)}),
         ("decoder by products of float16", fp16x3, {"decoder": fp16x3_decoder}),
         (
             f"{parts.points} points at a time",
             f"{parts.few_points} at a time",
-            {"decoder": FixedDecoder(parts.few, parts.few_points, upscale)},
+            {"decoder": StaticDecoder(parts.few, parts.few_points, upscale)},
         ),
         (
             "masks of kept points in one kernel",
             "plain torch, float16",
-            {"decoder": FixedDecoder(parts.furious, parts.points, plainly)},
+            {"decoder": StaticDecoder(parts.furious, parts.points, plainly)},
         ),
         ("compiled, in CUDA graphs", "call by call", eager),
         (
@@ -119,9 +119,9 @@ def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -
 def build_parts(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> tuple[MaskGenerator, Parts]:
     """Furious' generator and the parts around it; `model` is left as it is."""
 
-    def compiled(mode: Mode, points_per_batch: int | None) -> tuple[SAM2Base, Units, int]:
+    def compiled(mode: Mode, points_per_batch: int | None) -> tuple[SAM2Base, Subgraphs, int]:
         own = deepcopy(model)
-        shapes = fixed_shapes(mode, model.image_size, replace(config, points_per_batch=points_per_batch), device)
+        shapes = static_shapes(mode, model.image_size, replace(config, points_per_batch=points_per_batch), device)
         return own, compile_mode(own, mode, shapes, device, partial(print, flush=True)), shapes.points
 
     own, furious, points = compiled(Mode.FURIOUS, None)
@@ -132,7 +132,7 @@ def build_parts(model: SAM2Base, config: GeneratorConfig, device: torch.device) 
         points,
         few,
         few_points,
-        units_of(deepcopy(model), Mode.FURIOUS, device, 1),
+        subgraphs_of(deepcopy(model), Mode.FURIOUS, device, 1),
         fast,
         fast_points,
         FusedUpscaling(own.sam_mask_decoder, fp16x3=False),

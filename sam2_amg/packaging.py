@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from sam2_amg.comparison import signal_to_noise
-from sam2_amg.compilation.aot import export_units, file_names, from_packages
-from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
+from sam2_amg.compilation.aot import export_subgraphs, file_names, from_packages
+from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import Build, check_packages, write_manifest
 from sam2_amg.compilation.triton_cache import NAME, keep_kernels_in, pack
 from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
@@ -31,7 +31,7 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
-from sam2_amg.stages import build_generator, fixed_shapes, units_of
+from sam2_amg.stages import build_generator, static_shapes, subgraphs_of
 from sam2_amg.warm_up import memory_errors, warm_up
 
 logger = logging.getLogger("compile_export")
@@ -48,7 +48,7 @@ def export(config: ExportConfig) -> None:
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
-    shapes = fixed_shapes(config.mode, image_size_of(kind), config.generator, device, config.batch_size)
+    shapes = static_shapes(config.mode, image_size_of(kind), config.generator, device, config.batch_size)
     build = Build(checkpoint, kind.name, config.mode, device, shapes)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -75,13 +75,13 @@ def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[floa
     """Writes packages and their manifest to `folder`, and tries them: what `try_packages` answers."""
     device, report = build.device, partial(logger.info, "%s ...")
     model = load_model(build.checkpoint, find_model_type(build.model_type), device)
-    units = units_of(model, config.mode, device, config.batch_size)
-    paths = export_units(units, build.shapes, device, folder, report)
-    del model, units  # the processes that follow want the device's memory
+    subgraphs = subgraphs_of(model, config.mode, device, config.batch_size)
+    paths = export_subgraphs(subgraphs, build.shapes, device, folder, report)
+    del model, subgraphs  # the processes that follow want the device's memory
     if device.type == "cuda":
         torch.cuda.empty_cache()
         report("compiling our own kernels")
-        paths.append(_apart("compiled kernels for", compile_kernels, config, build, folder))
+        paths.append(_in_subprocess("compiled kernels for", compile_kernels, config, build, folder))
     write_manifest(folder, build, paths)
     report("trying the packages")
     return try_packages(config, build, folder)
@@ -94,7 +94,9 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     Raises StartupError where they do not agree, or where native code crashes.
     """
     check_packages(folder, build, file_names(build.shapes, build.device))
-    expected, found = (_apart("tried", answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode))
+    expected, found = (
+        _in_subprocess("tried", answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode)
+    )
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
     if min(decibels) < _LEAST_DECIBELS[config.mode]:
         raise StartupError(
@@ -103,10 +105,10 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     return decibels
 
 
-def _apart(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`apart.call_apart`; a crash of the process, which did `what` with the packages, is a StartupError."""
+def _in_subprocess(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`apart.run_in_subprocess`; a crash of the process, which did `what` with the packages, is a StartupError."""
     try:
-        return call_apart(function, *arguments)
+        return run_in_subprocess(function, *arguments)
     except ProcessDied as died:
         raise StartupError(
             f"a process that {what} the packages crashed ({died}); they are not kept. Where the C++ compiler links "
@@ -134,7 +136,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     """Predicted IoUs [P, 3], and logits [n, h, w] of some masks, of a photograph: in mode ao, or from the packages in
     `folder`, of the last of as many images as are encoded together.
     """
-    # on a CPU a large model would take minutes for all points, and its units take few of them anyway
+    # on a CPU a large model would take minutes for all points, and its subgraphs take few of them anyway
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())

@@ -14,9 +14,9 @@ from torch import Tensor
 from triton.runtime import driver
 
 from sam2_amg.baseline import BaselineGenerator
-from sam2_amg.compilation.jit import compile_units
-from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
-from sam2_amg.compilation.subgraphs import Units, UnitShapes, plain_units, unit_shapes
+from sam2_amg.compilation.jit import compile_subgraphs
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, plain_subgraphs, subgraph_shapes
 from sam2_amg.config import COMPILED_MODES, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels import mask_stats as kernel_stats
@@ -41,16 +41,16 @@ from sam2_amg.postprocess.nms import suppress
 
 logger = logging.getLogger(__name__)
 
-MakeUnits = Callable[[SAM2Base, Mode, UnitShapes, torch.device], Units]
+MakeSubgraphs = Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]
 
 # On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
-# The fixed shapes of units: on a GPU many points at a time spare launches.
-_CPU_UNIT_POINTS = 8
+# The fixed shapes of subgraphs: on a GPU many points at a time spare launches.
+_CPU_POINTS = 8
 _MOST_POINTS_PER_BATCH = 4096  # whose masks take 3.2 GB on a GPU, if all are kept
-_GPU_UNIT_POINTS = {Mode.FAST: 256, Mode.FURIOUS: 1024}  # whose image tokens take 1.1 and 2.1 GB
-_UNIT_STEP = 128
+_GPU_POINTS = {Mode.FAST: 256, Mode.FURIOUS: 1024}  # whose image tokens take 1.1 and 2.1 GB
+_POINTS_STEP = 128
 _GPU_WORKERS = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
@@ -101,79 +101,83 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
     )
 
 
-def fixed_shapes(
+def static_shapes(
     mode: Mode, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int = 1
-) -> UnitShapes:
+) -> SubgraphShapes:
     """The shapes that modes fast and furious fix on a device, where up to `batch_size` images are encoded together.
 
-    A unit takes all points of a batch where there is room for their image tokens: that spares launches, and waits.
+    A subgraph takes all points of a batch where there is room for their image tokens: that spares launches, and waits.
     Where there is not, calls share them evenly. (Crops whose grids are smaller than the image's fill it up.)
     """
     if device.type == "cuda":
         every = config.points_per_side**2
-        steps = -(-min(every, config.points_per_batch or every) // _UNIT_STEP)
-        calls = -(-steps * _UNIT_STEP // _GPU_UNIT_POINTS[mode])
-        return unit_shapes(image_size, -(-steps // calls) * _UNIT_STEP, None, batch_size)
-    return unit_shapes(image_size, _CPU_UNIT_POINTS, _CPU_UNIT_POINTS, batch_size)
+        steps = -(-min(every, config.points_per_batch or every) // _POINTS_STEP)
+        calls = -(-steps * _POINTS_STEP // _GPU_POINTS[mode])
+        return subgraph_shapes(image_size, -(-steps // calls) * _POINTS_STEP, None, batch_size)
+    return subgraph_shapes(image_size, _CPU_POINTS, _CPU_POINTS, batch_size)
 
 
-def fast_units(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Units:
-    """The plain units of mode fast: what is compiled, or exported.
+def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Subgraphs:
+    """The plain subgraphs of mode fast: what is compiled, or exported.
 
     On a GPU the encoder's linear layers and attention, the decoder's image side and its upscaling become products of
     fp16x3; `model` is changed by that.
     """
     if device.type == "cpu":
-        return plain_units(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
+        return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
     use_fp16x3_encoder(model.image_encoder)
     decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens)
-    return plain_units(model, decoder, upscale=False, batch_size=batch_size)
+    return plain_subgraphs(model, decoder, upscale=False, batch_size=batch_size)
 
 
-def furious_units(model: SAM2Base, batch_size: int = 1) -> Units:
-    """The plain units of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
+def furious_subgraphs(model: SAM2Base, batch_size: int = 1) -> Subgraphs:
+    """The plain subgraphs of mode furious; `model` is changed by that: products are of float16 nearly everywhere."""
     decoder = Fp16Decoder(model)
     encoder = Fp16Encoder(model)
-    return plain_units(model, decoder, upscale=False, encoder=encoder, batch_size=batch_size)
+    return plain_subgraphs(model, decoder, upscale=False, encoder=encoder, batch_size=batch_size)
 
 
-def units_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Units:
-    """The plain units of a mode that has them. Raises StartupError where it is not made for the device."""
+def subgraphs_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Subgraphs:
+    """The plain subgraphs of a mode that has them. Raises StartupError where it is not made for the device."""
     mode.require_device(device.type)
     if device.type == "cuda":
         properties = driver.active.utils.get_device_properties(torch.cuda.current_device())
         require_shared_memory(properties["max_shared_mem"], torch.cuda.get_device_name(device), mode is Mode.FAST)
-    return furious_units(model, batch_size) if mode is Mode.FURIOUS else fast_units(model, device, batch_size)
+    return furious_subgraphs(model, batch_size) if mode is Mode.FURIOUS else fast_subgraphs(model, device, batch_size)
 
 
 def compile_mode(
-    model: SAM2Base, mode: Mode, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
-) -> Units:
-    """The units of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
-    return compile_units(units_of(model, mode, device, shapes.batch_size), shapes, device, report)
+    model: SAM2Base,
+    mode: Mode,
+    shapes: SubgraphShapes,
+    device: torch.device,
+    report: Callable[[str], None] = logger.info,
+) -> Subgraphs:
+    """The subgraphs of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
+    return compile_subgraphs(subgraphs_of(model, mode, device, shapes.batch_size), shapes, device, report)
 
 
-def unit_stages(
+def static_stages(
     model: SAM2Base,
     mode: Mode,
     config: GeneratorConfig,
     device: torch.device,
-    make_units: MakeUnits,
+    make_subgraphs: MakeSubgraphs,
     batch_size: int,
 ) -> Stages:
-    """Modes fast and furious: the network in units of fixed shapes, compiled or loaded; on a GPU, in CUDA graphs."""
-    shapes = fixed_shapes(mode, model.image_size, config, device, batch_size)
-    units = make_units(model, mode, shapes, device)
+    """Modes fast and furious: the network in static-shape subgraphs, compiled or loaded; on a GPU, in CUDA graphs."""
+    shapes = static_shapes(mode, model.image_size, config, device, batch_size)
+    subgraphs = make_subgraphs(model, mode, shapes, device)
     _let_go(model)
     on_gpu = device.type == "cuda"
-    if units.upscale is None:
+    if subgraphs.upscale is None:
         upscale: Callable[..., Tensor] = FusedUpscaling(model.sam_mask_decoder, fp16x3=mode is Mode.FAST).masks
     else:
-        upscale = UnitUpscaling(units.upscale, shapes.upscale[0][0])
+        upscale = StaticUpscaling(subgraphs.upscale, shapes.upscale[0][0])
     stages = Stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
-        encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, shapes.points, upscale),
+        encode=StaticEncoder(subgraphs),
+        decoder=StaticDecoder(subgraphs, shapes.points, upscale),
         network=StreamOrderedLock(device),
         **mask_stages(config, device),
     )
@@ -184,7 +188,7 @@ def unit_stages(
 
 
 def _let_go(model: SAM2Base) -> None:
-    """Lets go of what units do not need: what follows objects through video, and the encoder, which they hold
+    """Lets go of what subgraphs do not need: what follows objects through video, and the encoder, which they hold
     themselves, or have in a package: 850 MiB of large."""
     for name in ("memory_attention", "memory_encoder", "image_encoder"):
         setattr(model, name, None)
@@ -207,14 +211,14 @@ def build_stages(
     mode: Mode,
     config: GeneratorConfig,
     device: torch.device,
-    make_units: MakeUnits,
+    make_subgraphs: MakeSubgraphs,
     batch_size: int = 1,
 ) -> Stages:
     """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
     with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-        return unit_stages(model, mode, config, device, make_units, batch_size)
+        return static_stages(model, mode, config, device, make_subgraphs, batch_size)
 
 
 def build_generator(
@@ -222,18 +226,18 @@ def build_generator(
     mode: Mode,
     config: GeneratorConfig,
     device: torch.device,
-    make_units: MakeUnits = compile_mode,
+    make_subgraphs: MakeSubgraphs = compile_mode,
     batch_size: int = 1,
 ) -> Generator:
     """The generator of a mode, around a model that is already on `device`; fast and furious change it, and keep it.
 
-    `make_units` makes the units that run, where a mode has them: it compiles, or loads packages. Up to `batch_size`
-    images are encoded together, but in baseline.
+    `make_subgraphs` makes the subgraphs that run, where a mode has them: it compiles, or loads packages. Up to
+    `batch_size` images are encoded together, but in baseline.
     """
     config = fill_in(config, mode, device)
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
-    stages = build_stages(model, mode, config, device, make_units, batch_size)
+    stages = build_stages(model, mode, config, device, make_subgraphs, batch_size)
     # elsewhere each image keeps the device busy by itself
     workers = _GPU_WORKERS if mode in COMPILED_MODES and device.type == "cuda" else 1
     return MaskGenerator(stages, config, model.image_size, device, batch_size, workers)

@@ -25,7 +25,7 @@ from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.serving import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
-from sam2_amg.stages import MakeUnits, build_generator, compile_mode, fixed_shapes
+from sam2_amg.stages import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.warm_up import keep_from_garbage_collection, memory_errors, warm_up
 
 
@@ -53,20 +53,20 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
-    make_units: MakeUnits = partial(compile_mode, report=report)
+    make_subgraphs: MakeSubgraphs = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is None:
         report(f"loading {path.name}")
         model = load_model(path, kind, device)
     else:
         report(f"loading {path.name} and checking the packages")
         size, batch_size = image_size_of(kind), config.model.batch_size
-        shapes = fixed_shapes(config.model.mode, size, config.generator, device, batch_size)
+        shapes = static_shapes(config.model.mode, size, config.generator, device, batch_size)
         build = Build(path, kind.name, config.model.mode, device, shapes)
         checked = begin_beside(partial(check_packages, folder, build, file_names(shapes, device)))
         model = load_model(path, kind, device)
         checked.result()
-        make_units = from_packages(folder, report)
-    return build_generator(model, config.model.mode, config.generator, device, make_units, config.model.batch_size)
+        make_subgraphs = from_packages(folder, report)
+    return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
 def begin(config: ServerConfig, engine: Engine) -> Generator:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
+from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.errors import RequestError, StartupError
 
 
@@ -28,19 +28,19 @@ def refuse_a_request() -> None:
 
 
 def test_an_answer_comes_from_another_process() -> None:
-    assert call_apart(os.getpid) != os.getpid()
-    assert call_apart(divmod, 7, 3) == (2, 1)
+    assert run_in_subprocess(os.getpid) != os.getpid()
+    assert run_in_subprocess(divmod, 7, 3) == (2, 1)
 
 
 def test_what_it_raises_is_raised_here() -> None:
     with pytest.raises(StartupError, match="no such file"):
-        call_apart(refuse, "no such file")
+        run_in_subprocess(refuse, "no such file")
     with pytest.raises(RuntimeError, match=r"RequestError.* cannot leave its process"):
-        call_apart(refuse_a_request)  # its pickle cannot be read
+        run_in_subprocess(refuse_a_request)  # its pickle cannot be read
 
 
 def test_a_crash_is_told() -> None:
     with pytest.raises(ProcessDied, match="ended by SIGSEGV"):
-        call_apart(crash, signal.SIGSEGV)
+        run_in_subprocess(crash, signal.SIGSEGV)
     with pytest.raises(ProcessDied, match="exit status 3"):
-        call_apart(leave, 3)
+        run_in_subprocess(leave, 3)

@@ -16,7 +16,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from bench.report.tables import techniques_markdown
 from bench.techniques import Parts, forms, time_forms
 from sam2_amg.comparison import Masks, compare_images, parse_masks
-from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.http import rles_by_name
@@ -24,12 +24,12 @@ from sam2_amg.kernels import mask_stats, rle
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
-from sam2_amg.stages import ao_stages, fast_units, fill_in, furious_units
+from sam2_amg.stages import ao_stages, fast_subgraphs, fill_in, furious_subgraphs
 
 
 @torch.inference_mode()
 def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
-    """Plain units stand for compiled ones, and kernels are interpreted where there is no GPU."""
+    """Plain subgraphs stand for compiled ones, and kernels are interpreted where there is no GPU."""
     config = fill_in(
         GeneratorConfig(points_per_side=1, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0),
         Mode.AO,
@@ -37,18 +37,18 @@ def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
     )
     furious, fast = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
     encode = Encode(PlainEncoder(deepcopy(demo_model).to(DEVICE))).eval()  # quicker than kernels that are interpreted
-    units = replace(furious_units(furious), encode=encode)
-    fp16x3 = replace(fast_units(fast, torch.device("cuda")), encode=encode)
+    subgraphs = replace(furious_subgraphs(furious), encode=encode)
+    fp16x3 = replace(fast_subgraphs(fast, torch.device("cuda")), encode=encode)
     upscaling = FusedUpscaling(furious.sam_mask_decoder, fp16x3=False)
     fp16x3_upscaling = FusedUpscaling(fast.sam_mask_decoder, fp16x3=True)
     stages = replace(
         ao_stages(demo_model, config, DEVICE),
-        encode=FixedEncoder(units),
-        decoder=FixedDecoder(units, 2, upscaling.masks),
+        encode=StaticEncoder(subgraphs),
+        decoder=StaticDecoder(subgraphs, 2, upscaling.masks),
         mask_stats=mask_stats.mask_stats,
         run_boundaries=rle.run_boundaries,
     )
-    parts = Parts(units, 2, units, 1, units, fp16x3, 1, upscaling, fp16x3_upscaling)
+    parts = Parts(subgraphs, 2, subgraphs, 1, subgraphs, fp16x3, 1, upscaling, fp16x3_upscaling)
     image = photograph("dog")[::20, ::20].copy()
 
     def answer(stages: Stages) -> Masks:

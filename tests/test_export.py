@@ -23,7 +23,7 @@ from compile_export import parse
 from sam2_amg import packaging
 from sam2_amg.compilation import triton_cache
 from sam2_amg.compilation.aot import from_packages, package_names
-from sam2_amg.compilation.isolated_process import ProcessDied, call_apart
+from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import NAME, Build, check_packages
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
@@ -31,10 +31,10 @@ from sam2_amg.errors import StartupError
 from sam2_amg.network.checkpoints import image_size_of, load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.stages import build_generator, fixed_shapes
+from sam2_amg.stages import build_generator, static_shapes
 
 KIND = MODEL_TYPES["demo"]
-SHAPES = fixed_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)
+SHAPES = static_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)
 BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, SHAPES)
 NAMES = package_names(BUILD.shapes)
 
@@ -76,7 +76,7 @@ def test_kernels_are_kept_by_a_process_that_began_as_a_server_does(packages: Pat
     """On a CPU there are none; all else is as on a GPU."""
     shutil.copytree(packages, tmp_path / "copy")
     config = parse(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
-    file = call_apart(packaging.compile_kernels, config, BUILD, tmp_path / "copy")
+    file = run_in_subprocess(packaging.compile_kernels, config, BUILD, tmp_path / "copy")
     assert file == tmp_path / "copy" / triton_cache.NAME
     assert ZipFile(file).namelist() == []
 
@@ -225,7 +225,7 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
 
     def trial(found: tuple[np.ndarray, np.ndarray]) -> list[float]:
         answers = iter([answer, found])
-        monkeypatch.setattr(packaging, "call_apart", lambda *_: next(answers))
+        monkeypatch.setattr(packaging, "run_in_subprocess", lambda *_: next(answers))
         return packaging.try_packages(config, BUILD, copied)
 
     assert trial(answer) == [math.inf, math.inf]
@@ -237,7 +237,7 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
     def crash(*_: object) -> None:
         raise ProcessDied("ended by SIGSEGV")
 
-    monkeypatch.setattr(packaging, "call_apart", crash)
+    monkeypatch.setattr(packaging, "run_in_subprocess", crash)
     with pytest.raises(StartupError, match=r"tried the packages crashed \(ended by SIGSEGV\); they are not kept"):
         packaging.try_packages(config, BUILD, copied)
 
@@ -267,7 +267,7 @@ def test_an_error_is_one_line() -> None:
 
 
 def test_an_encoder_for_each_number_of_images() -> None:
-    shapes = fixed_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3)
+    shapes = static_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3)
     assert package_names(shapes)[:3] == ["encode_3.pt2", "encode_2.pt2", "encode.pt2"]
     assert [shapes.examples(name, CPU)[0].shape[0] for name in shapes.names[:3]] == [3, 2, 1]
     assert replace(BUILD, shapes=shapes).command.endswith("--fast --device cpu --batch_size 3")
@@ -275,6 +275,6 @@ def test_an_encoder_for_each_number_of_images() -> None:
 
 
 def test_packages_for_fewer_images_are_refused(copied: Path) -> None:
-    build = replace(BUILD, shapes=fixed_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3))
+    build = replace(BUILD, shapes=static_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3))
     with pytest.raises(StartupError, match=r"made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
         check_packages(copied, build, package_names(build.shapes))

@@ -12,10 +12,10 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
-from sam2_amg.compilation.cuda_graphs import settle
-from sam2_amg.compilation.jit import compile_units, count_compilations
-from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder, UnitUpscaling
-from sam2_amg.compilation.subgraphs import map_units, plain_units, unit_shapes
+from sam2_amg.compilation.cuda_graphs import warm_up_and_capture
+from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
+from sam2_amg.compilation.subgraphs import map_subgraphs, plain_subgraphs, subgraph_shapes
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
@@ -85,11 +85,11 @@ def test_preprocessing_on_the_device_agrees(size: tuple[int, int]) -> None:
 def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
     """11 points, 4 at a time: the last batch is filled up, and kept masks are spread over all of them."""
     folded = FoldedDecoder(demo_model)
-    units = plain_units(demo_model, folded, upscale=True)
-    assert units.upscale is not None
-    fixed = FixedDecoder(units, 4, UnitUpscaling(units.upscale, 3))
+    subgraphs = plain_subgraphs(demo_model, folded, upscale=True)
+    assert subgraphs.upscale is not None
+    fixed = StaticDecoder(subgraphs, 4, StaticUpscaling(subgraphs.upscale, 3))
     pixels = Preprocess(demo_model.image_size, CPU)(photograph("dog"))
-    features = FixedEncoder(units)(pixels)
+    features = StaticEncoder(subgraphs)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * 512
     expected = folded.attend(folded.prepare(encode(demo_model, pixels)), points)
     for threshold in (float(expected.predicted_iou.median()), float(expected.predicted_iou.max()), 1.1):
@@ -104,7 +104,7 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
         assert torch.equal(found.kept.mask, kept.mask)
         torch.testing.assert_close(found.logits, folded.predict_masks(expected, kept), rtol=0, atol=5e-3)
     none = Kept(*torch.zeros(2, 0, dtype=torch.int64))
-    again = predict(fixed, fixed.prepare(features), points[:2], lambda _: none)  # fewer points than a unit takes
+    again = predict(fixed, fixed.prepare(features), points[:2], lambda _: none)  # fewer points than a subgraph takes
     torch.testing.assert_close(again.predicted_iou, expected.predicted_iou[:2], rtol=0, atol=1e-5)
     assert again.logits.shape == (0, 128, 128)
     with pytest.raises(ValueError, match="takes 4 points at a time, not 5"):
@@ -113,17 +113,17 @@ def test_units_answer_as_the_folded_decoder(demo_model: SAM2Base) -> None:
 
 @torch.inference_mode()
 def test_shapes_are_those_of_the_plain_units(demo_model: SAM2Base) -> None:
-    units = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True)
-    shapes = unit_shapes(demo_model.image_size, 3, 2)
-    features = units.encode(*shapes.examples("encode", CPU))
-    shared = units.prepare(*features)
-    _, hyper, keys = units.attend(torch.zeros(3, 2), *shared)
+    subgraphs = plain_subgraphs(demo_model, FoldedDecoder(demo_model), upscale=True)
+    shapes = subgraph_shapes(demo_model.image_size, 3, 2)
+    features = subgraphs.encode(*shapes.examples("encode", CPU))
+    shared = subgraphs.prepare(*features)
+    _, hyper, keys = subgraphs.attend(torch.zeros(3, 2), *shared)
     found = features, shared, (keys[:2], hyper[:2], *shared[4:])
     expected = shapes.prepare, shapes.attend[1:], shapes.upscale
     for tensors, shape in zip(found, expected, strict=True):
         assert tuple(tuple(x.shape) for x in tensors) == shape
-    assert unit_shapes(1024, 128, None).attend[:2] == ((128, 2), (4096, 256))
-    assert unit_shapes(1024, 128, None).upscale == ()
+    assert subgraph_shapes(1024, 128, None).attend[:2] == ((128, 2), (4096, 256))
+    assert subgraph_shapes(1024, 128, None).upscale == ()
 
 
 @torch.inference_mode()
@@ -137,10 +137,12 @@ def test_the_encoder_without_what_video_needs(demo_model: SAM2Base) -> None:
 
 @torch.inference_mode()
 def test_images_that_are_encoded_together(demo_model: SAM2Base) -> None:
-    plain = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True, batch_size=2)
-    shapes = unit_shapes(demo_model.image_size, 2, 2, batch_size=2)
+    plain = plain_subgraphs(demo_model, FoldedDecoder(demo_model), upscale=True, batch_size=2)
+    shapes = subgraph_shapes(demo_model.image_size, 2, 2, batch_size=2)
     assert list(plain.by_name()) == shapes.names == ["encode_2", "encode", "prepare", "attend", "upscale"]
-    encoder = FixedEncoder(map_units(lambda name, unit: settle(unit, shapes.examples(name, CPU)), plain))
+    encoder = StaticEncoder(
+        map_subgraphs(lambda name, subgraph: warm_up_and_capture(subgraph, shapes.examples(name, CPU)), plain)
+    )
     pixels = torch.randn(2, 3, 512, 512, generator=torch.Generator().manual_seed(0))
     alone = [encoder(one) for one in pixels.split(1)]
     for one, twin in zip(encoder(pixels).unbatch(), alone, strict=True):
@@ -155,16 +157,16 @@ def test_images_that_are_encoded_together(demo_model: SAM2Base) -> None:
 @torch.inference_mode()
 def test_without_a_compiler_it_says_so(demo_model: SAM2Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    units = plain_units(demo_model, FoldedDecoder(demo_model), upscale=True)
+    subgraphs = plain_subgraphs(demo_model, FoldedDecoder(demo_model), upscale=True)
     with pytest.raises(StartupError, match="there is no g"):
-        compile_units(units, unit_shapes(demo_model.image_size, 2, 2), CPU)
+        compile_subgraphs(subgraphs, subgraph_shapes(demo_model.image_size, 2, 2), CPU)
 
 
 def test_other_shapes_are_refused() -> None:
-    unit = settle(lambda x: (x + 1,), [torch.zeros(1, 3, 4)])
-    assert torch.equal(unit(torch.ones(1, 3, 4))[0], torch.full((1, 3, 4), 2.0))
+    subgraph = warm_up_and_capture(lambda x: (x + 1,), [torch.zeros(1, 3, 4)])
+    assert torch.equal(subgraph(torch.ones(1, 3, 4))[0], torch.full((1, 3, 4), 2.0))
     with pytest.raises(ValueError, match=r"compiled for \(1, 3, 4\), not for \(1, 3, 5\)"):
-        unit(torch.ones(1, 3, 5))
+        subgraph(torch.ones(1, 3, 5))
 
 
 @pytest.mark.parametrize("name", ["dog", "groceries"])

@@ -1,4 +1,5 @@
-"""Mode furious where there is no GPU: its units, kernels interpreted, against float32. `test_fast.py` has the rest."""
+"""Mode furious where there is no GPU: its subgraphs, kernels interpreted, against float32. `test_fast.py` has the
+rest."""
 
 from __future__ import annotations
 
@@ -14,26 +15,26 @@ from sam2.modeling.sam2_base import SAM2Base
 from bench.harness.systems import MODES, modes_on
 from bench.numerics import TENSORS, signal_to_noise, tensors_of
 from sam2_amg.compilation.manifest import Build
-from sam2_amg.compilation.static_decoder import FixedDecoder, FixedEncoder
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.preprocess import Preprocess
-from sam2_amg.stages import build_generator, fixed_shapes, furious_units
+from sam2_amg.stages import build_generator, furious_subgraphs, static_shapes
 
 
 @torch.inference_mode()
 def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
-    """55 dB or more for everything that a unit answers; 35 is what masks need."""
+    """55 dB or more for everything that a subgraph answers; 35 is what masks need."""
     plain, model = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
     pixels = Preprocess(model.image_size, DEVICE)(photograph("dog"))
     points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
     expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
-    units = furious_units(model)
-    decoder = FixedDecoder(units, 2, FusedUpscaling(model.sam_mask_decoder, fp16x3=False).masks)
-    found = tensors_of(FixedEncoder(units)(pixels), decoder, points)
+    subgraphs = furious_subgraphs(model)
+    decoder = StaticDecoder(subgraphs, 2, FusedUpscaling(model.sam_mask_decoder, fp16x3=False).masks)
+    found = tensors_of(StaticEncoder(subgraphs)(pixels), decoder, points)
     for name, a, b in zip(TENSORS, expected, found, strict=True):
         decibels = signal_to_noise(a, b)
         assert decibels is not None
@@ -42,15 +43,15 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
 
 @torch.inference_mode()
 def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
-    """Float32 from unit to unit, and image tokens kept in float16."""
+    """Float32 from subgraph to subgraph, and image tokens kept in float16."""
     model = deepcopy(demo_model).to(DEVICE)
-    units = furious_units(model)
-    assert units.upscale is None
-    shapes = fixed_shapes(Mode.FURIOUS, model.image_size, GeneratorConfig(), torch.device("cuda"))
-    shared = units.prepare(*shapes.examples("prepare", DEVICE))
+    subgraphs = furious_subgraphs(model)
+    assert subgraphs.upscale is None
+    shapes = static_shapes(Mode.FURIOUS, model.image_size, GeneratorConfig(), torch.device("cuda"))
+    shared = subgraphs.prepare(*shapes.examples("prepare", DEVICE))
     assert [tuple(x.shape) for x in shared] == list(shapes.attend[1:])
     assert all(x.dtype == torch.float32 and x.is_contiguous() for x in shared)
-    iou, hyper, keys = units.attend(torch.zeros(1, 2, device=DEVICE), *shared)
+    iou, hyper, keys = subgraphs.attend(torch.zeros(1, 2, device=DEVICE), *shared)
     assert (iou.dtype, hyper.dtype, keys.dtype) == (torch.float32, torch.float32, torch.float16)
 
 
@@ -66,9 +67,9 @@ def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) ->
 )
 def test_units_take_the_points_of_a_batch(side: int, batch: int | None, points: int) -> None:
     config = GeneratorConfig(points_per_side=side, points_per_batch=batch)
-    shapes = fixed_shapes(Mode.FURIOUS, 512, config, torch.device("cuda"))
+    shapes = static_shapes(Mode.FURIOUS, 512, config, torch.device("cuda"))
     assert shapes.attend[0] == (points, 2)
     build = Build(Path("weights.pt"), "demo", Mode.FURIOUS, torch.device("cuda"), shapes)
     assert build.command.endswith(f"--points_per_side {math.isqrt(points)}")
     again = GeneratorConfig(points_per_side=math.isqrt(points))
-    assert fixed_shapes(Mode.FURIOUS, 512, again, torch.device("cuda")) == shapes
+    assert static_shapes(Mode.FURIOUS, 512, again, torch.device("cuda")) == shapes

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from sam2_amg.compilation.triton_cache import NAME, pack, unpack, use_kernels
+from sam2_amg.compilation.triton_cache import NAME, pack, unpack, use_packed_kernels
 from sam2_amg.errors import StartupError
 
 # compiles one kernel for Hopper, which takes no GPU, and says whether it was there already
@@ -51,5 +51,5 @@ def test_what_is_packed_is_found_elsewhere(tmp_path: Path) -> None:
 def test_what_cannot_be_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", "as before")
     with pytest.raises(StartupError, match=f"{NAME} cannot be unpacked into TMPDIR"):
-        use_kernels(tmp_path)
+        use_packed_kernels(tmp_path)
     assert os.environ["TRITON_CACHE_DIR"] == "as before"

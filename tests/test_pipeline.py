@@ -17,7 +17,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
-from sam2_amg.compilation.jit import compile_units
+from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.http import rles_by_name
 from sam2_amg.network.decoder import Kept, PlainDecoder
@@ -42,7 +42,7 @@ POINTS_PER_SIDE = {0: 8, 1: 4}
 def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:
     """ao, but with sam2's own decoder, in batches as large as baseline's."""
     config = fill_in(replace(config, points_per_batch=64), Mode.AO, CPU)
-    stages = replace(build_stages(model, Mode.AO, config, CPU, compile_units), decoder=PlainDecoder(model))
+    stages = replace(build_stages(model, Mode.AO, config, CPU, compile_subgraphs), decoder=PlainDecoder(model))
     return MaskGenerator(stages, config, model.image_size, CPU)
 
 

@@ -1,4 +1,4 @@
-"""Units as ahead-of-time packages: written once, loaded by any number of servers, which compile nothing.
+"""Subgraphs as ahead-of-time packages: written once, loaded by any number of servers, which compile nothing.
 
 A package is native code. `load_packages` is to be called for folders that `manifest.check_packages` has passed, and for
 folders of one's own alone: a hash says that a file is the one that the manifest names, not who made the two.
@@ -18,9 +18,9 @@ from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
 from sam2_amg.compilation import triton_cache
-from sam2_amg.compilation.cuda_graphs import FixedInputs, Settling
+from sam2_amg.compilation.cuda_graphs import Capturer, StaticInputs
 from sam2_amg.compilation.jit import compiler_errors, require_compiler
-from sam2_amg.compilation.subgraphs import Unit, Units, UnitShapes
+from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 
@@ -28,71 +28,75 @@ logger = logging.getLogger(__name__)
 _UNPACKING = "it is unpacked into TMPDIR, which needs room and must allow execution; or make the packages again"
 
 
-def package_name(unit: str) -> str:
-    """The file that a unit is packaged in."""
-    return f"{unit}.pt2"
+def package_name(subgraph: str) -> str:
+    """The file that a subgraph is packaged in."""
+    return f"{subgraph}.pt2"
 
 
-def package_names(shapes: UnitShapes) -> list[str]:
-    """The files of all units that there are."""
+def package_names(shapes: SubgraphShapes) -> list[str]:
+    """The files of all subgraphs that there are."""
     return [package_name(name) for name in shapes.names]
 
 
-def file_names(shapes: UnitShapes, device: torch.device) -> list[str]:
+def file_names(shapes: SubgraphShapes, device: torch.device) -> list[str]:
     """All files beside the manifest: packages, and on a GPU our own kernels."""
     return package_names(shapes) + [triton_cache.NAME] * (device.type == "cuda")
 
 
-def export_units(
-    units: Units, shapes: UnitShapes, device: torch.device, folder: Path, report: Callable[[str], None] = logger.info
+def export_subgraphs(
+    subgraphs: Subgraphs,
+    shapes: SubgraphShapes,
+    device: torch.device,
+    folder: Path,
+    report: Callable[[str], None] = logger.info,
 ) -> list[Path]:
-    """Compiles plain `units` for their shapes into packages in `folder`; `report` hears what is being done.
+    """Compiles plain `subgraphs` for their shapes into packages in `folder`; `report` hears what is being done.
 
     Raises StartupError where they cannot be compiled, as without a C++ compiler.
     """
     require_compiler(device)
     paths: list[Path] = []
-    for name, unit in units.by_name().items():
+    for name, subgraph in subgraphs.by_name().items():
         report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
         paths.append(folder / package_name(name))
         with compiler_errors():
-            _export(unit, shapes.examples(name, device), paths[-1])
+            _export(subgraph, shapes.examples(name, device), paths[-1])
     return paths
 
 
-def _export(unit: Unit, examples: tuple[Tensor, ...], path: Path) -> None:
+def _export(subgraph: Subgraph, examples: tuple[Tensor, ...], path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
-        assert isinstance(unit, nn.Module)  # plain units are
-        program = torch.export.export(unit, examples, strict=False)
+        assert isinstance(subgraph, nn.Module)  # plain subgraphs are
+        program = torch.export.export(subgraph, examples, strict=False)
         aoti_compile_and_package(program, package_path=str(path))
 
 
 def load_packages(
-    folder: Path, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
-) -> Units:
-    """The units of packages, ready to run; on CUDA captured in graphs.
+    folder: Path, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Subgraphs:
+    """The subgraphs of packages, ready to run; on CUDA captured in graphs.
 
     Raises StartupError where the system lacks what a package needs.
     """
-    settling = Settling(shapes, device)
+    capturer = Capturer(shapes, device)
     if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # it is not while it is being made
-        triton_cache.use_kernels(folder)
+        triton_cache.use_packed_kernels(folder)
 
-    def load(name: str) -> Unit:
+    def load(name: str) -> Subgraph:
         report(f"loading {package_name(name)}")
         package = _open(folder / package_name(name), device)
         # it reads its inputs as those lay that it was exported with, without a look at how they lie
-        unit = FixedInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
-        return settling.settle(unit, settling.examples(name))
+        subgraph = StaticInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
+        return capturer.warm_up_and_capture(subgraph, capturer.examples(name))
 
-    return Units.named({name: load(name) for name in shapes.names})
+    return Subgraphs.named({name: load(name) for name in shapes.names})
 
 
 def from_packages(
     folder: Path, report: Callable[[str], None] = logger.info
-) -> Callable[[SAM2Base, Mode, UnitShapes, torch.device], Units]:
-    """What `stages.build_generator` makes units with, where packages take the place of compiling."""
+) -> Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]:
+    """What `stages.build_generator` makes subgraphs with, where packages take the place of compiling."""
     return lambda _model, _mode, shapes, device: load_packages(folder, shapes, device, report)
 
 

@@ -17,7 +17,7 @@ class ProcessDied(Exception):
     """The process ended before it answered."""
 
 
-def call_apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def run_in_subprocess(function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` answers, or raises, in a fresh process; all of it must be picklable, and importable from there.
 
     Raises ProcessDied, which says how, where the process ends before.

@@ -1,4 +1,4 @@
-"""The units compiled for their fixed shapes by torch.compile."""
+"""The subgraphs compiled for their fixed shapes by torch.compile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch._dynamo.exc import TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 
-from sam2_amg.compilation.cuda_graphs import Settling
-from sam2_amg.compilation.subgraphs import Unit, Units, UnitShapes, map_units
+from sam2_amg.compilation.cuda_graphs import Capturer
+from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
@@ -24,25 +24,25 @@ from sam2_amg.kernels.upscale import upscale_kernel
 logger = logging.getLogger(__name__)
 
 
-def compile_units(
-    units: Units, shapes: UnitShapes, device: torch.device, report: Callable[[str], None] = logger.info
-) -> Units:
-    """Compiles each unit for its shapes, runs it once, and on CUDA captures it. Takes a minute or two; `report` hears
-    what is being done.
+def compile_subgraphs(
+    subgraphs: Subgraphs, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Subgraphs:
+    """Compiles each subgraph for its shapes, runs it once, and on CUDA captures it. Takes a minute or two; `report`
+    hears what is being done.
 
     Raises StartupError where it cannot be compiled, as without a C++ compiler.
     """
 
-    def compile_one(name: str, unit: Unit) -> Unit:
+    def compile_one(name: str, subgraph: Subgraph) -> Subgraph:
         report(f"compiling {name} for {device.type}")
-        examples = settling.examples(name)
-        compiled = cast(Unit, torch.compile(unit, fullgraph=True, dynamic=False))
-        return settling.settle(compiled, examples)
+        examples = capturer.examples(name)
+        compiled = cast(Subgraph, torch.compile(subgraph, fullgraph=True, dynamic=False))
+        return capturer.warm_up_and_capture(compiled, examples)
 
-    settling = Settling(shapes, device)
+    capturer = Capturer(shapes, device)
     require_compiler(device)
     with compiler_errors():
-        return map_units(compile_one, units)
+        return map_subgraphs(compile_one, subgraphs)
 
 
 def require_compiler(device: torch.device) -> None:

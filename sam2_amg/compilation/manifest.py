@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import triton
 
-from sam2_amg.compilation.subgraphs import UnitShapes
+from sam2_amg.compilation.subgraphs import SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 
@@ -35,14 +35,14 @@ class Build:
     model_type: str
     mode: Mode
     device: torch.device
-    shapes: UnitShapes
+    shapes: SubgraphShapes
 
     @property
     def command(self) -> str:
         """The command that makes the packages, but for its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
         batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
-        # furious alone has units for the points of a grid: a side that gives as many
+        # furious alone has subgraphs for the points of a grid: a side that gives as many
         side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.mode is Mode.FURIOUS else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
         return f"python compile_export.py {directory} {self.model_type} {flags}"
@@ -72,8 +72,8 @@ def architecture(device: torch.device) -> str:
 
 
 def hash_code() -> str:
-    """SHA-256 of this package's whole source: what units are, and what they expect, is written there. Any change of it
-    calls for new packages, one of the routes, too: better one too many than answers of other code."""
+    """SHA-256 of this package's whole source: what subgraphs are, and what they expect, is written there. Any change of
+    it calls for new packages, one of the routes, too: better one too many than answers of other code."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent.parent
     for path in sorted(root.rglob("*.py")):

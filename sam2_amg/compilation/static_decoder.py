@@ -1,4 +1,4 @@
-"""Encoder and mask decoder in units of fixed shapes: any number of points, always so many at a time."""
+"""Encoder and mask decoder in static-shape subgraphs: any number of points, always so many at a time."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sam2_amg.compilation.subgraphs import Unit, Units
+from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.image_tokens import SharedImage
 from sam2_amg.network.upscaling import square_side
 
 
-class FixedEncoder:
-    """The image encoder in units, one for each number of images. The answer may lie in the same memory every time."""
+class StaticEncoder:
+    """The image encoder in subgraphs, one for each number of images. The answer may lie in the same memory every
+    time."""
 
-    def __init__(self, units: Units) -> None:
-        self.units = units
+    def __init__(self, subgraphs: Subgraphs) -> None:
+        self.subgraphs = subgraphs
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [n, 3, S, S], of as many images as there is a unit for."""
-        unit = self.units.encode if len(pixels) == 1 else self.units.together[len(pixels)]
-        embedding, s0, s1 = unit(pixels)
+        """Encodes normalised pixels, float32 [n, 3, S, S], of as many images as there is a subgraph for."""
+        subgraph = self.subgraphs.encode if len(pixels) == 1 else self.subgraphs.batched[len(pixels)]
+        embedding, s0, s1 = subgraph(pixels)
         return ImageFeatures(embedding, (s0, s1))
 
 
 @dataclass(frozen=True)
-class FixedAttended:
+class StaticAttended:
     """The transformer's answer for P points, and what upscaling needs of it."""
 
     predicted_iou: Tensor  # [P, 3]
@@ -39,11 +40,11 @@ class FixedAttended:
     image: SharedImage
 
 
-class UnitUpscaling:
-    """Masks of kept points by a unit that takes `at_once` points at a time and nothing else."""
+class StaticUpscaling:
+    """Masks of kept points by a subgraph that takes `at_once` points at a time and nothing else."""
 
-    def __init__(self, unit: Unit, at_once: int) -> None:
-        self.unit = unit
+    def __init__(self, subgraph: Subgraph, at_once: int) -> None:
+        self.subgraph = subgraph
         self.at_once = at_once
 
     def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
@@ -54,41 +55,41 @@ class UnitUpscaling:
         for start in range(0, len(points), self.at_once):
             some = points[start : start + self.at_once]
             some = F.pad(some, (0, self.at_once - len(some)))
-            (masks,) = self.unit(keys[some], hyper[some], children, grandchildren)
+            (masks,) = self.subgraph(keys[some], hyper[some], children, grandchildren)
             here = ((row >= start) & (row < start + self.at_once)).nonzero()[:, 0]
             logits[here] = masks[row[here] - start, kept.mask[here]].float()
         return logits
 
 
-class FixedDecoder:
-    """Answers as `FoldedDecoder` does, through units that take so many points at a time and nothing else.
+class StaticDecoder:
+    """Answers as `FoldedDecoder` does, through subgraphs that take so many points at a time and nothing else.
 
-    What `attend` answers is valid until any unit runs again.
+    What `attend` answers is valid until any subgraph runs again.
     """
 
-    def __init__(self, units: Units, at_once: int, upscale: Callable[..., Tensor]) -> None:
-        """`at_once` are the points that `units.attend` takes; `upscale` is called as `UnitUpscaling` is."""
-        self.units = units
+    def __init__(self, subgraphs: Subgraphs, at_once: int, upscale: Callable[..., Tensor]) -> None:
+        """`at_once` are the points that `subgraphs.attend` takes; `upscale` is called as `StaticUpscaling` is."""
+        self.subgraphs = subgraphs
         self.at_once = at_once
         self.upscale = upscale
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
         """Computes what all points of an image share."""
-        return SharedImage(*self.units.prepare(features.image_embedding, *features.high_res_features))
+        return SharedImage(*self.subgraphs.prepare(features.image_embedding, *features.high_res_features))
 
-    def attend(self, prepared: SharedImage, points: Tensor) -> FixedAttended:
+    def attend(self, prepared: SharedImage, points: Tensor) -> StaticAttended:
         """Runs the transformer for up to `at_once` `points` (float [P, 2], (x, y) in pixels of the model's input).
 
         Raises ValueError for more.
         """
         count, missing = len(points), self.at_once - len(points)
         if missing < 0:
-            raise ValueError(f"the unit takes {self.at_once} points at a time, not {count}")
+            raise ValueError(f"the subgraph takes {self.at_once} points at a time, not {count}")
         padded = F.pad(points, (0, 0, 0, missing)) if missing else points
-        iou, hyper, keys = self.units.attend(padded.contiguous(), *prepared.tensors())
-        return FixedAttended(iou[:count], hyper[:count], keys[:count], prepared)
+        iou, hyper, keys = self.subgraphs.attend(padded.contiguous(), *prepared.tensors())
+        return StaticAttended(iou[:count], hyper[:count], keys[:count], prepared)
 
-    def predict_masks(self, attended: FixedAttended, kept: Kept) -> Tensor:
+    def predict_masks(self, attended: StaticAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""
         image = attended.image
         return self.upscale(attended.keys, attended.hyper, image.children, image.grandchildren, kept)

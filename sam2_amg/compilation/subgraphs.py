@@ -1,11 +1,11 @@
-"""The network in units of fixed shapes, tensors in and out: what is compiled, captured in graphs and exported.
+"""The network in static-shape subgraphs, tensors in and out: what is compiled, captured in graphs and exported.
 
     encode(pixels)                       -> image embedding, high-resolution features; of one image, or of several
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
     attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; so many points at a time
     upscale(tokens, vectors, features)   -> low-res logits; likewise, where no kernel does it
 
-`UnitShapes` is the one specification of what goes in; nothing that arrives later changes it.
+`SubgraphShapes` is the one specification of what goes in; nothing that arrives later changes it.
 """
 
 from __future__ import annotations
@@ -21,46 +21,48 @@ from sam2_amg.network.encoder import ImageFeatures, PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.image_tokens import SharedImage
 
-Unit = Callable[..., tuple[Tensor, ...]]
+Subgraph = Callable[..., tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class Units:
+class Subgraphs:
     """All of them, in whatever form: plain modules, compiled, captured or loaded from packages."""
 
-    encode: Unit
-    prepare: Unit
-    attend: Unit
-    upscale: Unit | None  # None where a kernel takes its place, whose shapes need not be fixed
-    together: Mapping[int, Unit] = field(default_factory=dict)  # encoders of so many images at a time
+    encode: Subgraph
+    prepare: Subgraph
+    attend: Subgraph
+    upscale: Subgraph | None  # None where a kernel takes its place, whose shapes need not be fixed
+    batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders by how many images they take
 
-    def by_name(self) -> dict[str, Unit]:
-        """Those that there are, in the order of `UnitShapes.names`."""
-        encoders = {together(count): self.together[count] for count in sorted(self.together, reverse=True)}
-        alone = {name: getattr(self, name) for name in ALONE}
-        return {**encoders, **{name: unit for name, unit in alone.items() if unit is not None}}
+    def by_name(self) -> dict[str, Subgraph]:
+        """Those that there are, in the order of `SubgraphShapes.names`."""
+        encoders = {batched_name(count): self.batched[count] for count in sorted(self.batched, reverse=True)}
+        alone = {name: getattr(self, name) for name in BASE_NAMES}
+        return {**encoders, **{name: subgraph for name, subgraph in alone.items() if subgraph is not None}}
 
     @staticmethod
-    def named(units: Mapping[str, Unit]) -> Units:
-        """The opposite of `by_name`."""
-        encoders = {count_of(name): unit for name, unit in units.items() if name not in ALONE}
-        return Units(units["encode"], units["prepare"], units["attend"], units.get("upscale"), encoders)
+    def named(subgraphs: Mapping[str, Subgraph]) -> Subgraphs:
+        """Inverse of `by_name`."""
+        encoders = {batch_of(name): subgraph for name, subgraph in subgraphs.items() if name not in BASE_NAMES}
+        return Subgraphs(
+            subgraphs["encode"], subgraphs["prepare"], subgraphs["attend"], subgraphs.get("upscale"), encoders
+        )
 
 
-ALONE = ("encode", "prepare", "attend", "upscale")
+BASE_NAMES = ("encode", "prepare", "attend", "upscale")
 
 
-def together(count: int) -> str:
+def batched_name(count: int) -> str:
     """The name of the encoder of `count` images at a time."""
     return f"encode_{count}"
 
 
-def count_of(name: str) -> int:
+def batch_of(name: str) -> int:
     """How many images the encoder of this name takes at a time."""
     return int(name.removeprefix("encode_"))
 
 
-FED_BY_THE_ONE_BEFORE = ("prepare", "attend")  # whose last inputs are all that the unit before answers
+CHAINED = ("prepare", "attend")  # their last inputs are the outputs of the subgraph before
 
 
 class Encode(nn.Module):
@@ -113,13 +115,14 @@ class Upscale(_OfDecoder):
 
 
 @dataclass(frozen=True)
-class UnitShapes:
-    """Shapes of everything that goes into the units, all float32: for compiling, exporting, and checking packages."""
+class SubgraphShapes:
+    """Shapes of everything that goes into the subgraphs, all float32: for compiling, exporting, and checking
+    packages."""
 
     encode: tuple[tuple[int, ...], ...]
     prepare: tuple[tuple[int, ...], ...]
     attend: tuple[tuple[int, ...], ...]
-    upscale: tuple[tuple[int, ...], ...]  # () without such a unit
+    upscale: tuple[tuple[int, ...], ...]  # () without such a subgraph
     batch_size: int = 1  # most images that are encoded together
 
     @property
@@ -129,22 +132,22 @@ class UnitShapes:
 
     @property
     def names(self) -> list[str]:
-        """All units that there are, in the order in which they are made."""
-        encoders = [together(count) for count in range(self.batch_size, 1, -1)]
-        return [*encoders, *(name for name in ALONE if getattr(self, name))]
+        """All subgraphs that there are, in the order in which they are made."""
+        encoders = [batched_name(count) for count in range(self.batch_size, 1, -1)]
+        return [*encoders, *(name for name in BASE_NAMES if getattr(self, name))]
 
     def of(self, name: str) -> tuple[tuple[int, ...], ...]:
-        """What goes into a unit."""
-        if name in ALONE:
+        """What goes into a subgraph."""
+        if name in BASE_NAMES:
             return getattr(self, name)
-        return tuple((count_of(name), *shape[1:]) for shape in self.encode)
+        return tuple((batch_of(name), *shape[1:]) for shape in self.encode)
 
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
-        """Inputs of a unit, zeros."""
+        """Inputs of a subgraph, zeros."""
         return tuple(torch.zeros(shape, device=device) for shape in self.of(name))
 
 
-def unit_shapes(image_size: int, points: int, upscaled: int | None, batch_size: int = 1) -> UnitShapes:
+def subgraph_shapes(image_size: int, points: int, upscaled: int | None, batch_size: int = 1) -> SubgraphShapes:
     """The shapes for a model with square input of `image_size` pixels; SAM 2.1 has the same channels in all sizes.
 
     `attend` takes `points` at a time, and `upscale`, where there is one, `upscaled` of them; up to `batch_size` images
@@ -156,26 +159,26 @@ def unit_shapes(image_size: int, points: int, upscaled: int | None, batch_size: 
     by_head, of_upscaling = (8, tokens, 16), ((tokens, 4, 64), (tokens, 4, 128))
     shared = (tokens, 256), by_head, by_head, (8, 16, tokens), *of_upscaling
     upscale = () if upscaled is None else ((upscaled, tokens, 256), (upscaled, 32, 3), *of_upscaling)
-    return UnitShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale, batch_size)
+    return SubgraphShapes(((1, 3, image_size, image_size),), features, ((points, 2), *shared), upscale, batch_size)
 
 
-def plain_units(
+def plain_subgraphs(
     model: SAM2Base,
     decoder: FoldedDecoder,
     upscale: bool,
     encoder: nn.Module | None = None,
     batch_size: int = 1,
-) -> Units:
-    """The units as modules in evaluation mode; the last one only if wanted.
+) -> Subgraphs:
+    """The subgraphs as modules in evaluation mode; the last one only if wanted.
 
     `encoder` is sam2's own where None.
     """
     last = Upscale(decoder).eval() if upscale else None
     encode = Encode(encoder or PlainEncoder(model)).eval()
     encoders = dict.fromkeys(range(2, batch_size + 1), encode)
-    return Units(encode, Prepare(decoder).eval(), Attend(decoder).eval(), last, encoders)
+    return Subgraphs(encode, Prepare(decoder).eval(), Attend(decoder).eval(), last, encoders)
 
 
-def map_units(change: Callable[[str, Unit], Unit], units: Units) -> Units:
-    """Each unit that is there changed, by its name."""
-    return Units.named({name: change(name, unit) for name, unit in units.by_name().items()})
+def map_subgraphs(change: Callable[[str, Subgraph], Subgraph], subgraphs: Subgraphs) -> Subgraphs:
+    """Each subgraph that is there changed, by its name."""
+    return Subgraphs.named({name: change(name, subgraph) for name, subgraph in subgraphs.by_name().items()})

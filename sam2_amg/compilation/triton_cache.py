@@ -35,7 +35,7 @@ def pack(cache: Path, file: Path) -> None:
 
 
 def unpack(file: Path, cache: Path) -> None:
-    """The contrary of `pack`, to wherever `cache` is."""
+    """Inverse of `pack`; `cache` may be another folder."""
     with ZipFile(file) as archive:
         archive.extractall(cache)
     for group in cache.rglob(_GROUPS):
@@ -43,7 +43,7 @@ def unpack(file: Path, cache: Path) -> None:
         group.write_text(json.dumps({"child_paths": {name: str(group.parent / name) for name in names}}))
 
 
-def use_kernels(folder: Path) -> None:
+def use_packed_kernels(folder: Path) -> None:
     """Has Triton find the kernels that are packed in `folder`, in a folder of this process alone that goes with it.
 
     Native code, as packages are: `manifest.check_packages` has passed the file before. Raises StartupError where it
