@@ -26,7 +26,7 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.postprocess.crops import Crop
-from sam2_amg.stages import build_generator
+from sam2_amg.modes.build import build_generator
 
 TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")
 

@@ -36,7 +36,7 @@ from bench.harness.weights import add_device, add_model, choose_model, write_see
 from bench.report.pages import write
 from bench.report.tables import STARTUP_SIZES
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.warm_up import keep_from_garbage_collection
+from sam2_amg.modes.warmup import keep_from_garbage_collection
 
 _PATIENCE = 1800.0  # seconds until ready
 _IMPORTING = "importing"  # what a server does before it listens

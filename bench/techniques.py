@@ -40,7 +40,7 @@ from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.postprocess import mask_stats, rle
-from sam2_amg.stages import build_generator, compile_mode, fill_in, static_shapes, subgraphs_of
+from sam2_amg.modes.build import build_generator, compile_mode, fill_in, static_shapes, subgraphs_of
 
 _FEW = 128  # points at a time
 _MEMORY = 1 << 30  # bytes that plain torch may have for upsampled masks

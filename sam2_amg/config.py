@@ -15,7 +15,7 @@ PILLOW_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 class Mode(Enum):
-    """How masks are made; `stages.py` is the one place that acts on it."""
+    """How masks are made; `modes/build.py` is the one place that acts on it."""
 
     BASELINE = "baseline"
     AO = "ao"

@@ -31,8 +31,8 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
-from sam2_amg.stages import build_generator, static_shapes, subgraphs_of
-from sam2_amg.warm_up import memory_errors, warm_up
+from sam2_amg.modes.build import build_generator, static_shapes, subgraphs_of
+from sam2_amg.modes.warmup import memory_errors, warm_up
 
 logger = logging.getLogger("compile_export")
 # Predicted IoUs and low-res logits of packages above their difference from mode ao's, dB: what masks need, and far

@@ -19,7 +19,7 @@ from bench.harness.systems import SYSTEMS
 from bench.harness.timing import StageClock, time_methods
 from bench.harness.weights import seeded_model
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.stages import build_generator
+from sam2_amg.modes.build import build_generator
 
 STAGES = {"preprocess", "encode", "decoder", "measure", "nms", "rle"}
 

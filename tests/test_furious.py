@@ -22,7 +22,8 @@ from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.preprocess import Preprocess
-from sam2_amg.stages import build_generator, furious_subgraphs, static_shapes
+from sam2_amg.modes.build import build_generator, static_shapes
+from sam2_amg.modes.furious import furious_subgraphs
 
 
 @torch.inference_mode()

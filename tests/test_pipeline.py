@@ -25,7 +25,7 @@ from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.candidates import Candidates, tabulate
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
-from sam2_amg.stages import build_generator, build_stages, fill_in
+from sam2_amg.modes.build import build_generator, build_stages, fill_in
 
 IMAGES = {
     "dog": lambda: photograph("dog"),

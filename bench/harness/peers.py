@@ -21,7 +21,7 @@ from sam2_amg.config import Mode
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.stages import fill_in
+from sam2_amg.modes.build import fill_in
 
 
 class TorchaoGenerator(Generator):

@@ -13,11 +13,11 @@ from bench.harness.case import Case
 from bench.harness.peers import TorchaoGenerator
 from bench.harness.planted import PlantedDecoder, PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like, time_stages
-from sam2_amg.baseline import BaselineGenerator
+from sam2_amg.modes.baseline import BaselineGenerator
 from sam2_amg.config import COMPILED_MODES, Mode
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
-from sam2_amg.stages import build_generator, fill_in
+from sam2_amg.modes.build import build_generator, fill_in
 
 _WHAT = {
     Mode.AO: "this project, float32",

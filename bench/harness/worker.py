@@ -29,7 +29,7 @@ from sam2_amg.http import create_app, describe, json_line
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.serving import Server, bind, drain_on_signals
-from sam2_amg.warm_up import keep_from_garbage_collection
+from sam2_amg.modes.warmup import keep_from_garbage_collection
 
 LIMITS = Limits(queue_size=64)
 

@@ -96,7 +96,7 @@ def load_packages(
 def from_packages(
     folder: Path, report: Callable[[str], None] = logger.info
 ) -> Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]:
-    """What `stages.build_generator` makes subgraphs with, where packages take the place of compiling."""
+    """What `modes.build.build_generator` makes subgraphs with, where packages take the place of compiling."""
     return lambda _model, _mode, shapes, device: load_packages(folder, shapes, device, report)
 
 

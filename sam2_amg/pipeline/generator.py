@@ -31,7 +31,7 @@ ImageSize = tuple[int, int]  # (height, width)
 
 @dataclass(frozen=True)
 class Stages:
-    """The functions that stand at the arrows. `stages.py` chooses them; modes differ in nothing else."""
+    """The functions that stand at the arrows. `modes/build.py` chooses them; modes differ in nothing else."""
 
     preprocess: Callable[[NDArray[np.uint8]], Tensor]
     encode: Callable[[Tensor], ImageFeatures]

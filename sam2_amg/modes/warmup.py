@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_amg.baseline import BaselineGenerator
+from sam2_amg.modes.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
 from sam2_amg.pipeline.base import Generator

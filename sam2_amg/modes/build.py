@@ -1,0 +1,119 @@
+"""Mode -> generator. The one place that acts on the mode."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.compilation.jit import compile_subgraphs
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.errors import StartupError
+from sam2_amg.modes import compiled, fast, furious
+from sam2_amg.modes.ao import ao_stages
+from sam2_amg.modes.baseline import BaselineGenerator
+from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.base import Generator
+from sam2_amg.pipeline.generator import MaskGenerator, Stages
+
+logger = logging.getLogger(__name__)
+
+MakeSubgraphs = Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]
+
+_RECIPES = {Mode.FAST: fast.RECIPE, Mode.FURIOUS: furious.RECIPE}
+# On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
+_POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
+_CPU_MASK_MEMORY_MIB = 32
+_MOST_POINTS_PER_BATCH = 4096  # whose masks take 3.2 GB on a GPU, if all are kept
+_GPU_WORKERS = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
+_BASELINE_POINTS_PER_BATCH = 64  # sam2's default
+
+
+def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> GeneratorConfig:
+    """`config` with the defaults that depend on mode and device. Raises StartupError for what they do not know."""
+    mode.require_device(device.type)
+    if mode is Mode.BASELINE:
+        return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
+    on_gpu = mode in _RECIPES and device.type == "cuda"
+    every = min(config.points_per_side**2, _MOST_POINTS_PER_BATCH) if on_gpu else None
+    config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
+    if device.type == "cpu":
+        return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)
+    if config.mask_memory_mib is not None:
+        raise StartupError("--mask_memory_mib is for --device cpu; on cuda no upsampled mask is stored: leave it out")
+    return config
+
+
+def static_shapes(
+    mode: Mode, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int = 1
+) -> SubgraphShapes:
+    """The shapes that a compiled mode fixes; see `compiled.static_shapes`."""
+    return compiled.static_shapes(_RECIPES[mode], image_size, config, device, batch_size)
+
+
+def subgraphs_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Subgraphs:
+    """The plain subgraphs of a compiled mode, which may change `model`.
+
+    Raises StartupError where the mode is not made for the device.
+    """
+    mode.require_device(device.type)
+    return compiled.subgraphs_of(_RECIPES[mode], model, device, batch_size)
+
+
+def least_decibels(mode: Mode) -> float:
+    """By how much predicted IoU and logits of a compiled mode's packages exceed their difference from ao's, at least.
+
+    It is what masks need, and far above what something broken reaches. (Masks themselves would not do: a checkpoint may
+    find none in the photograph.)
+    """
+    return _RECIPES[mode].least_decibels
+
+
+def compile_mode(
+    model: SAM2Base, mode: Mode, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
+) -> Subgraphs:
+    """The subgraphs of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
+    return compile_subgraphs(subgraphs_of(model, mode, device, shapes.batch_size), shapes, device, report)
+
+
+def build_stages(
+    model: SAM2Base,
+    mode: Mode,
+    config: GeneratorConfig,
+    device: torch.device,
+    make_subgraphs: MakeSubgraphs,
+    batch_size: int = 1,
+) -> Stages:
+    """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
+    with torch.inference_mode(), float32_convolutions():
+        if mode is Mode.AO:
+            return ao_stages(model, config, device)
+        shapes = static_shapes(mode, model.image_size, config, device, batch_size)
+        subgraphs = make_subgraphs(model, mode, shapes, device)
+        return compiled.compiled_stages(_RECIPES[mode], model, config, device, shapes, subgraphs)
+
+
+def build_generator(
+    model: SAM2Base,
+    mode: Mode,
+    config: GeneratorConfig,
+    device: torch.device,
+    make_subgraphs: MakeSubgraphs = compile_mode,
+    batch_size: int = 1,
+) -> Generator:
+    """The generator of a mode, around a model that is already on `device`; fast and furious change it, and keep it.
+
+    `make_subgraphs` makes the subgraphs that run, where a mode has them: it compiles, or loads packages. Up to
+    `batch_size` images are encoded together, but in baseline.
+    """
+    config = fill_in(config, mode, device)
+    if mode is Mode.BASELINE:
+        return BaselineGenerator(model, config)
+    stages = build_stages(model, mode, config, device, make_subgraphs, batch_size)
+    # elsewhere each image keeps the device busy by itself
+    workers = _GPU_WORKERS if mode in _RECIPES and device.type == "cuda" else 1
+    return MaskGenerator(stages, config, model.image_size, device, batch_size, workers)

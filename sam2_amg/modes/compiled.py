@@ -1,0 +1,107 @@
+"""What modes fast and furious share: the network in static-shape subgraphs, compiled or loaded from packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+from triton.runtime import driver
+
+from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, subgraph_shapes
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.kernels.launch_configs import require_shared_memory
+from sam2_amg.modes.mask_stages import mask_stages
+from sam2_amg.network.decoder import Kept
+from sam2_amg.network.fused_upscaling import FusedUpscaling
+from sam2_amg.pipeline.generator import Stages
+from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
+from sam2_amg.pipeline.streams import StreamOrderedLock
+from sam2_amg.postprocess.crops import Crop
+
+_CPU_POINTS = 8  # at a time
+_POINTS_STEP = 128
+
+
+@dataclass(frozen=True)
+class CompiledRecipe:
+    """What tells the modes apart that compile."""
+
+    plain_subgraphs: Callable[[SAM2Base, torch.device, int], Subgraphs]  # of a model, for up to so many images
+    gpu_points: int  # most points that the transformer takes at a time on a GPU
+    fp16x3: bool  # operands of kernels: float32 as two of float16, or float16
+    least_decibels: float  # predicted IoU and logits of packages above their difference from mode ao's
+
+
+def static_shapes(
+    recipe: CompiledRecipe, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int
+) -> SubgraphShapes:
+    """The shapes that a recipe fixes on a device, where up to `batch_size` images are encoded together.
+
+    A subgraph takes all points of a batch if there is room for their image tokens: that spares launches, and waits.
+    Otherwise calls share the points evenly. (Crops whose grids are smaller than the image's fill it up.)
+    """
+    if device.type == "cuda":
+        every = config.points_per_side**2
+        steps = -(-min(every, config.points_per_batch or every) // _POINTS_STEP)
+        calls = -(-steps * _POINTS_STEP // recipe.gpu_points)
+        return subgraph_shapes(image_size, -(-steps // calls) * _POINTS_STEP, None, batch_size)
+    return subgraph_shapes(image_size, _CPU_POINTS, _CPU_POINTS, batch_size)
+
+
+def subgraphs_of(recipe: CompiledRecipe, model: SAM2Base, device: torch.device, batch_size: int) -> Subgraphs:
+    """The plain subgraphs of a recipe. Raises StartupError for a GPU with too little shared memory."""
+    if device.type == "cuda":
+        properties = driver.active.utils.get_device_properties(torch.cuda.current_device())
+        require_shared_memory(properties["max_shared_mem"], torch.cuda.get_device_name(device), recipe.fp16x3)
+    return recipe.plain_subgraphs(model, device, batch_size)
+
+
+def compiled_stages(
+    recipe: CompiledRecipe,
+    model: SAM2Base,
+    config: GeneratorConfig,
+    device: torch.device,
+    shapes: SubgraphShapes,
+    subgraphs: Subgraphs,
+) -> Stages:
+    """The stages around subgraphs that are ready to run; `config` has its defaults filled in."""
+    _let_go(model)
+    on_gpu = device.type == "cuda"
+    if subgraphs.upscale is None:
+        upscale: Callable[..., Tensor] = FusedUpscaling(model.sam_mask_decoder, fp16x3=recipe.fp16x3).masks
+    else:
+        upscale = StaticUpscaling(subgraphs.upscale, shapes.upscale[0][0])
+    stages = Stages(
+        preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
+        encode=StaticEncoder(subgraphs),
+        decoder=StaticDecoder(subgraphs, shapes.points, upscale),
+        network=StreamOrderedLock(device),
+        **mask_stages(config, device),
+    )
+    if on_gpu:
+        _load_kernels(stages, model.image_size, device)
+        torch.cuda.empty_cache()  # what building left behind
+    return stages
+
+
+def _let_go(model: SAM2Base) -> None:
+    """Lets go of what subgraphs do not need: what follows objects through video, and the encoder, which they hold
+    themselves, or have in a package: 850 MiB of large."""
+    for name in ("memory_attention", "memory_encoder", "image_encoder"):
+        setattr(model, name, None)
+
+
+def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None:
+    """Runs what follows the transformer once, so that its kernels, which compile when first called, are there."""
+    pixels = torch.zeros(1, 3, image_size, image_size, device=device)
+    prepared = stages.decoder.prepare(stages.encode(pixels))
+    attended = stages.decoder.attend(prepared, torch.zeros(1, 2, device=device))
+    zero = torch.zeros(1, dtype=torch.int64, device=device)
+    logits = stages.decoder.predict_masks(attended, Kept(zero, zero))
+    size = logits.shape[1], logits.shape[2]
+    stages.mask_stats(logits, size, 0.0, 1.0)
+    stages.run_boundaries(logits, Crop(0, 0, size[1], size[0], layer=0), size, 0.0)

@@ -1,0 +1,34 @@
+"""Mode fast: ao's network compiled, with products of float32 accuracy on tensor cores."""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.compilation.subgraphs import Subgraphs, plain_subgraphs
+from sam2_amg.modes.compiled import CompiledRecipe
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
+from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.fused_upscaling import FusedUpscaling
+
+
+def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Subgraphs:
+    """The plain subgraphs: what is compiled, or exported.
+
+    On a GPU the encoder's linear layers and attention, the decoder's image tokens and its upscaling use fp16x3, which
+    changes `model`.
+    """
+    if device.type == "cpu":
+        return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
+    use_fp16x3_encoder(model.image_encoder)
+    decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens)
+    return plain_subgraphs(model, decoder, upscale=False, batch_size=batch_size)
+
+
+RECIPE = CompiledRecipe(
+    plain_subgraphs=fast_subgraphs,
+    gpu_points=256,  # whose image tokens take 1.1 GB
+    fp16x3=True,
+    least_decibels=50.0,
+)
