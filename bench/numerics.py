@@ -19,6 +19,7 @@ from bench.harness.weights import seeded_model
 from bench.report.tables import table
 from sam2_amg import comparison
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.modes.build import build_generator
 from sam2_amg.network.decoder import MaskDecoder, PlainDecoder, every_mask, predict
 from sam2_amg.network.encoder import ImageFeatures, encode
 from sam2_amg.network.precision import float32_convolutions
@@ -26,7 +27,6 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.postprocess.crops import Crop
-from sam2_amg.modes.build import build_generator
 
 TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low-res logits", "predicted IoU")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from sam2_amg.config import (
-    COMPILED_MODES,
     MOST_TOGETHER,
     GeneratorConfig,
     Limits,
@@ -152,9 +151,9 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     args = build_parser().parse_args([underscored(argument) for argument in arguments])
     mode = _mode_of(args)
     directory, kind = model_of(args)
-    if mode is Mode.BASELINE and args.mask_memory_mib is not None:
+    if not mode.is_pipeline and args.mask_memory_mib is not None:
         raise StartupError("--mask_memory_mib contradicts --baseline, which does not know it; leave one of them out")
-    if mode not in COMPILED_MODES and args.load_exported is not None:
+    if not mode.is_compiled and args.load_exported is not None:
         raise StartupError(f"--load_exported goes with --fast: there are no packages for mode {mode.value}")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))

@@ -15,7 +15,7 @@ PILLOW_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 class Mode(Enum):
-    """How masks are made; `modes/build.py` is the one place that acts on it."""
+    """How masks are made, and what other code may ask of it; `modes/build.py` alone acts on which mode it is."""
 
     BASELINE = "baseline"
     AO = "ao"
@@ -27,14 +27,28 @@ class Mode(Enum):
         """What asks for it on a command line."""
         return {Mode.AO: "", Mode.FURIOUS: "--fast --furious"}.get(self, f"--{self.value}")
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its network is compiled, or loaded from packages."""
+        return self in (Mode.FAST, Mode.FURIOUS)
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether it is made of this project's stages, and not sam2's own generator."""
+        return self is not Mode.BASELINE
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The kinds of device that it runs on."""
+        return ("cuda",) if self is Mode.FURIOUS else ("cpu", "cuda")
+
     def require_device(self, device: str) -> None:
         """Raises StartupError where the mode is not made for a kind of device, "cpu" or "cuda"."""
-        if self is Mode.FURIOUS and device != "cuda":
+        if device not in self.devices:
             raise StartupError(f"{self.flags} needs a CUDA GPU, and would run on {device}; give --fast alone")
 
 
 MOST_TOGETHER = 8  # images; torch.compile gives up on a function after as many shapes
-COMPILED_MODES = (Mode.FAST, Mode.FURIOUS)  # those whose network is compiled, or loaded from packages
 
 
 def _require(condition: bool, flag: str, need: str, value: object) -> None:
@@ -109,7 +123,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self.mode.require_device(self.device)
         require_batch_size(self.batch_size)
-        if self.mode is Mode.BASELINE and self.batch_size > 1:
+        if not self.mode.is_pipeline and self.batch_size > 1:
             raise StartupError("--batch_size contradicts --baseline, which takes one image at a time; leave one out")
 
 

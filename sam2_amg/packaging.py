@@ -22,6 +22,8 @@ from sam2_amg.compilation.triton_cache import NAME, keep_kernels_in, pack
 from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.build import build_generator, least_decibels, static_shapes, subgraphs_of
+from sam2_amg.modes.warmup import memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.decoder import every_mask, predict
 from sam2_amg.network.model_types import find_model_type
@@ -31,13 +33,8 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
-from sam2_amg.modes.build import build_generator, static_shapes, subgraphs_of
-from sam2_amg.modes.warmup import memory_errors, warm_up
 
 logger = logging.getLogger("compile_export")
-# Predicted IoUs and low-res logits of packages above their difference from mode ao's, dB: what masks need, and far
-# above what something broken reaches. (Masks themselves would not do: a checkpoint may find none in the photograph.)
-_LEAST_DECIBELS = {Mode.FAST: 50.0, Mode.FURIOUS: 35.0}
 _SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
 _POINTS_WITH_MASKS = 64  # at most
 
@@ -98,7 +95,7 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
         _in_subprocess("tried", answer_example, config, build, folder, mode) for mode in (Mode.AO, config.mode)
     )
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
-    if min(decibels) < _LEAST_DECIBELS[config.mode]:
+    if min(decibels) < least_decibels(config.mode):
         raise StartupError(
             f"the packages find something else in {EXAMPLE.name} ({_in_words(decibels)}); they are not kept"
         )

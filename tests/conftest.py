@@ -31,10 +31,10 @@ from bench.harness.worker import Job
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
+from sam2_amg.modes.build import build_generator
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.modes.build import build_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")

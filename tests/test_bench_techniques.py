@@ -21,13 +21,13 @@ from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.http import rles_by_name
 from sam2_amg.kernels import mask_stats, rle
+from sam2_amg.modes.ao import ao_stages
+from sam2_amg.modes.build import fill_in
+from sam2_amg.modes.fast import fast_subgraphs
+from sam2_amg.modes.furious import furious_subgraphs
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
-from sam2_amg.modes.ao import ao_stages
-from sam2_amg.modes.fast import fast_subgraphs
-from sam2_amg.modes.build import fill_in
-from sam2_amg.modes.furious import furious_subgraphs
 
 
 @torch.inference_mode()

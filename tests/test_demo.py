@@ -12,10 +12,10 @@ from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
+from sam2_amg.modes.build import build_generator
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.model_types import MODEL_TYPES
-from sam2_amg.modes.build import build_generator
 from training import calibrate, evaluate, mix, train
 from training.auxiliary import Auxiliary, Dense, outline_loss, pair_loss
 from training.batch import Batch, Pictures

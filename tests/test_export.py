@@ -28,10 +28,10 @@ from sam2_amg.compilation.manifest import NAME, Build, check_packages
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.build import build_generator, static_shapes
 from sam2_amg.network.checkpoints import image_size_of, load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.modes.build import build_generator, static_shapes
 
 KIND = MODEL_TYPES["demo"]
 SHAPES = static_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)

@@ -19,13 +19,13 @@ from sam2_amg.compilation.subgraphs import map_subgraphs, plain_subgraphs, subgr
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
+from sam2_amg.modes.build import build_generator
 from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.encoder import PlainEncoder, encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_linears
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
-from sam2_amg.modes.build import build_generator
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)

@@ -18,12 +18,12 @@ from sam2_amg.compilation.manifest import Build
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.build import build_generator, static_shapes
+from sam2_amg.modes.furious import furious_subgraphs
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.preprocess import Preprocess
-from sam2_amg.modes.build import build_generator, static_shapes
-from sam2_amg.modes.furious import furious_subgraphs
 
 
 @torch.inference_mode()

@@ -26,11 +26,11 @@ from sam2_amg.demo import EXAMPLE
 from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
 from sam2_amg.http import create_app
+from sam2_amg.modes.build import build_generator
+from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.render import encode_png
-from sam2_amg.modes.build import build_generator
 from sam2_amg.starting import begin_beside
-from sam2_amg.modes.warmup import warm_up
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:

@@ -18,10 +18,10 @@ from bench.harness.case import Case
 from bench.harness.planted import PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like
 from sam2_amg.config import Mode
+from sam2_amg.modes.build import fill_in
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.modes.build import fill_in
 
 
 class TorchaoGenerator(Generator):

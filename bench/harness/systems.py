@@ -13,19 +13,18 @@ from bench.harness.case import Case
 from bench.harness.peers import TorchaoGenerator
 from bench.harness.planted import PlantedDecoder, PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like, time_stages
+from sam2_amg.config import Mode
 from sam2_amg.modes.baseline import BaselineGenerator
-from sam2_amg.config import COMPILED_MODES, Mode
+from sam2_amg.modes.build import build_generator, fill_in
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
-from sam2_amg.modes.build import build_generator, fill_in
 
 _WHAT = {
     Mode.AO: "this project, float32",
     Mode.FAST: "this project, compiled",
     Mode.FURIOUS: "this project, compiled, float16",
 }
-MODES = tuple(mode for mode in Mode if mode is not Mode.BASELINE)  # those that are made of stages
-_NEED_CUDA = (Mode.FURIOUS,)
+MODES = tuple(mode for mode in Mode if mode.is_pipeline)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class System:
 
 def modes_on(device: torch.device) -> tuple[Mode, ...]:
     """Our modes that a device can run, but for baseline."""
-    return tuple(mode for mode in MODES if device.type == "cuda" or mode not in _NEED_CUDA)
+    return tuple(mode for mode in MODES if device.type in mode.devices)
 
 
 def build_baseline(case: Case) -> Generator:
@@ -82,8 +81,8 @@ def _system(mode: Mode) -> System:
         _WHAT[mode],
         partial(build_mode, mode=mode),
         mode,
-        mode in _NEED_CUDA,
-        compiles=mode in COMPILED_MODES,
+        needs_cuda="cpu" not in mode.devices,
+        compiles=mode.is_compiled,
     )
 
 

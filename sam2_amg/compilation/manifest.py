@@ -42,8 +42,8 @@ class Build:
         """The command that makes the packages, but for its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
         batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
-        # furious alone has subgraphs for the points of a grid: a side that gives as many
-        side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.mode is Mode.FURIOUS else ""
+        # on a GPU, subgraphs take the points of a grid: a side that gives as many
+        side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.device.type == "cuda" else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
         return f"python compile_export.py {directory} {self.model_type} {flags}"
 

@@ -38,7 +38,7 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
     mode.require_device(device.type)
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
-    on_gpu = mode in _RECIPES and device.type == "cuda"
+    on_gpu = mode.is_compiled and device.type == "cuda"
     every = min(config.points_per_side**2, _MOST_POINTS_PER_BATCH) if on_gpu else None
     config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
     if device.type == "cpu":
@@ -74,7 +74,11 @@ def least_decibels(mode: Mode) -> float:
 
 
 def compile_mode(
-    model: SAM2Base, mode: Mode, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
+    model: SAM2Base,
+    mode: Mode,
+    shapes: SubgraphShapes,
+    device: torch.device,
+    report: Callable[[str], None] = logger.info,
 ) -> Subgraphs:
     """The subgraphs of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
     return compile_subgraphs(subgraphs_of(model, mode, device, shapes.batch_size), shapes, device, report)
@@ -115,5 +119,5 @@ def build_generator(
         return BaselineGenerator(model, config)
     stages = build_stages(model, mode, config, device, make_subgraphs, batch_size)
     # elsewhere each image keeps the device busy by itself
-    workers = _GPU_WORKERS if mode in _RECIPES and device.type == "cuda" else 1
+    workers = _GPU_WORKERS if mode.is_compiled and device.type == "cuda" else 1
     return MaskGenerator(stages, config, model.image_size, device, batch_size, workers)

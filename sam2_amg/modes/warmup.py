@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_amg.modes.baseline import BaselineGenerator
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.baseline import BaselineGenerator
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
 
