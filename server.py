@@ -10,7 +10,7 @@ from sam2_amg.cli import parse, run
 def main(arguments: list[str]) -> None:
     """Starts the server that the command line asks for, and runs it until a signal drains it. Raises StartupError."""
     config = parse(arguments)
-    from sam2_amg.starting import serve  # torch takes seconds, for which --help and a wrong flag need not wait
+    from sam2_amg.server.startup import serve  # torch takes seconds, for which --help and a wrong flag need not wait
 
     serve(config)
 

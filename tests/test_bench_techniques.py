@@ -19,7 +19,6 @@ from sam2_amg.comparison import Masks, compare_images, parse_masks
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.http import rles_by_name
 from sam2_amg.kernels import mask_stats, rle
 from sam2_amg.modes.ao import ao_stages
 from sam2_amg.modes.build import fill_in
@@ -28,6 +27,7 @@ from sam2_amg.modes.furious import furious_subgraphs
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
+from sam2_amg.server.app import rles_by_name
 
 
 @torch.inference_mode()

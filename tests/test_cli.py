@@ -16,7 +16,7 @@ from sam2_amg.cli import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.serving import Server
+from sam2_amg.server.wsgi import Server
 
 
 def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,9 +12,9 @@ from conftest import wait_until
 from numpy.typing import NDArray
 
 from sam2_amg.config import GeneratorConfig, Limits
-from sam2_amg.engine import Engine
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
+from sam2_amg.server.engine import Engine
 
 
 class GatedGenerator(Generator):

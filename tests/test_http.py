@@ -21,8 +21,8 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.http import rles_by_name
 from sam2_amg.modes.build import build_generator
+from sam2_amg.server.app import rles_by_name
 
 DOG = (PHOTOGRAPHS / "dog.jpg").read_bytes()
 

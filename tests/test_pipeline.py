@@ -19,13 +19,13 @@ from bench.harness.systems import modes_on
 from sam2_amg.comparison import compare_images, parse_masks
 from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.http import rles_by_name
 from sam2_amg.modes.build import build_generator, build_stages, fill_in
 from sam2_amg.network.decoder import Kept, PlainDecoder
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.candidates import Candidates, tabulate
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
+from sam2_amg.server.app import rles_by_name
 
 IMAGES = {
     "dog": lambda: photograph("dog"),

@@ -11,7 +11,7 @@ from PIL import Image
 from sam2.utils.amg import mask_to_rle_pytorch
 
 from sam2_amg.pipeline.base import MaskRecord
-from sam2_amg.render import colour, encode_png, overlay
+from sam2_amg.server.overlay import colour, encode_png, overlay
 
 
 def record(mask: np.ndarray) -> MaskRecord:

@@ -23,14 +23,14 @@ from sam2.modeling.sam2_base import SAM2Base
 from bench.startup import free_port
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
-from sam2_amg.http import create_app
 from sam2_amg.modes.build import build_generator
 from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.generator import MaskGenerator
-from sam2_amg.render import encode_png
-from sam2_amg.starting import begin_beside
+from sam2_amg.server.app import create_app
+from sam2_amg.server.engine import Engine
+from sam2_amg.server.overlay import encode_png
+from sam2_amg.server.startup import begin_beside
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
@@ -213,7 +213,7 @@ def fail_with(error: Exception) -> None:
 
 def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
     program = (
-        "import time; from sam2_amg import signals, starting; signals.exit_on_signals(); "
-        "starting.begin_beside(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
+        "import time; from sam2_amg import signals; from sam2_amg.server import startup; signals.exit_on_signals(); "
+        "startup.begin_beside(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
     )
     assert status_after_a_signal(program) == 128 + signal.SIGTERM

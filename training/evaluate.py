@@ -31,7 +31,7 @@ from sam2_amg.modes.build import build_generator
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.render import encode_png, overlay
+from sam2_amg.server.overlay import encode_png, overlay
 from training.scenes.scenery import draw_ahead
 from training.scenes.scenes import Scenes
 from training.unseen import BORDER

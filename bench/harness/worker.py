@@ -24,12 +24,12 @@ from bench.harness.timing import StageClock
 from bench.harness.weights import get_model
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
-from sam2_amg.engine import Engine
-from sam2_amg.http import create_app, describe, json_line
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
-from sam2_amg.serving import Server, bind, drain_on_signals
+from sam2_amg.server.app import create_app, describe, json_line
+from sam2_amg.server.engine import Engine
+from sam2_amg.server.wsgi import Server, bind, drain_on_signals
 
 LIMITS = Limits(queue_size=64)
 

@@ -20,7 +20,7 @@ from waitress.wasyncore import close_all
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import StartupError
-from sam2_amg.http import error_body, over_limit
+from sam2_amg.server.app import error_body, over_limit
 
 logger = logging.getLogger(__name__)
 _SPARE_THREADS = 8  # beyond one for every place in the queue: they refuse, and answer /healthz

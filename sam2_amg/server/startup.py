@@ -16,16 +16,16 @@ from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.engine import Engine
 from sam2_amg.errors import StartupError
-from sam2_amg.http import create_app
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
-from sam2_amg.serving import Server, bind, drain_on_signals
+from sam2_amg.server.app import create_app
+from sam2_amg.server.engine import Engine
+from sam2_amg.server.wsgi import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
 
