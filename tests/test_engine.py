@@ -44,7 +44,7 @@ def image(value: int) -> NDArray[np.uint8]:
 
 
 def ask(engine: Engine, value: int) -> int:
-    with engine.place():
+    with engine.slot():
         return engine.generate(image(value))[0]["area"]
 
 
@@ -56,7 +56,7 @@ def test_everyone_gets_their_own_answer() -> None:
         values = [value for value in range(100) if value != 13]
         assert list(pool.map(lambda value: ask(engine, value), values)) == values
     assert generator.most_running == 1
-    assert engine.taken == 0
+    assert engine.in_flight == 0
     engine.close()
 
 
@@ -82,7 +82,7 @@ def test_a_full_house_refuses_at_once() -> None:
     engine = Engine(generator, Limits(queue_size=2))
     with ThreadPoolExecutor(2) as pool:
         accepted = [pool.submit(ask, engine, value) for value in (1, 2)]
-        wait_until(lambda: engine.taken == 2)
+        wait_until(lambda: engine.in_flight == 2)
         with pytest.raises(RequestError) as refused:
             ask(engine, 3)
         assert (refused.value.status, refused.value.code) == (503, "queue_full")
@@ -107,7 +107,7 @@ def test_a_deadline_is_told_and_a_waiting_job_is_dropped() -> None:
     generator.gate.set()
     engine.close()
     assert generator.started == 1  # the second was never begun
-    assert engine.taken == 0
+    assert engine.in_flight == 0
 
 
 def test_closing_finishes_what_was_accepted() -> None:
@@ -115,7 +115,7 @@ def test_closing_finishes_what_was_accepted() -> None:
     engine = Engine(generator, Limits(queue_size=4))
     with ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(ask, engine, value) for value in (1, 2, 3)]
-        wait_until(lambda: engine.taken == 3 and len(engine._jobs) == 2)
+        wait_until(lambda: engine.in_flight == 3 and len(engine._jobs) == 2)
         closing = pool.submit(engine.close)
         wait_until(lambda: not engine.is_alive)
         with pytest.raises(RequestError) as refused:
@@ -133,7 +133,7 @@ def test_requests_that_ran_out_of_time_leave_nothing_behind() -> None:
         with pytest.raises(RequestError, match="No answer within"):
             ask(engine, value)
     assert len(engine._jobs) == 0  # their images are not kept
-    assert engine.taken == 0
+    assert engine.in_flight == 0
     generator.gate.set()
     engine.close()
     assert generator.started == 1
@@ -171,7 +171,7 @@ def test_a_worker_for_every_lane() -> None:
 def test_the_worker_begins_with_a_first_call() -> None:
     names: list[str] = []
     engine = Engine(None, Limits())
-    engine.begin(lambda: names.append(threading.current_thread().name))
+    engine.start_worker(lambda: names.append(threading.current_thread().name))
     assert names == ["generator"]
     assert not engine.is_ready  # nothing to answer with yet
     engine.close()
@@ -183,7 +183,7 @@ def test_whoever_begins_hears_of_failure() -> None:
 
     engine = Engine(None, Limits())
     with pytest.raises(ZeroDivisionError):
-        engine.begin(fail)
+        engine.start_worker(fail)
     assert not engine.is_ready
     engine.close()
 

@@ -30,7 +30,7 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.overlay import encode_png
-from sam2_amg.server.startup import begin_beside
+from sam2_amg.server.startup import run_in_background
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
@@ -48,7 +48,7 @@ def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Bas
         assert "compiling encode for cpu" in error["message"]
     assert client.get("/healthz").status_code == 200  # nothing is wrong with it
     assert client.get("/info").get_json()["ready"] is False
-    engine.open(build_generator(demo_model, Mode.AO, few_points, CPU))
+    engine.set_generator(build_generator(demo_model, Mode.AO, few_points, CPU))
     assert client.get("/readyz").get_json() == {"status": "ready"}
     assert client.get("/info").get_json()["ready"] is True
     engine.close()
@@ -202,9 +202,9 @@ def test_60_sizes_over_http_compile_nothing(flags: tuple[str, ...]) -> None:
 
 
 def test_what_runs_beside_hands_on_what_it_raises() -> None:
-    assert begin_beside(lambda: None).result() is None
+    assert run_in_background(lambda: None).result() is None
     with pytest.raises(StartupError, match="too old"):
-        begin_beside(partial(fail_with, StartupError("the packages are too old"))).result()
+        run_in_background(partial(fail_with, StartupError("the packages are too old"))).result()
 
 
 def fail_with(error: Exception) -> None:
@@ -214,6 +214,6 @@ def fail_with(error: Exception) -> None:
 def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
     program = (
         "import time; from sam2_amg import signals; from sam2_amg.server import startup; signals.exit_on_signals(); "
-        "startup.begin_beside(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
+        "startup.run_in_background(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
     )
     assert status_after_a_signal(program) == 128 + signal.SIGTERM

@@ -69,7 +69,7 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
 
     @app.post("/upload")
     def upload() -> Response:
-        with engine.place():
+        with engine.slot():
             image = decode_image(read_upload(), config.limits)
             records = engine.generate(image)
             with rendering:
@@ -77,7 +77,7 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
-        with engine.place():
+        with engine.slot():
             image = decode_image(read_upload(), config.limits)
             return json_line(rles_by_name(engine.generate(image)))
 
@@ -114,7 +114,7 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "parameters": asdict(engine.generator.config if engine.generator else config.generator),
         "limits": asdict(config.limits),
         "compilations": count_compilations(),
-        "queue": {"taken": engine.taken, "size": config.limits.queue_size},
+        "queue": {"taken": engine.in_flight, "size": config.limits.queue_size},
         "versions": {"python": platform.python_version(), **versions},
     }
 

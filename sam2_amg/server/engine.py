@@ -34,14 +34,14 @@ class Engine:
     """Runs a generator for many callers at once, in the order in which they asked, in as many worker threads as the
     generator allows. Images that wait at the same time are encoded together, as many as the generator takes.
 
-        with engine.place():                   # RequestError 503 where the house is full
+        with engine.slot():                    # RequestError 503 if the queue is full
             image = decode_image(...)
             records = engine.generate(image)   # waits; whatever the generator raises comes out here
 
-    A place is held from before decoding until the answer is made, so `queue_size` bounds the images in
+    A slot is held from before decoding until the answer is made, so `queue_size` bounds the images in
     memory (and as many more as are encoded together, where requests ran out of time meanwhile).
 
-    Without a generator it refuses, and says what `report` last said is being done, until `open` brings one.
+    Without a generator it refuses, and says what `report` last said is being done, until `set_generator` brings one.
     """
 
     def __init__(self, generator: Generator | None, limits: Limits) -> None:
@@ -51,39 +51,39 @@ class Engine:
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # a job came, or the engine is closing
-        self._taken = 0
+        self._in_flight = 0
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
         self._workers: list[threading.Thread] = []
         if generator is not None:
-            self.open(generator)
+            self.set_generator(generator)
 
     def report(self, phase: str) -> None:
         """Says what is being done before there is a generator."""
         logger.info("%s ...", phase)
         self.phase = phase
 
-    def begin(self, first: Callable[[], None]) -> None:
+    def start_worker(self, first: Callable[[], None]) -> None:
         """Starts a worker with this call, and waits for it. Raises what it raises; the worker is gone then.
 
         A first image belongs here: CUDA's libraries have handles of their own for every thread.
         """
-        begun: Future[None] = Future()
-        worker = threading.Thread(target=self._work, args=(first, begun), name="generator", daemon=True)
+        started: Future[None] = Future()
+        worker = threading.Thread(target=self._work, args=(first, started), name="generator", daemon=True)
         worker.start()
-        begun.result()
+        started.result()
         self._workers.append(worker)
 
-    def open(self, generator: Generator) -> None:
+    def set_generator(self, generator: Generator) -> None:
         """Begins to answer, with as many worker threads as the generator allows."""
         while len(self._workers) < generator.workers:
-            self.begin(lambda: None)
+            self.start_worker(lambda: None)
         with self._lock:
             self._generator = generator
 
     @property
     def generator(self) -> Generator | None:
-        """What makes the masks; None until `open`."""
+        """What makes the masks; None until `set_generator`."""
         return self._generator
 
     @property
@@ -103,29 +103,29 @@ class Engine:
         return self.is_ready or (self._generator is None and not self._closing)
 
     @property
-    def taken(self) -> int:
-        """How many places are taken."""
-        return self._taken
+    def in_flight(self) -> int:
+        """How many slots are in use."""
+        return self._in_flight
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds one of `queue_size` places. Raises RequestError queue_full or shutting_down (503)."""
+    def slot(self) -> Iterator[None]:
+        """Holds one of `queue_size` slots. Raises RequestError queue_full or shutting_down (503)."""
         with self._lock:
             if self._closing:
                 raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
             if self._generator is None:
                 raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
-            if self._taken >= self.limits.queue_size:
-                wait = max(1, math.ceil(self._taken * self._seconds_per_image / len(self._workers)))
+            if self._in_flight >= self.limits.queue_size:
+                wait = max(1, math.ceil(self._in_flight * self._seconds_per_image / len(self._workers)))
                 message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
                 raise RequestError(503, "queue_full", message, retry_after=wait)
-            self._taken += 1
+            self._in_flight += 1
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= 1
-                self._changed.notify_all()  # workers that wait for the last place to be free
+                self._in_flight -= 1
+                self._changed.notify_all()  # workers that wait for the last slot to be free
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504).
@@ -152,20 +152,20 @@ class Engine:
             raise RequestError(504, "timeout", message) from error
 
     def close(self) -> None:
-        """Accepts nothing more, waits until every place is free again, and stops the workers."""
+        """Accepts nothing more, waits until every slot is free again, and stops the workers."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         for worker in self._workers:
             worker.join()
 
-    def _work(self, first: Callable[[], None], begun: Future[None]) -> None:
+    def _work(self, first: Callable[[], None], started: Future[None]) -> None:
         try:
             first()
         except BaseException as error:  # whoever waits is to know
-            begun.set_exception(error)
+            started.set_exception(error)
             return
-        begun.set_result(None)
+        started.set_result(None)
         while self._answer_next():
             pass
 
@@ -175,19 +175,19 @@ class Engine:
         Images and features are let go of as soon as they are answered: what comes next may be long in coming.
         """
         jobs = self._next()
-        started, count = time.monotonic(), len(jobs)
+        begin, count = time.monotonic(), len(jobs)
         features = list(self._encode(jobs))
         while jobs:
             self._answer(jobs.pop(0), features.pop(0))
         if count:
-            seconds = (time.monotonic() - started) / count
+            seconds = (time.monotonic() - begin) / count
             self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * seconds
         return count > 0
 
     def _next(self) -> list[_Job]:
         """The next jobs, in order of arrival: one, and what waits already; none where there will be none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or (self._closing and self._taken == 0))
+            self._changed.wait_for(lambda: self._jobs or (self._closing and self._in_flight == 0))
             most = self._generator.batch_size if self._generator else 1
             return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
 

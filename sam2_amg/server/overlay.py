@@ -30,12 +30,12 @@ def colour(index: int) -> tuple[int, int, int]:
 def overlay(image: NDArray[np.uint8], records: list[MaskRecord]) -> NDArray[np.uint8]:
     """Masks over the uint8 RGB [H, W, 3] they were found in, largest first, so that small ones lie on top."""
     labels = np.zeros(image.shape[:2], np.uint16)  # which mask lies on top, from 1; 0 where there is none
-    edges = np.zeros(image.shape[:2], bool)
+    outlines = np.zeros(image.shape[:2], bool)
     for label, record in enumerate(sorted(records, key=lambda record: -record["area"]), start=1):
         mask = rle_to_mask(dict(record["segmentation"]))
         labels[mask] = label
-        edges[mask] = False
-        edges |= _outline(mask)
+        outlines[mask] = False
+        outlines |= _outline(mask)
     colours = np.array([(0, 0, 0), *(colour(i) for i in range(len(records)))], np.float32)
     drawn = image.copy()
     for top in range(0, len(image), _STRIP):  # in strips, because blending takes ten times an image's memory
@@ -43,18 +43,18 @@ def overlay(image: NDArray[np.uint8], records: list[MaskRecord]) -> NDArray[np.u
         masked = labels[rows] > 0
         blended = image[rows][masked] * np.float32(1 - _OPACITY) + colours[labels[rows][masked]] * np.float32(_OPACITY)
         drawn[rows][masked] = blended.round()
-    drawn[edges] = (255, 255, 255)
+    drawn[outlines] = (255, 255, 255)
     return drawn
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The pixels of a mask that touch, by a side, a pixel outside it. The image's border is no outline."""
-    edge = np.zeros_like(mask)
-    edge[1:] |= mask[1:] & ~mask[:-1]
-    edge[:-1] |= mask[:-1] & ~mask[1:]
-    edge[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
-    edge[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
-    return edge
+    outline = np.zeros_like(mask)
+    outline[1:] |= mask[1:] & ~mask[:-1]
+    outline[:-1] |= mask[:-1] & ~mask[1:]
+    outline[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
+    outline[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
+    return outline
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

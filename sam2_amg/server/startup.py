@@ -29,7 +29,7 @@ from sam2_amg.server.wsgi import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
 
-def begin_beside(task: Callable[[], None]) -> Future[None]:
+def run_in_background(task: Callable[[], None]) -> Future[None]:
     """Runs `task` in a thread; the answer's `result()` waits for it, and raises what it raised.
 
     The process may end before. Made for hashing gigabytes and reading them, which let other threads run.
@@ -62,21 +62,21 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
         size, batch_size = image_size_of(kind), config.model.batch_size
         shapes = static_shapes(config.model.mode, size, config.generator, device, batch_size)
         build = Build(path, kind.name, config.model.mode, device, shapes)
-        checked = begin_beside(partial(check_packages, folder, build, file_names(shapes, device)))
+        checked = run_in_background(partial(check_packages, folder, build, file_names(shapes, device)))
         model = load_model(path, kind, device)
         checked.result()
         make_subgraphs = from_packages(folder, report)
     return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
-def begin(config: ServerConfig, engine: Engine) -> Generator:
+def warm_up_generator(config: ServerConfig, engine: Engine) -> Generator:
     """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
         generator = load_generator(config, engine.report)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.workers):
-            engine.begin(partial(warm_up, generator, image, torch.device(config.model.device)))
+            engine.start_worker(partial(warm_up, generator, image, torch.device(config.model.device)))
     return generator
 
 
@@ -119,10 +119,10 @@ def serve(config: ServerConfig) -> None:
     server = Server(create_app(config, engine), sock, config.limits)
     serving = threading.Thread(target=server.run, name="server", daemon=True)
     serving.start()
-    generator = begin(config, engine)
+    generator = warm_up_generator(config, engine)
     drain_on_signals(server)
     keep_from_garbage_collection()
-    engine.open(generator)
+    engine.set_generator(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
     if not server.draining:  # the thread's traceback is in the log

@@ -23,7 +23,7 @@ from sam2_amg.errors import StartupError
 from sam2_amg.server.app import error_body, over_limit
 
 logger = logging.getLogger(__name__)
-_SPARE_THREADS = 8  # beyond one for every place in the queue: they refuse, and answer /healthz
+_SPARE_THREADS = 8  # beyond one for every slot of the queue: they refuse, and answer /healthz
 _CONNECTIONS = 1000
 # A body a little over the limit is read to its end and then refused by the application, so that the client, which
 # sends before it listens, gets to see why. One this many times over is cut off.
