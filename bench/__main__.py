@@ -34,7 +34,7 @@ from bench.harness.weights import add_device, add_model, check_device, choose_mo
 from bench.harness.worker import Job
 from bench.numerics import measure_numerics
 from bench.report.pages import write
-from compare_rle_lists import UnusableList, compare
+from sam2_amg.agreement_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import StartupError

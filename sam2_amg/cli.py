@@ -1,4 +1,4 @@
-"""The command line -> configuration."""
+"""Command lines -> configuration, of server.py and compile_export.py. Imports no torch, so that --help is instant."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from sam2_amg.config import (
     MOST_TOGETHER,
+    ExportConfig,
     GeneratorConfig,
     Limits,
     Mode,
@@ -33,6 +34,17 @@ examples:
   python server.py checkpoints tiny --baseline        sam2's own generator, the reference for every other mode
 
 Flags may be written with hyphens, too (--points-per-side).
+"""
+
+_EXPORT_DESCRIPTION = """\
+Compile the network of --fast, or --fast --furious, ahead of time, for this machine's device, and write it as packages.
+
+  python compile_export.py checkpoints large --fast --output packages
+  python server.py checkpoints large --fast --load_exported packages
+
+Packages are native code: load only those that you made yourself. They hold the weights, and fit one checkpoint, one
+kind of GPU or processor, and one version of torch; a server refuses others. They take any image; those of --furious
+take as many points at a time as a grid has, up to 1,024, and a server with another grid may need others.
 """
 
 # name, type, help; the default is that of the dataclass
@@ -168,6 +180,36 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
         port=args.port,
         compile_cache=args.compile_cache,
     )
+
+
+def parse_export(arguments: Sequence[str]) -> ExportConfig:
+    """The configuration that a command line asks for. Raises StartupError; exits where --help is asked for."""
+    parser = Parser(
+        prog="compile_export.py",
+        description=_EXPORT_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model(parser)
+    parser.add_argument("--fast", action="store_true", help="the mode to compile")
+    parser.add_argument("--furious", action="store_true", help="with --fast, on a CUDA GPU: compile that mode instead")
+    add_batch_size(parser)
+    text = "the server's grid: with --furious, packages are for so many points at a time (default %(default)s)"
+    side = GeneratorConfig.points_per_side
+    parser.add_argument("--points_per_side", type=int, default=side, metavar="N", help=text)
+    add_device(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the packages")
+    args = parser.parse_args([underscored(argument) for argument in arguments])
+    directory, kind = model_of(args)
+    if not args.fast:
+        raise StartupError("give --fast, or --fast --furious: no other mode compiles anything")
+    if args.output.exists():
+        raise StartupError(f"--output {args.output} is there already; remove it, or give another folder")
+    require_batch_size(args.batch_size)
+    generator = GeneratorConfig(points_per_side=args.points_per_side)
+    mode, device = Mode.FURIOUS if args.furious else Mode.FAST, device_of(args.device)  # which takes seconds
+    mode.require_device(device)
+    return ExportConfig(directory, kind.name, mode, device, args.output, generator, args.batch_size)
 
 
 def _only(kind: type, values: dict[str, object]) -> dict:

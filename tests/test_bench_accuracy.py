@@ -14,7 +14,7 @@ from PIL import Image
 from bench.harness.accuracy import Collector
 from bench.harness.lists import find_list
 from bench.harness.worker import Job
-from compare_rle_lists import compare
+from sam2_amg.agreement_lists import compare
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.report.tables import techniques_markdown
 from bench.techniques import Parts, forms, time_forms
-from sam2_amg.comparison import Masks, compare_images, parse_masks
+from sam2_amg.agreement import Masks, compare_images, parse_masks
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment
 
-from sam2_amg.comparison import compare_images, parse_masks
+from sam2_amg.agreement import compare_images, parse_masks
 
 
 def disc(y: float, x: float, radius: float, size: tuple[int, int] = (40, 50)) -> NDArray[np.bool_]:

@@ -19,8 +19,8 @@ import torch
 from conftest import CPU, LENIENT, PHOTOGRAPHS, ROOT, photograph, start_server
 from pycocotools import mask as coco_mask
 
-from compile_export import parse
-from sam2_amg import packaging
+from sam2_amg import export
+from sam2_amg.cli import parse_export
 from sam2_amg.compilation import triton_cache
 from sam2_amg.compilation.aot import from_packages, package_names
 from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
@@ -75,8 +75,8 @@ def test_packages_find_what_compiling_finds(packages: Path, fast: Generator, few
 def test_kernels_are_kept_by_a_process_that_began_as_a_server_does(packages: Path, tmp_path: Path) -> None:
     """On a CPU there are none; all else is as on a GPU."""
     shutil.copytree(packages, tmp_path / "copy")
-    config = parse(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
-    file = run_in_subprocess(packaging.compile_kernels, config, BUILD, tmp_path / "copy")
+    config = parse_export(["--fast", "--device", "cpu", "--points_per_side", "3", "--output", "x"])
+    file = run_in_subprocess(export.compile_kernels, config, BUILD, tmp_path / "copy")
     assert file == tmp_path / "copy" / triton_cache.NAME
     assert ZipFile(file).namelist() == []
 
@@ -219,14 +219,14 @@ def test_the_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
 
 
 def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = parse(["--fast", "--device", "cpu", "--output", "x"])
+    config = parse_export(["--fast", "--device", "cpu", "--output", "x"])
     random = np.random.default_rng(0)
     answer = random.random((4, 3), np.float32), random.normal(size=(2, 8, 8)).astype(np.float32)
 
     def trial(found: tuple[np.ndarray, np.ndarray]) -> list[float]:
         answers = iter([answer, found])
-        monkeypatch.setattr(packaging, "run_in_subprocess", lambda *_: next(answers))
-        return packaging.try_packages(config, BUILD, copied)
+        monkeypatch.setattr(export, "run_in_subprocess", lambda *_: next(answers))
+        return export.try_packages(config, BUILD, copied)
 
     assert trial(answer) == [math.inf, math.inf]
     assert min(trial((answer[0] + 1e-6, answer[1]))) > 100
@@ -237,9 +237,9 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
     def crash(*_: object) -> None:
         raise ProcessDied("ended by SIGSEGV")
 
-    monkeypatch.setattr(packaging, "run_in_subprocess", crash)
+    monkeypatch.setattr(export, "run_in_subprocess", crash)
     with pytest.raises(StartupError, match=r"tried the packages crashed \(ended by SIGSEGV\); they are not kept"):
-        packaging.try_packages(config, BUILD, copied)
+        export.try_packages(config, BUILD, copied)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: p
 )
 def test_bad_command_lines(arguments: list[str], message: str) -> None:
     with pytest.raises(StartupError, match=re.escape(message)):
-        packaging.export(parse(arguments))
+        export.export(parse_export(arguments))
 
 
 def test_an_error_is_one_line() -> None:

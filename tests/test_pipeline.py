@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import modes_on
-from sam2_amg.comparison import compare_images, parse_masks
+from sam2_amg.agreement import compare_images, parse_masks
 from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator, build_stages, fill_in

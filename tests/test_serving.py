@@ -16,7 +16,7 @@ import requests
 from conftest import LENIENT, PHOTOGRAPHS, RunningServer, start_server, wait_until
 from PIL import Image
 
-from sam2_amg.comparison import compare_images, parse_masks
+from sam2_amg.agreement import compare_images, parse_masks
 
 GROCERIES = (PHOTOGRAPHS / "groceries.jpg").read_bytes()
 

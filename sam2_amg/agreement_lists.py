@@ -1,0 +1,107 @@
+"""How far two lists of masks agree: files with a line an image, or folders."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sam2_amg.agreement import ImageAgreement, InvalidRle, compare_images, parse_masks, summarise
+
+_CHUNK = 8  # images a worker takes at a time
+
+# where an answer comes from, for messages, and the answer itself
+Line = tuple[str, bytes]
+
+
+class UnusableList(Exception):
+    """The lists cannot be compared. The message names the file and the line."""
+
+
+def read_list(path: Path) -> Iterator[Line]:
+    """The answers in a file of lines, compressed or not, or in the .json files of a folder, in order of their names."""
+    if path.is_dir():
+        names = sorted(file.relative_to(path) for file in path.rglob("*.json") if file.is_file())
+        if not names:
+            raise UnusableList(f"{path} is a folder without a .json file")
+        for name in names:
+            yield str(name), (path / name).read_bytes()
+    else:
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    yield f"line {number}", line
+        except (OSError, EOFError, zlib.error) as error:  # the last two, and OSError without strerror, are gzip's
+            raise UnusableList(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:
+    """Both lists side by side. Raises UnusableList where they are not of the same images."""
+    if reference.is_dir() != candidate.is_dir():
+        raise UnusableList(f"{reference} and {candidate} must be both files, or both folders")
+    pairs = []
+    for first, second in zip_longest(read_list(reference), read_list(candidate)):
+        if first is None or second is None:
+            longer, shorter, line = (candidate, reference, second) if first is None else (reference, candidate, first)
+            raise UnusableList(f"{longer} goes on at {line[0]} where {shorter} ends: the lists differ in length")
+        if first[0] != second[0]:
+            raise UnusableList(f"{first[0]} of {reference} has no partner in {candidate}, which has {second[0]}")
+        pairs.append((first, second))
+    if not pairs:
+        raise UnusableList(f"{reference} and {candidate} are empty")
+    return pairs
+
+
+def compare_pair(pair: tuple[Line, Line]) -> ImageAgreement:
+    """One image. Raises UnusableList with the line's number."""
+    masks = []
+    for side, (place, line) in zip("AB", pair, strict=True):
+        if not line.strip():
+            raise UnusableList(
+                f"{place} of {side} is empty: an image without an answer, or curl's -w '\\n' (not needed)"
+            )
+        try:
+            masks.append(parse_masks(line))
+        except InvalidRle as error:
+            raise UnusableList(f"{place} of {side} {error}") from error
+    try:
+        return compare_images(*masks)
+    except InvalidRle as error:
+        raise UnusableList(f"{pair[0][0]}: {error}") from error
+
+
+def compare(reference: Path, candidate: Path) -> dict[str, Any]:
+    """All figures of two lists, computed on all cores. Raises UnusableList."""
+    pairs = pair_up(reference, candidate)
+    workers = min(len(os.sched_getaffinity(0)), 1 + len(pairs) // _CHUNK)
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(compare_pair, pairs, chunksize=_CHUNK)
+        return summarise(list(tqdm(results, total=len(pairs), unit="image", disable=None, leave=False)))
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The figures as a person reads them."""
+
+    def show(value: float | None) -> str:
+        return "-" if value is None else f"{value:.6f}"
+
+    masks = figures["masks"]
+    lines = [
+        f"images                      {figures['images']}",
+        f"  with another mask count   {figures['count_mismatches']}",
+        f"masks                       {masks['reference']} in A, {masks['candidate']} in B",
+        f"published mIoU              {show(figures['published_miou'])}  ({figures['published_images']} images)",
+        f"matched mIoU, all images    {show(figures['matched_miou'])}",
+        f"  5th percentile            {show(figures['matched_miou_p5'])}",
+    ]
+    for threshold, precision in figures["precision"].items():
+        recall = figures["recall"][threshold]
+        lines.append(f"at IoU {threshold:<4}                 precision {show(precision)}  recall {show(recall)}")
+    return "\n".join(lines)
