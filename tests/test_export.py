@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from sam2_amg import export
 from sam2_amg.cli import parse_export
-from sam2_amg.compilation import triton_cache
+from sam2_amg.compilation import manifest, triton_cache
 from sam2_amg.compilation.aot import from_packages, package_names
 from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import NAME, Build, check_packages
@@ -216,6 +216,37 @@ def test_the_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     assert "there is no manifest.json; make packages that fit: python compile_export.py" in answer.stderr
     assert "--output DIR, with another folder for DIR" in answer.stderr  # what is there may be anything
     assert "loading encode.pt2" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "is_refused"),
+    [
+        ("config.py", True),
+        ("postprocess/nms.py", True),
+        ("kernels/launch_configs.py", True),
+        ("network/decoder.py", True),
+        ("pipeline/decode.py", True),
+        ("compilation/subgraphs.py", True),
+        ("modes/furious.py", True),
+        ("server/app.py", False),
+        ("cli.py", False),
+        ("agreement.py", False),
+    ],
+)
+def test_a_changed_line_of_code(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, is_refused: bool
+) -> None:
+    """Packages are refused after a change of what they depend on, and after no other."""
+    code = tmp_path / "code"
+    shutil.copytree(ROOT / "sam2_amg", code, ignore=shutil.ignore_patterns("demo", "__pycache__"))
+    monkeypatch.setattr(manifest, "_ROOT", code)
+    check_packages(copied, BUILD, NAMES)  # the same code in another place
+    with (code / file).open("a") as source:
+        source.write("# another line\n")
+    if is_refused:
+        assert "made for code (SHA-256) " in refusal(copied)
+    else:
+        check_packages(copied, BUILD, NAMES)
 
 
 def test_packages_that_fail_their_trial_are_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,10 @@ from sam2_amg.errors import StartupError
 NAME = "manifest.json"
 _FORMAT = 2
 _CHUNK = 1 << 22  # bytes
+_ROOT = Path(__file__).resolve().parent.parent
+# What packages depend on: what subgraphs are, how they are compiled, and what goes in and comes out. Routes, command
+# lines, formats and start-up are not among it.
+_SOURCES = ("config.py", "postprocess", "kernels", "network", "pipeline", "compilation", "modes")
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ def architecture(device: torch.device) -> str:
 
 
 def hash_code() -> str:
-    """SHA-256 of this package's whole source: what subgraphs are, and what they expect, is written there. Any change of
-    it calls for new packages, one of the routes, too: better one too many than answers of other code."""
+    """SHA-256 of the source that packages depend on, `_SOURCES`: any change of it calls for new packages."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent.parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for name in _SOURCES:
+        place = _ROOT / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
