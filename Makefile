@@ -8,19 +8,30 @@ PIP_INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --disable-pip-versio
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean
+.PHONY: help run test test-all test-gpu check clean
 
 help:
 	@echo "make run          set up and serve the demo model on http://127.0.0.1:5000 (more flags: make run ARGS='--port 8000')"
 	@echo "make test         set up and run the checks and tests that need no GPU (some of them: make test ARGS='-k rle')"
+	@echo "make test-all     the same with the slow tests, before a release"
+	@echo "make test-gpu     set up and run the tests that need a CUDA GPU"
 	@echo "make check        set up and run the linter and the type checker alone"
 	@echo "make clean        remove the virtual environment"
 
 run: $(VENV)/installed
 	@exec $(BIN)/python server.py $(ARGS)
 
+# One process a core, one thread each: torch's own threads would be in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
+
 test: check
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: check
+	@$(PYTEST) $(ARGS)
+
+test-gpu: $(VENV)/installed-dev
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
 
 check: $(VENV)/installed-dev
 	@$(BIN)/ruff check .

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from flask import Flask
+from helpers import ROOT
 
 from sam2_amg.cli import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Limits, Mode

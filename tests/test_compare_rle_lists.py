@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from numpy.typing import NDArray
 from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment

@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from conftest import PHOTOGRAPHS, ROOT, RunningServer, drawn_image
+from helpers import ROOT, RunningServer, drawn_image
 from PIL import Image
 
 from bench.report.docs import refresh
+from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from bench.__main__ import add_accuracy
 from bench.harness.lists import find_list, keep_list

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from conftest import CPU, PHOTOGRAPHS, RunningServer, drawn_image, photograph, start_server
+from helpers import CPU, RunningServer, drawn_image, photograph, start_server
 from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.agreement import compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator
 from sam2_amg.server.app import rles_by_name
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CPU, drawn_image
+from helpers import CPU, drawn_image
 from sam2 import automatic_mask_generator
 from sam2.modeling.sam2_base import SAM2Base
 

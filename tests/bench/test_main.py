@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image, wait_until
+from helpers import CPU, ROOT, drawn_image, wait_until
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -26,6 +26,7 @@ from bench.numerics import measure_numerics, signal_to_noise
 from bench.report.docs import tables_of
 from bench.report.tables import STAGES, to_markdown
 from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.demo import PHOTOGRAPHS
 from training import batches
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DEVICE
+from helpers import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from conftest import CPU, ROOT, drawn_image, start_server, wait_until
+from helpers import CPU, ROOT, drawn_image, start_server, wait_until
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DEVICE, ROOT
+from helpers import DEVICE, ROOT
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from torch import Tensor
 
@@ -157,7 +157,7 @@ def test_nothing_of_image_size_is_allocated() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the tests above compile them")
 def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
     """The compiler needs no GPU: what the interpreter accepts and it does not is found here."""
-    command = [sys.executable, "tests/compile_kernels.py"]
+    command = [sys.executable, "tests/kernels/compile_kernels.py"]
     environment = {"TRITON_INTERPRET": "0", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]

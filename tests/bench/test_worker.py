@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import demo_job, drawn_image
+from helpers import demo_job, drawn_image
 from PIL import Image
 
 from bench.harness.load import Worker

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU
+from helpers import CPU
 from sam2.build_sam import build_sam2
 
 from sam2_amg.demo import DEMO_DIR

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from conftest import LENIENT, PHOTOGRAPHS, RunningServer, start_server, wait_until
+from helpers import LENIENT, RunningServer, start_server, wait_until
 from PIL import Image
 
 from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.demo import PHOTOGRAPHS
 
 GROCERIES = (PHOTOGRAPHS / "groceries.jpg").read_bytes()
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DEVICE
+from helpers import DEVICE
 
 from bench.numerics import signal_to_noise
 from sam2_amg.network.encoder import encode

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import demo_job, drawn_image
+from helpers import demo_job, drawn_image
 from PIL import Image
 
 from bench.harness.accuracy import Collector

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from helpers import wait_until
 from numpy.typing import NDArray
 
 from sam2_amg.config import GeneratorConfig, Limits

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import orjson
 import torch
-from conftest import CPU, DEVICE, ROOT, drawn_image, photograph
+from helpers import CPU, DEVICE, ROOT, drawn_image, photograph
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.report.tables import techniques_markdown

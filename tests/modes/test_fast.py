@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, DEVICE, drawn_image, photograph
+from helpers import CPU, DEVICE, drawn_image, photograph
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn

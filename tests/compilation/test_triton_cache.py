@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from sam2_amg.compilation.triton_cache import NAME, pack, unpack, use_packed_kernels
 from sam2_amg.errors import StartupError
@@ -16,7 +16,7 @@ from sam2_amg.errors import StartupError
 # compiles one kernel for Hopper, which takes no GPU, and says whether it was there already
 COMPILE = """
 import triton
-from tests.compile_kernels import compile_kernel
+from tests.kernels.compile_kernels import compile_kernel
 from sam2_amg.kernels.mask_stats import box_kernel
 
 def listen(*, cache_hit, **_):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph, wait_until
+from helpers import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph, wait_until
 
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator

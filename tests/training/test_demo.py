@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import photograph as bundled
+from helpers import photograph as bundled
 from sam2.utils.amg import mask_to_rle_pytorch
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import DEVICE
+from helpers import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from conftest import CPU, assert_all_but_equal, drawn_image, photograph
+from helpers import CPU, assert_all_but_equal, drawn_image, photograph
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 

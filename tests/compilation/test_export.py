@@ -16,7 +16,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, LENIENT, PHOTOGRAPHS, ROOT, photograph, start_server
+from helpers import CPU, LENIENT, ROOT, photograph, start_server
 from pycocotools import mask as coco_mask
 
 from sam2_amg import export
@@ -26,7 +26,7 @@ from sam2_amg.compilation.aot import from_packages, package_names
 from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import NAME, Build, check_packages
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.demo import DEMO_DIR
+from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator, static_shapes
 from sam2_amg.network.checkpoints import image_size_of, load_model

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, DEVICE, photograph
+from helpers import CPU, DEVICE, photograph
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import MODES, modes_on

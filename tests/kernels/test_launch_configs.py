@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import DEVICE, ROOT
+from helpers import DEVICE, ROOT
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, PHOTOGRAPHS, ROOT, drawn_image
+from helpers import CPU, ROOT, drawn_image
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_amg.config import Limits
+from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.preprocess import Preprocess, Upload
