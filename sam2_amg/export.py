@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.agreement import signal_to_noise
 from sam2_amg.compilation.aot import export_subgraphs, file_names, from_packages
+from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import Build, check_packages, write_manifest
 from sam2_amg.compilation.triton_cache import NAME, keep_kernels_in, pack
@@ -42,6 +43,7 @@ _POINTS_WITH_MASKS = 64  # at most
 def export(config: ExportConfig) -> None:
     """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
     exit_on_signals()
+    use_working_compiler()  # rather than fail after a minute
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
@@ -108,8 +110,8 @@ def _in_subprocess(what: str, function: Callable[..., Any], *arguments: Any) -> 
         return run_in_subprocess(function, *arguments)
     except ProcessDied as died:
         raise StartupError(
-            f"a process that {what} the packages crashed ({died}); they are not kept. Where the C++ compiler links "
-            "its own library statically, packages crash: set CXX to another, such as /usr/bin/g++"
+            f"a process that {what} the packages crashed ({died}); they are not kept. Another C++ compiler may write "
+            "better ones: set CXX to it, such as /usr/bin/g++"
         ) from died
 
 

@@ -18,8 +18,9 @@ from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
 from sam2_amg.compilation import triton_cache
+from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer, StaticInputs
-from sam2_amg.compilation.jit import compiler_errors, require_compiler
+from sam2_amg.compilation.jit import compiler_errors
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
@@ -54,7 +55,7 @@ def export_subgraphs(
 
     Raises StartupError where they cannot be compiled, as without a C++ compiler.
     """
-    require_compiler(device)
+    use_working_compiler(report)
     paths: list[Path] = []
     for name, subgraph in subgraphs.by_name().items():
         report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")

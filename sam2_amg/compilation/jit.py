@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -14,6 +12,7 @@ from torch._dynamo.exc import TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 
+from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
 from sam2_amg.errors import StartupError
@@ -40,15 +39,10 @@ def compile_subgraphs(
         return capturer.warm_up_and_capture(compiled, examples)
 
     capturer = Capturer(shapes, device)
-    require_compiler(device)
+    if device.type == "cpu":  # for a GPU, no C++ is compiled
+        use_working_compiler(report)
     with compiler_errors():
         return map_subgraphs(compile_one, subgraphs)
-
-
-def require_compiler(device: torch.device) -> None:
-    """Raises StartupError where compiling for the CPU needs a compiler that is not there."""
-    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise StartupError("--fast compiles for the CPU, and there is no g++; install it, set CXX, or do without")
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""The C++ compiler: tried before it is relied on, because some write libraries that crash the process they are loaded
+into."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch._inductor import config as inductor_config
+
+from sam2_amg.errors import StartupError
+
+logger = logging.getLogger(__name__)
+_NAMES = ("g++", "c++")
+_TIMEOUT = 60.0  # seconds, to compile a few lines
+# What compiled subgraphs need of a C++ library: streams, strings, and exceptions that are caught.
+_SOURCE = """
+#include <sstream>
+#include <stdexcept>
+extern "C" int trial() {
+  std::ostringstream text;
+  text << 1.5;
+  try { throw std::runtime_error(text.str()); }
+  catch (const std::exception& error) { return error.what() == std::string("1.5") ? 42 : 0; }
+}
+"""
+# A process that has no C++ library but what the trial brings. A compiler that links its own statically writes libraries
+# that crash beside torch, which has the shared one.
+_LOAD = """
+import ctypes, sys
+assert ctypes.CDLL(sys.argv[1]).trial() == 42, "its exceptions are not caught"
+shared = any(name in open("/proc/self/maps").read() for name in ("libstdc++", "libc++"))
+assert shared, "it links its own C++ library statically"
+"""
+
+
+def compilers() -> Iterator[str]:
+    """Compilers to try, in order: CXX, then each g++ and each c++ on the PATH; each file once."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    named = [os.environ["CXX"]] if os.environ.get("CXX") else []
+    paths = [path for name in _NAMES for folder in folders if (path := shutil.which(name, path=folder))]
+    seen = set()
+    for compiler in [*named, *paths]:
+        file = os.path.realpath(shutil.which(compiler) or compiler)
+        if file not in seen:
+            seen.add(file)
+            yield compiler
+
+
+@cache
+def fault_of(compiler: str) -> str | None:
+    """What is wrong with a compiler, in a few words; None where a library that it writes can be loaded and runs."""
+    with TemporaryDirectory() as folder:
+        source, library = Path(folder) / "trial.cpp", Path(folder) / "trial.so"
+        source.write_text(_SOURCE)
+        try:
+            _run([compiler, "-std=c++17", "-shared", "-fPIC", str(source), "-o", str(library)])
+            _run([sys.executable, "-S", "-c", _LOAD, str(library)])
+        except OSError as error:
+            return error.strerror or str(error)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {_TIMEOUT:g} s"
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
+            return lines[-1].removeprefix("AssertionError: ")[:200]
+    return None
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_TIMEOUT)
+
+
+def use_working_compiler(report: Callable[[str], None] = logger.info) -> str:
+    """Has torch compile C++ with the first compiler that works, which it returns; `report` hears which.
+
+    Raises StartupError where none works.
+    """
+    faults: list[str] = []
+    for compiler in compilers():
+        fault = fault_of(compiler)
+        if fault is None:
+            inductor_config.cpp.cxx = (None, compiler)
+            os.environ["CXX"] = compiler  # for processes that compile
+            report("; ".join([*faults, f"compiling C++ with {compiler}"]))
+            return compiler
+        faults.append(f"{compiler} is of no use ({fault})")
+    found = "; ".join(faults) or "there is no g++"
+    raise StartupError(f"--fast needs a C++ compiler, and {found}; install g++, set CXX to one, or do without --fast")
