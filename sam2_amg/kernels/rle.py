@@ -87,7 +87,7 @@ def boundaries_kernel(
 
 
 def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[RunBoundaries]:
-    """RunBoundaries of masks in a photograph of `size` (height, width), found in a crop of it.
+    """Run boundaries of masks in a photograph of `size` (height, width), found in a crop of it.
 
     `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `postprocess.rle.run_boundaries`,
     equal to it but for pixels whose logit is within float32 rounding of the threshold.

@@ -1,5 +1,7 @@
 """One cross attention of the mask decoder, its projections of image tokens folded into the prompt tokens.
 
+This is weight absorption, as DeepSeek-V2 (2024, section 2.1.2) uses it in multi-head latent attention.
+
 Symbols in the shape comments: P points, T tokens a point (8, or 7 without an object-score token), H heads,
 D channels a head, C channels of the transformer (256), N image tokens (h * w).
 """

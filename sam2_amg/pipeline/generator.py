@@ -175,7 +175,7 @@ class MaskGenerator(Generator):
         return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
     def _find_run_boundaries(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[RunBoundaries]:
-        """RunBoundaries of the candidates at the image's size, in their order; masks of crops are placed where they
+        """Run boundaries of the candidates at the image's size, in their order; masks of crops are placed where they
         belong."""
         if len(crops) == 1:
             return self.stages.run_boundaries(candidates.logits, crops[0], size, self.config.mask_threshold)

@@ -1,4 +1,4 @@
-"""LaunchConfigs of kernels: any of them gives the same, and a GPU without room is told so."""
+"""Launch configurations of kernels: any of them gives the same, and a GPU without room is told so."""
 
 from __future__ import annotations
 

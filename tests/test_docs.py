@@ -1,22 +1,29 @@
-"""What README.md says is true: its commands run, its tables are those of results/."""
+"""The documentation is true: commands run, files exist, tables are those of results/, and results fit together."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import ROOT, RunningServer, drawn_image
 from PIL import Image
 
+from bench.__main__ import add_accuracy
 from bench.report.docs import refresh
+from bench.report.pages import page_of
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
 
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "training" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
+LISTS = ROOT / "results" / "lists"
 
 
 def shell_line(beginning: str) -> str:
@@ -72,15 +79,22 @@ def test_tables_are_those_of_the_results() -> None:
     assert refresh(README) == README  # `python -m bench.report.docs` puts them there
 
 
-def test_files_that_it_names_exist() -> None:
-    pages = README + (ROOT / "training" / "README.md").read_text()
-    paths = re.findall(r"[(`](results/[^)`\s]+)[)`]", pages)
-    assert len(paths) >= 20
-    for path in paths:
-        assert list(ROOT.glob(path)), path
-    section = README.split("## How it is built")[1]
-    for path in re.findall(r"`([\w/]+(?:\.py|/))`", section):
-        assert any((ROOT / folder / path).exists() for folder in ("", "sam2_amg")), path
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_links_of_a_page_exist(path: Path) -> None:
+    page = path.read_text()
+    for name in re.findall(r"[(`](results/[^)`\s]+)[)`]", page):
+        assert list(ROOT.glob(name)), name
+    for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page):
+        assert (path.parent / link).exists(), link
+
+
+def test_architecture_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    places = [ROOT, *(folder for folder in (ROOT / "sam2_amg").glob("**/") if "__pycache__" not in folder.parts)]
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", page):
+        assert any((place / name).exists() for place in places), name
+    for folder in (ROOT / "sam2_amg").glob("*/"):
+        assert f"`sam2_amg/{folder.name}/`" in page or f"`{folder.name}/`" in page or folder.name == "__pycache__"
 
 
 def test_types_and_addresses_are_those_of_the_code() -> None:
@@ -88,3 +102,19 @@ def test_types_and_addresses_are_those_of_the_code() -> None:
     assert URL_VARIABLE in README
     for kind in MODEL_TYPES.values():
         assert f"| `{kind.name}` | `{kind.file}`" in README
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_pages_are_made_of_figures(path: Path) -> None:
+    result = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == page_of(result)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in LISTS.iterdir() if path.is_dir()), ids=lambda path: path.name
+)
+def test_kept_lists_give_the_same_agreement_again(folder: Path) -> None:
+    result = json.loads((ROOT / "results" / f"{folder.name}.json").read_text())
+    again = deepcopy(result)
+    add_accuracy(again, folder)
+    assert again == result
