@@ -1,1 +1,0 @@
-"""The bundled demo model, and how it was made."""
