@@ -92,17 +92,17 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     gain, shift = inputs.normal(_CHANNELS), inputs.normal(points, _ROWS)
     for dtype in (torch.float32, torch.float16):
         form, fp16x3 = str(dtype).removeprefix("torch."), dtype == torch.float32
-        half = "" if fp16x3 else "half_"
+        prefix = "" if fp16x3 else "fp16_"
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
         folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
         queries = inputs.normal(_PIXELS, _HEADS * _WIDTH, dtype=dtype)
         heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH, dtype=dtype)
         first = partial(update_first, keys[0], queries, heads, values, gain, 1e-5, fp16x3)
-        yield Trial("update", f"{form}, layer 1", first, f"{half}update_first")
+        yield Trial("update", f"{form}, layer 1", first, f"{prefix}update_first")
         second = partial(update_second, keys, scores, folded, shift, values, 1e-5, fp16x3)
-        yield Trial("update", f"{form}, layer 2", second, f"{half}update_second")
-        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, fp16x3), f"{half}read")
+        yield Trial("update", f"{form}, layer 2", second, f"{prefix}update_second")
+        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, fp16x3), f"{prefix}read")
         by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
         yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
 
