@@ -5,7 +5,7 @@
 #
 # Packages fit the processor or the kind of GPU that they were made on; on another the server refuses them and says so.
 # An image is built without a GPU: for one, make the packages in a container of the stage `builder` that has the GPU, mount
-# them at /packages, and change the command's CHECKPOINT_DIR, MODEL_TYPE, mode and --device.
+# them at /packages, and add CHECKPOINT_DIR and MODEL_TYPE to the command, with another mode and --device.
 
 FROM python:3.12-slim AS base
 WORKDIR /app

@@ -35,7 +35,7 @@ def main() -> int:
         description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("a", metavar="A", type=Path, help="the reference list, a baseline's say")
-    parser.add_argument("b", metavar="B", type=Path, help="the list to judge")
+    parser.add_argument("b", metavar="B", type=Path, help="the list to compare with it")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
     parser.add_argument(
         "--min_miou", "--min-miou", metavar="X", type=share, help="exit with 1 where the matched mIoU is below X"

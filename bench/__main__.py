@@ -7,7 +7,7 @@ python -m bench --model_type large --weights seeded --planted --images sam2_amg/
 python -m bench --accuracy --scenes 500 --modes baseline fast --shards 4
                                                          agreement over many images, nothing timed
 python -m bench --numerics                               signal-to-noise ratios, without masks
-python -m bench --again results/modes-demo-....json      the tables again, from the lists that are kept
+python -m bench --again results/modes-demo-....json      the tables again, from lists (planted ones are not kept)
 python -m bench --draw_only                              the scenes alone, to be carried to another machine
 """
 

@@ -1,6 +1,6 @@
-"""Times the kernels of the large model one by one, in every form and with every launch that may be worth a try.
+"""Times the kernels of the large model one by one, in every form and with every configuration that may be worth a try.
 
-    python -m bench.kernels                    128 points at a time, as fast has them
+    python -m bench.kernels                    128 points at a time
     python -m bench.kernels --points 1024      as furious has them
     python -m bench.kernels --only "update float16"      what begins with this
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
@@ -52,12 +52,12 @@ _WINDOWS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One form of a kernel; `tuned` is the name of its launch in `LaunchConfigs`, where other ones are to be tried."""
+    """One form of a kernel; `config_name` is its field of `LaunchConfigs`, where other configurations are tried."""
 
     kernel: str
     form: str
     run: Callable[[], object]
-    tuned: str | None = None
+    config_name: str | None = None
 
 
 def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[LaunchConfig]:
@@ -87,8 +87,8 @@ class Inputs:
         return torch.randn(shape, generator=self._generator, device=self.device, dtype=dtype)
 
 
-def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
-    """Image tokens that are kept in memory: updated and read, in float32's accuracy and in float16."""
+def image_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
+    """Image tokens: updated and read, in float32's accuracy and in float16."""
     gain, shift = inputs.normal(_CHANNELS), inputs.normal(points, _ROWS)
     for dtype in (torch.float32, torch.float16):
         form, fp16x3 = str(dtype).removeprefix("torch."), dtype == torch.float32
@@ -107,17 +107,17 @@ def stored_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
         yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
 
 
-def upscale_trials(points: int, inputs: Inputs, decoder: MaskDecoder) -> Iterator[Trial]:
+def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder) -> Iterator[Trial]:
     """Every point with one kept mask, in float32's accuracy and in float16."""
     hyper = inputs.normal(points, _CHANNELS // 8, 3)
     features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
-    for dtype, tuned in ((torch.float32, "upscale"), (torch.float16, "fp16_upscale")):
+    for dtype, config_name in ((torch.float32, "upscale"), (torch.float16, "fp16_upscale")):
         upscaling = FusedUpscaling(decoder, fp16x3=dtype == torch.float32)
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
         form = f"{str(dtype).removeprefix('torch.')}, one mask a point"
-        yield Trial("upscale", form, partial(upscaling.masks, keys, hyper, *features, kept), tuned)
+        yield Trial("upscale", form, partial(upscaling.masks, keys, hyper, *features, kept), config_name)
 
 
 def attention_trials(inputs: Inputs) -> Iterator[Trial]:
@@ -126,19 +126,20 @@ def attention_trials(inputs: Inputs) -> Iterator[Trial]:
         for dtype in (torch.float32, torch.float16):
             form = str(dtype).removeprefix("torch.")
             q, k, v = inputs.normal(windows, tokens, 3, heads, 72, dtype=dtype).unbind(2)
-            tuned = "attention" if tokens > launch_configs(inputs.device).small_attention["BLOCK"] else None
-            yield Trial(f"attention {name}", f"{form}, ours", partial(attention, q, k, v), tuned)
+            config_name = "attention" if tokens > launch_configs(inputs.device).small_attention["BLOCK"] else None
+            yield Trial(f"attention {name}", f"{form}, ours", partial(attention, q, k, v), config_name)
             theirs = partial(F.scaled_dot_product_attention, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
             yield Trial(f"attention {name}", f"{form}, torch's", theirs)
 
 
 def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
-    """Median milliseconds with the launch that ships, then with each that may be tried; None where it does not fit."""
+    """Median milliseconds with the configuration that ships, then with each that may be tried; None where it does not
+    fit."""
     name = {"kernel": trial.kernel, "form": trial.form}
     rows: list[dict[str, Any]] = [{**name, "launch": None, "ms": do_bench(trial.run, return_mode="median")}]
-    for launch in TRIES.get(trial.tuned or "", []):
-        assert trial.tuned is not None
-        with using_launch_configs(replace(launch_configs(device), **{trial.tuned: launch})):
+    for launch in TRIES.get(trial.config_name or "", []):
+        assert trial.config_name is not None
+        with using_launch_configs(replace(launch_configs(device), **{trial.config_name: launch})):
             try:
                 milliseconds = do_bench(trial.run, warmup=5, rep=30, return_mode="median")
             except OutOfResources:
@@ -149,11 +150,11 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]]:
-    """A row for each form and launch of the kernels whose name and form begin with `only`."""
+    """A row for each form and configuration of the kernels whose name and form begin with `only`."""
     decoder = FoldedDecoder(seeded_model("large", device))
     inputs = Inputs(device)
     trials = [
-        *stored_trials(points, inputs),
+        *image_token_trials(points, inputs),
         *upscale_trials(points, inputs, decoder.decoder),
         *attention_trials(inputs),
     ]

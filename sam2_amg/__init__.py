@@ -1,1 +1,2 @@
-"""Segment everything: SAM 2.1's automatic mask generator behind HTTP. README.md says where to start reading."""
+"""Segment everything: SAM 2.1's automatic mask generator behind HTTP. docs/architecture.md says where to start
+reading."""

@@ -43,8 +43,9 @@ Compile the network of --fast, or --fast --furious, ahead of time, for this mach
   python server.py checkpoints large --fast --load_exported packages
 
 Packages are native code: load only those that you made yourself. They hold the weights, and fit one checkpoint, one
-kind of GPU or processor, and one version of torch; a server refuses others. They take any image; those of --furious
-take as many points at a time as a grid has, up to 1,024, and a server with another grid may need others.
+kind of GPU or processor, and one version of torch; a server refuses others. They take any image; those for
+a GPU take as many points at a time as a grid has, up to 256 (--furious: 1,024), and a server with another grid may need
+others.
 """
 
 # name, type, help; the default is that of the dataclass
@@ -194,7 +195,7 @@ def parse_export(arguments: Sequence[str]) -> ExportConfig:
     parser.add_argument("--fast", action="store_true", help="the mode to compile")
     parser.add_argument("--furious", action="store_true", help="with --fast, on a CUDA GPU: compile that mode instead")
     add_batch_size(parser)
-    text = "the server's grid: with --furious, packages are for so many points at a time (default %(default)s)"
+    text = "the server's grid: on a GPU, packages are for so many points at a time (default %(default)s)"
     side = GeneratorConfig.points_per_side
     parser.add_argument("--points_per_side", type=int, default=side, metavar="N", help=text)
     add_device(parser)

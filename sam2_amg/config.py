@@ -44,7 +44,7 @@ class Mode(Enum):
 
     def require_device(self, device: str) -> None:
         """Raises StartupError where the mode is not made for a kind of device, "cpu" or "cuda"."""
-        if device not in self.devices:
+        if "cpu" not in self.devices and device != "cuda":
             raise StartupError(f"{self.flags} needs a CUDA GPU, and would run on {device}; give --fast alone")
 
 

@@ -43,7 +43,7 @@ _POINTS_WITH_MASKS = 64  # at most
 def export(config: ExportConfig) -> None:
     """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
     exit_on_signals()
-    use_working_compiler()  # rather than fail after a minute
+    use_working_compiler(partial(logger.info, "%s ..."))  # first of all, rather than fail after minutes
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
@@ -105,7 +105,8 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
 
 
 def _in_subprocess(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`apart.run_in_subprocess`; a crash of the process, which did `what` with the packages, is a StartupError."""
+    """`isolated_process.run_in_subprocess`; a crash of the process, which did `what` with the packages, is a
+    StartupError."""
     try:
         return run_in_subprocess(function, *arguments)
     except ProcessDied as died:

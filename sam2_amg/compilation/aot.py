@@ -18,7 +18,6 @@ from torch._inductor import aoti_compile_and_package
 from torch._inductor.package import AOTICompiledModel
 
 from sam2_amg.compilation import triton_cache
-from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer, StaticInputs
 from sam2_amg.compilation.jit import compiler_errors
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes
@@ -53,9 +52,8 @@ def export_subgraphs(
 ) -> list[Path]:
     """Compiles plain `subgraphs` for their shapes into packages in `folder`; `report` hears what is being done.
 
-    Raises StartupError where they cannot be compiled, as without a C++ compiler.
+    To be called after `compiler.use_working_compiler`. Raises StartupError where they cannot be compiled.
     """
-    use_working_compiler(report)
     paths: list[Path] = []
     for name, subgraph in subgraphs.by_name().items():
         report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
@@ -89,7 +87,7 @@ def load_packages(
         package = _open(folder / package_name(name), device)
         # it reads its inputs as those lay that it was exported with, without a look at how they lie
         subgraph = StaticInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
-        return capturer.warm_up_and_capture(subgraph, capturer.examples(name))
+        return capturer.add(subgraph, capturer.examples(name))
 
     return Subgraphs.named({name: load(name) for name in shapes.names})
 
@@ -105,9 +103,9 @@ def _open(path: Path, device: torch.device) -> AOTICompiledModel:
     """torch's loader of packages, without `aoti_load_package` around it: that one first finds out what processor this
     is by compiling programs for ten seconds, and warns of another; the manifest has said already that it is the same.
     """
-    alone = device.type == "cuda"  # its locks have no place in a graph
+    single_threaded = device.type == "cuda"  # its locks have no place in a graph
     try:
-        return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, -1))
+        return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", single_threaded, 1, -1))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         help_ = "on Debian or Ubuntu: apt install libgomp1" if "libgomp" in reason else _UNPACKING

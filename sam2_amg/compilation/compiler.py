@@ -15,11 +15,12 @@ from tempfile import TemporaryDirectory
 
 from torch._inductor import config as inductor_config
 
+from sam2_amg.compilation.isolated_process import exit_cause
 from sam2_amg.errors import StartupError
 
 logger = logging.getLogger(__name__)
 _NAMES = ("g++", "c++")
-_TIMEOUT = 60.0  # seconds, to compile a few lines
+_TIMEOUT = 30.0  # seconds, to compile a few lines
 # What compiled subgraphs need of a C++ library: streams, strings, and exceptions that are caught.
 _SOURCE = """
 #include <sstream>
@@ -35,9 +36,10 @@ extern "C" int trial() {
 # that crash beside torch, which has the shared one.
 _LOAD = """
 import ctypes, sys
-assert ctypes.CDLL(sys.argv[1]).trial() == 42, "its exceptions are not caught"
-shared = any(name in open("/proc/self/maps").read() for name in ("libstdc++", "libc++"))
-assert shared, "it links its own C++ library statically"
+if ctypes.CDLL(sys.argv[1]).trial() != 42:
+    sys.exit("exceptions are not caught in what it compiles")
+if not any(name in open("/proc/self/maps").read() for name in ("libstdc++", "libc++")):
+    sys.exit("it links its own C++ library statically")
 """
 
 
@@ -62,14 +64,14 @@ def fault_of(compiler: str) -> str | None:
         source.write_text(_SOURCE)
         try:
             _run([compiler, "-std=c++17", "-shared", "-fPIC", str(source), "-o", str(library)])
-            _run([sys.executable, "-S", "-c", _LOAD, str(library)])
+            _run([sys.executable, "-I", "-S", "-c", _LOAD, str(library)])
         except OSError as error:
             return error.strerror or str(error)
         except subprocess.TimeoutExpired:
             return f"no answer within {_TIMEOUT:g} s"
         except subprocess.CalledProcessError as error:
-            lines = error.stderr.strip().splitlines() or [f"exit status {error.returncode}"]
-            return lines[-1].removeprefix("AssertionError: ")[:200]
+            lines = error.stderr.strip().splitlines() or [exit_cause(error.returncode)]
+            return lines[-1][:200]
     return None
 
 
@@ -77,8 +79,8 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_TIMEOUT)
 
 
-def use_working_compiler(report: Callable[[str], None] = logger.info) -> str:
-    """Has torch compile C++ with the first compiler that works, which it returns; `report` hears which.
+def use_working_compiler(report: Callable[[str], None] = logger.info) -> None:
+    """Has torch compile C++ with the first compiler that works; `report` hears which.
 
     Raises StartupError where none works.
     """
@@ -89,7 +91,7 @@ def use_working_compiler(report: Callable[[str], None] = logger.info) -> str:
             inductor_config.cpp.cxx = (None, compiler)
             os.environ["CXX"] = compiler  # for processes that compile
             report("; ".join([*faults, f"compiling C++ with {compiler}"]))
-            return compiler
+            return
         faults.append(f"{compiler} is of no use ({fault})")
     found = "; ".join(faults) or "there is no g++"
-    raise StartupError(f"--fast needs a C++ compiler, and {found}; install g++, set CXX to one, or do without --fast")
+    raise StartupError(f"--fast needs a C++ compiler, and {found}; install g++, or set CXX to one that works")

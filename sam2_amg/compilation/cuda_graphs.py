@@ -35,7 +35,7 @@ def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
 class CudaGraph:
     """A subgraph captured once and replayed. Its answers lie in the same memory each time, until the next call.
 
-    Graphs that share a `pool` of memory, and run one after another, use it in turn; their answers stay apart. The
+    Graphs that share a `pool` of memory, and run one after another, share it; their outputs do not overlap. The
     `examples` are the graph's from now on: it reads its inputs there. What lies there already is not copied.
     """
 
@@ -54,9 +54,9 @@ class CudaGraph:
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Replays the subgraph on `arguments`, of the shapes that it was captured with."""
-        for place, argument in zip(self.inputs, arguments, strict=True):
-            if argument is not place:
-                place.copy_(_laid_out(argument, place.shape, place.stride()))
+        for static, argument in zip(self.inputs, arguments, strict=True):
+            if argument is not static:
+                static.copy_(_laid_out(argument, static.shape, static.stride()))
         self.graph.replay()
         return self.outputs
 
@@ -82,7 +82,7 @@ class Capturer:
             answer.zero_()
         return (*examples[: -len(self._answers)], *self._answers)
 
-    def warm_up_and_capture(self, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
+    def add(self, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
         """The subgraph, ready to run, so that nothing is left to be compiled or loaded."""
         captured = warm_up_and_capture(subgraph, examples, self._pool)
         self._answers = captured.outputs if isinstance(captured, CudaGraph) else ()

@@ -32,7 +32,7 @@ def run_in_subprocess(function: Callable[..., Any], *arguments: Any) -> Any:
         process.join(_PATIENCE)  # what it made may be cleared away at its end
     except (EOFError, OSError) as error:
         process.join()
-        raise ProcessDied(_ending(process.exitcode or 0)) from error
+        raise ProcessDied(exit_cause(process.exitcode or 0)) from error
     finally:
         process.terminate()  # nobody waits for it any longer
         process.join()
@@ -56,5 +56,6 @@ def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[A
     sender.send_bytes(data)
 
 
-def _ending(code: int) -> str:
+def exit_cause(code: int) -> str:
+    """How a process ended, by its exit code: -11 -> ended by SIGSEGV."""
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,4 +1,4 @@
-"""The subgraphs compiled for their fixed shapes by torch.compile."""
+"""The subgraphs compiled for their static shapes by torch.compile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compile_subgraphs(
         report(f"compiling {name} for {device.type}")
         examples = capturer.examples(name)
         compiled = cast(Subgraph, torch.compile(subgraph, fullgraph=True, dynamic=False))
-        return capturer.warm_up_and_capture(compiled, examples)
+        return capturer.add(compiled, examples)
 
     capturer = Capturer(shapes, device)
     if device.type == "cpu":  # for a GPU, no C++ is compiled

@@ -79,8 +79,8 @@ def hash_code() -> str:
     """SHA-256 of the source that packages depend on, `_SOURCES`: any change of it calls for new packages."""
     digest = hashlib.sha256()
     for name in _SOURCES:
-        place = _ROOT / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        source = _ROOT / name
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
             digest.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

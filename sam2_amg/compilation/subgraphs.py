@@ -31,14 +31,14 @@ class Subgraphs:
     encode: Subgraph
     prepare: Subgraph
     attend: Subgraph
-    upscale: Subgraph | None  # None where a kernel takes its place, whose shapes need not be fixed
+    upscale: Subgraph | None  # None where a kernel takes its place, whose shapes need not be static
     batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders by how many images they take
 
     def by_name(self) -> dict[str, Subgraph]:
         """Those that there are, in the order of `SubgraphShapes.names`."""
         encoders = {batched_name(count): self.batched[count] for count in sorted(self.batched, reverse=True)}
-        alone = {name: getattr(self, name) for name in BASE_NAMES}
-        return {**encoders, **{name: subgraph for name, subgraph in alone.items() if subgraph is not None}}
+        base = {name: getattr(self, name) for name in BASE_NAMES}
+        return {**encoders, **{name: subgraph for name, subgraph in base.items() if subgraph is not None}}
 
     @staticmethod
     def named(subgraphs: Mapping[str, Subgraph]) -> Subgraphs:

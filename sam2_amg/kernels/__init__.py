@@ -1,1 +1,1 @@
-"""Triton kernels, one operation a file, with the signatures of their plain-torch twins in `postprocess/`."""
+"""Triton kernels, one operation a file. Each names its plain-torch twin."""

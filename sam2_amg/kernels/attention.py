@@ -79,12 +79,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"written for float32 or float16, not for {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width)
-    tuned = launch_configs(q.device)
-    launch = tuned.small_attention if k.shape[1] <= tuned.small_attention["BLOCK"] else tuned.attention
-    launcher(attention_kernel)[(triton.cdiv(queries, launch["BLOCK"]) * images * heads,)](
+    configs = launch_configs(q.device)
+    config = configs.small_attention if k.shape[1] <= configs.small_attention["BLOCK"] else configs.attention
+    launcher(attention_kernel)[(triton.cdiv(queries, config["BLOCK"]) * images * heads,)](
         q, k, v, out, heads, queries, width,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
         SCALE=width**-0.5, KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)),
-        FP16X3=q.dtype == torch.float32, **launch,
+        FP16X3=q.dtype == torch.float32, **config,
     )  # fmt: skip
     return out

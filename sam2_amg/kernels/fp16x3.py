@@ -1,4 +1,5 @@
-"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see `fp16x3_linear.py`."""
+"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see
+`network/fp16x3_linear.py`."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
 
 @triton.jit
 def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
-    """A program splits BLOCK of `count` numbers, rows of `width`, into rows of high part, low part, high part again."""
+    """A program writes BLOCK of `count` numbers, rows of `width`, as rows of high part, low part, high part again."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
     high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
@@ -46,8 +47,8 @@ def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
 def fp16x3_rows(x: Tensor) -> Tensor:
     """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `Fp16x3Linear` multiplies them.
 
-    Twin: `fp16x3_linear.to_fp16_pair`. In one kernel, because a compiler that fuses the three would compute what makes
-    x thrice. Raises ValueError for other devices.
+    Twin: what `network.fp16x3_linear` concatenates on a CPU. In one kernel, because a compiler that fuses the three
+    would compute what makes x thrice. Raises ValueError for other devices.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()

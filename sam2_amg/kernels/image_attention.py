@@ -1,4 +1,4 @@
-"""The image side of the mask decoder in three kernels, products by tensor cores.
+"""Image tokens of the mask decoder updated and read, in three kernels with products on tensor cores.
 
     update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image tokens ask prompt tokens
     update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
@@ -8,13 +8,13 @@ with keys [N, C] of a point, h heads, t tokens; q and e are projections of image
 share, s are scores of positions that come from elsewhere (in that kernel they would take registers that are not there;
 rounded to 16 bits they would blur what is read, and hardly what is updated). Only keys touch memory, once in and once
 out; scores and weights of [N, H*T] stay in registers. Registers are what there is least of, so no kernel adds
-LayerNorm's bias, and the second does not multiply by its gain: `fp16x3_image_tokens.py` folds them into the vectors,
-and into a shift of s.
+LayerNorm's bias, and the second does not multiply by its gain: `network/fp16x3_image_tokens.py` folds them into the
+vectors, and into a shift of s.
 
-With FP16X3 all is float32, every number the sum of two of float16, as in `fp16x3_linear.py`, and products are as exact
-as float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an argument
-it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageTokens` in
-`image_tokens.py`, whose symbols these are.
+With FP16X3 all is float32, every number the sum of two of float16, as in `network/fp16x3_linear.py`, and products are
+as exact as float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an
+argument it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageTokens`
+in `network/image_tokens.py`, whose symbols these are.
 """
 
 from __future__ import annotations
@@ -177,11 +177,11 @@ def update_first(
     pixels = len(keys)
     _check(fp16x3, pixels, channels, rows, keys, queries, heads, values)
     updated = keys.new_empty(points, pixels, channels)
-    tuned = launch_configs(keys.device)
-    launch = tuned.update_first if fp16x3 else tuned.fp16_update_first
-    launcher(update_first_kernel)[(points, launch["PARTS"])](
+    configs = launch_configs(keys.device)
+    config = configs.update_first if fp16x3 else configs.fp16_update_first
+    launcher(update_first_kernel)[(points, config["PARTS"])](
         keys, queries, heads, values, gain, updated,
-        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **config,
     )  # fmt: skip
     return updated
 
@@ -200,11 +200,11 @@ def update_second(
     pixels = keys.shape[1]
     _check(fp16x3, pixels, channels, rows, keys, scores, folded, values)
     _check_scores(scores, points, rows, pixels)
-    tuned = launch_configs(keys.device)
-    launch = tuned.update_second if fp16x3 else tuned.fp16_update_second
-    launcher(update_second_kernel)[(points, launch["PARTS"])](
+    configs = launch_configs(keys.device)
+    config = configs.update_second if fp16x3 else configs.fp16_update_second
+    launcher(update_second_kernel)[(points, config["PARTS"])](
         keys, scores, folded, shift, values, points,
-        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
+        EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **config,
     )  # fmt: skip
 
 
@@ -216,14 +216,14 @@ def read_parts(
     points, rows, channels = folded.shape
     pixels = keys.shape[1]
     _check(fp16x3, pixels, channels, rows, keys, positions, heads, folded)
-    tuned = launch_configs(keys.device)
-    launch = tuned.read if fp16x3 else tuned.fp16_read
-    parts = launch["PARTS"]
+    configs = launch_configs(keys.device)
+    config = configs.read if fp16x3 else configs.fp16_read
+    parts = config["PARTS"]
     context = keys.new_empty(points, parts, rows, channels, dtype=torch.float32)
     most, total = context.new_empty(points, parts, rows), context.new_empty(points, parts, rows)
     launcher(read_kernel)[(points, parts)](
         keys, positions, heads, folded, context, most, total,
-        PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **launch,
+        PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **config,
     )  # fmt: skip
     return context, most, total
 

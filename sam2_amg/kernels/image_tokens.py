@@ -1,7 +1,8 @@
 """Tiles of image tokens, in Triton: loading them and a point's vectors, softmax over tokens, LayerNorm.
 
-The sums over heads of 16 channels, q_h . k_ht (see `folded_attention.py`), are one product with a block-diagonal matrix
-of the 64 token vectors. LayerNorm here has no gain and no bias: those who launch kernels fold both into the vectors.
+The sums over heads of 16 channels, q_h . k_ht (see `network/folded_attention.py`), are one product with a
+block-diagonal matrix of the 64 token vectors. LayerNorm here has no gain and no bias: those who launch kernels fold
+both into the vectors.
 """
 
 from __future__ import annotations

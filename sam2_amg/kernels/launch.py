@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import wrap_triton
 from triton import knobs
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def require_kernel_device(tensor: Tensor, name: str) -> None:
@@ -23,7 +23,7 @@ def require_kernel_device(tensor: Tensor, name: str) -> None:
 
 def require_contiguous(tensor: Tensor, name: str, ndim: int) -> None:
     """Raises ValueError unless `tensor` is a contiguous float tensor of `ndim` dimensions."""
-    if tensor.ndim != ndim or tensor.dtype not in FLOATS:
+    if tensor.ndim != ndim or tensor.dtype not in _FLOATS:
         raise ValueError(
             f"{name} must be a float tensor of {ndim} dimensions, not {tensor.dtype} {tuple(tensor.shape)}"
         )

@@ -2,7 +2,7 @@
 
 A lane owns an output column and walks down its rows. Two input rows, mixed at the lane's column, stay in registers
 until the walk leaves them, so an output pixel costs one mix of rows and the comparisons, and no load. What lies between
-two numbers on one side of a threshold lies there, too: where that settles all thresholds for all lanes, as nearly
+two numbers on one side of a threshold lies there, too: where that decides all thresholds for all lanes, as nearly
 everywhere in a mask, the rows between two input rows are counted at once.
 """
 
@@ -67,8 +67,8 @@ def mask_stats_kernel(
         not_finite |= (lanes & (fine == 0)).to(tl.int32)
         least, most = bounds(upper, lower)
         all_high, all_middle, all_low = least > high, least > middle, least > low
-        settled = (all_high | (most <= high)) & (all_middle | (most <= middle)) & (all_low | (most <= low))
-        if tl.max((lanes & (settled == 0)).to(tl.int32)) == 0:
+        decided = (all_high | (most <= high)) & (all_middle | (most <= middle)) & (all_low | (most <= low))
+        if tl.max((lanes & (decided == 0)).to(tl.int32)) == 0:
             inside = lanes & all_middle
             above_high += tl.where(lanes & all_high, until - y, 0)
             above_middle += tl.where(inside, until - y, 0)
@@ -115,7 +115,7 @@ def mask_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: 
     """Pixel counts and boxes of masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h,
     w], contiguous.
 
-    Twin of `postprocess.mask_stats`; nothing of the photograph's size is allocated. Counts are exact but for
+    Twin of `postprocess.mask_stats.mask_stats`; nothing of the photograph's size is allocated. Counts are exact but for
     pixels whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
     """
     require_kernel_device(logits, "logits")

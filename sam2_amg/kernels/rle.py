@@ -39,7 +39,7 @@ def boundaries_kernel(
 ):  # fmt: skip
     """Counts the boundaries of each column into `counts`, int32 [n, crop_width]; or, the second time, writes them.
 
-    An boundary is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
+    A boundary is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
     """
     mask = tl.program_id(0)
     logits += mask.to(tl.int64) * h * w
@@ -66,8 +66,8 @@ def boundaries_kernel(
         upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
         lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
         least, most = bounds(upper, lower)
-        settled = (least > threshold) | (most <= threshold)
-        same = tl.max((lanes & (settled == 0)).to(tl.int32)) == 0  # in all rows until then, column by column
+        decided = (least > threshold) | (most <= threshold)
+        same = tl.max((lanes & (decided == 0)).to(tl.int32)) == 0  # in all rows until then, column by column
         while y < until:
             first, second, weight_y = source_of(y, scale_y, h)  # the same rows
             inside = mix_rows(upper, lower, weight_y) > threshold

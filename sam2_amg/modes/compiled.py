@@ -23,7 +23,7 @@ from sam2_amg.pipeline.streams import StreamOrderedLock
 from sam2_amg.postprocess.crops import Crop
 
 _CPU_POINTS = 8  # at a time
-_POINTS_STEP = 128
+_POINTS_STEP = 128  # points at a time are a multiple of it
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def static_shapes(
     """The shapes that a recipe fixes on a device, where up to `batch_size` images are encoded together.
 
     A subgraph takes all points of a batch if there is room for their image tokens: that spares launches, and waits.
-    Otherwise calls share the points evenly. (Crops whose grids are smaller than the image's fill it up.)
+    Otherwise calls share the points evenly. (The smaller grids of crops are padded.)
     """
     if device.type == "cuda":
         every = config.points_per_side**2

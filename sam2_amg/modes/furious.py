@@ -11,7 +11,7 @@ from sam2_amg.network.fp16_decoder import Fp16Decoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
 
 
-def furious_subgraphs(model: SAM2Base, _device: torch.device | None = None, batch_size: int = 1) -> Subgraphs:
+def furious_subgraphs(model: SAM2Base, _device: torch.device, batch_size: int = 1) -> Subgraphs:
     """The plain subgraphs: what is compiled, or exported. Changes `model`."""
     decoder = Fp16Decoder(model)
     encoder = Fp16Encoder(model)

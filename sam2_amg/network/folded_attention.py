@@ -78,7 +78,7 @@ class FoldedAttention:
         return FoldedTokens(k, by_head(k, self.wq).flatten(1, 2))
 
     def fold_values(self, tokens: Tensor) -> Tensor:
-        """What one unit of attention adds to an image token: [P, T, C] -> [P, H*T, C]."""
+        """What an attention weight of 1 adds to an image token: [P, T, C] -> [P, H*T, C]."""
         v = self.split_heads(self.attention.v_proj(tokens))  # [P, H, T, D]
         return (by_head(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
 

@@ -28,7 +28,7 @@ class FoldedAttended:
 
     predicted_iou: Tensor  # [P, 3]
     hyper: Tensor  # [P, C/8, 3]
-    state: Any  # of the image side, a row a point
+    state: Any  # of the image tokens, a row a point
     image: SharedImage
 
 

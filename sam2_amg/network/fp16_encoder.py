@@ -43,7 +43,7 @@ class Fp16Norm(nn.Module):
 
 
 class _Shortcut(nn.Module):
-    """The linear layer beside a block that changes the number of channels: its answer is the residual stream."""
+    """The linear layer parallel to a block that changes the number of channels: its answer is the residual stream."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

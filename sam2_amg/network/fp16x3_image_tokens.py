@@ -1,4 +1,4 @@
-"""The image side of the folded decoder by kernels with products on tensor cores, of `kernels/image_attention.py`.
+"""Image tokens of the folded decoder by the kernels of `kernels/image_attention.py`, in fp16x3 or in float16.
 
 What they store lacks an affine part of LayerNorm, gain g and bias b, which meets the vectors instead:
 

@@ -56,7 +56,7 @@ class Fp16x3Linear(nn.Module):
 
 
 def _product(x: Tensor, product: Tensor) -> Tensor:
-    """Rows [N, K] times [3 K, M], float32. On CPUs, by float32 products of the same halves, which are exact."""
+    """Rows [N, K] times [3 K, M], float32. On CPUs, by float32 products of the same parts, which are exact."""
     if x.is_cuda:
         return torch.mm(fp16x3_rows(x), product, out_dtype=torch.float32)
     hi, lo = to_fp16_pair(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 
 from sam2_amg.kernels.image_tokens import CHANNELS
@@ -22,7 +22,7 @@ class FusedUpscaling(LinearUpscaling):
     in the weights here.
     """
 
-    def __init__(self, decoder: MaskDecoder, fp16x3: bool) -> None:
+    def __init__(self, decoder: Sam2MaskDecoder, fp16x3: bool) -> None:
         """With `fp16x3`, operands of the kernel are float32 in two parts; without, float16."""
         super().__init__(decoder)
         norm = decoder.transformer.layers[-1].norm4
@@ -44,19 +44,19 @@ class FusedUpscaling(LinearUpscaling):
         """
         require_kernel_device(keys, "keys")
         side = square_side(keys.shape[1])
-        chosen = launch_configs(keys.device)
-        launch = chosen.upscale if self.fp16x3 else chosen.fp16_upscale
+        configs = launch_configs(keys.device)
+        config = configs.upscale if self.fp16x3 else configs.fp16_upscale
         dtype = torch.float32 if self.fp16x3 else torch.float16
-        if keys.shape[1] % launch["BLOCK"]:
-            raise ValueError(f"the upscaling kernel takes tiles of {launch['BLOCK']} image tokens, not {keys.shape[1]}")
+        if keys.shape[1] % config["BLOCK"]:
+            raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {keys.shape[1]}")
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         if count > 0:
-            upscale_kernel[(count, keys.shape[1] // launch["BLOCK"])](
+            upscale_kernel[(count, keys.shape[1] // config["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
                 children.to(dtype), grandchildren.to(dtype), *self.operands,
-                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **launch,
+                self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,
             )  # fmt: skip
         return logits

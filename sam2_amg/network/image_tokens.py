@@ -1,6 +1,6 @@
-"""The image side of the folded decoder, in plain torch: image tokens that learn from each point's tokens.
+"""Image tokens of the folded decoder, in plain torch: how they learn from each point's tokens.
 
-Its twin is `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
+The twin of `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
 """
 
 from __future__ import annotations

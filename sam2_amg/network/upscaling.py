@@ -7,7 +7,7 @@ channels of the transformer (256).
 from __future__ import annotations
 
 import torch.nn.functional as F
-from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 
 from sam2_amg.network.encoder import ImageFeatures
@@ -17,7 +17,7 @@ class LinearUpscaling:
     """A transposed convolution of kernel 2 and stride 2 as what it is: a linear layer from a pixel to its 2 x 2
     children. Nothing is turned around until the logits are."""
 
-    def __init__(self, decoder: MaskDecoder) -> None:
+    def __init__(self, decoder: Sam2MaskDecoder) -> None:
         first, self.norm, _, second, _ = decoder.output_upscaling
         self.first = first.weight.permute(0, 2, 3, 1).flatten(1)  # [C, 2*2*C/4]
         self.second = second.weight.permute(0, 2, 3, 1).flatten(1)  # [C/4, 2*2*C/8]

@@ -98,8 +98,8 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 def _pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
     """[H, W, 3] of an image that has been opened and not yet read, whose file is `data`.
 
-    torchvision has Pillow's library for colour JPEGs, and does not copy pixels three times over. What it cannot read,
-    Pillow is to judge.
+    torchvision has Pillow's library for colour JPEGs, and does not copy pixels three times over. What it cannot read
+    is left to Pillow.
     """
     if image.format in ("JPEG", "MPO") and image.mode == "RGB":
         try:

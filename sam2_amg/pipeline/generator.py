@@ -1,4 +1,4 @@
-"""The way of the data: an image goes down it once, a named call for each stage."""
+"""The pipeline: an image goes through it once, a named call for each stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ImageSize = tuple[int, int]  # (height, width)
 
 @dataclass(frozen=True)
 class Stages:
-    """The functions that stand at the arrows. `modes/build.py` chooses them; modes differ in nothing else."""
+    """The function of each step. `modes/build.py` chooses them; modes differ in nothing else."""
 
     preprocess: Callable[[NDArray[np.uint8]], Tensor]
     encode: Callable[[Tensor], ImageFeatures]
@@ -115,11 +115,11 @@ class MaskGenerator(Generator):
         size = image.shape[0], image.shape[1]
         points = self.point_grids(crop)  # [P, 2]
         # in the model's input, and in the photograph; on the device before it has anything to do, so that none waits
-        places = torch.stack([to_model_input(points, crop.size, self.image_size), uncrop_points(points, crop.box)])
-        places = places.to(self.device, non_blocking=True)
+        both = torch.stack([to_model_input(points, crop.size, self.image_size), uncrop_points(points, crop.box)])
+        both = both.to(self.device, non_blocking=True)
         if features is None:
             pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
-        batches = places.split(self.points_per_batch, dim=1)
+        batches = both.split(self.points_per_batch, dim=1)
         found = []
         with ExitStack() as network:
             network.enter_context(self.stages.network)
@@ -164,7 +164,7 @@ class MaskGenerator(Generator):
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
             keep &= ~is_box_near_crop_edge(stats.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        rows = keep.nonzero()[:, 0]  # the device is waited for here, and what it measured is looked at after
+        rows = keep.nonzero()[:, 0]  # the device is waited for here, and the statistics are looked at after
         stats.require_finite()
         return Candidates(masks.logits, rows, table[rows])
 

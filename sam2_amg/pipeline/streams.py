@@ -22,18 +22,18 @@ class StreamOrderedLock:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._lock = threading.Lock()
-        self._left: torch.cuda.Event | None = None  # recorded at the last release
+        self._released: torch.cuda.Event | None = None  # recorded at the last release
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self._left is not None:
-            self._left.wait()
+        if self._released is not None:
+            self._released.wait()
 
     def __exit__(self, *_: object) -> None:
         try:
             if self.device.type == "cuda":
-                self._left = torch.cuda.Event()
-                self._left.record()
+                self._released = torch.cuda.Event()
+                self._released.record()
         finally:
             self._lock.release()
 

@@ -1,1 +1,1 @@
-"""Plain torch: the specification of everything that has a faster twin."""
+"""Plain torch: mask statistics, run lengths, NMS, crops. What a CPU runs, and the twins of kernels."""

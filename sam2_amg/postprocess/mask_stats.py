@@ -1,4 +1,4 @@
-"""Masks at the photograph's size, and what is measured on them."""
+"""Mask statistics at the photograph's size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sam2.utils.amg import batched_mask_to_box
 from torch import Tensor
 
-# What one pixel of one mask takes while it is measured: its float32 logit, and two masks of one byte.
+# What one pixel of one mask takes while it is counted: its float32 logit, and two masks of one byte.
 BYTES_PER_PIXEL = 6
 
 
@@ -43,12 +43,12 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, beside: int = 0) -> Iterator[Tensor]:
+def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, extra_bytes: int = 0) -> Iterator[Tensor]:
     """Yields upsampled logits [b, H, W] in order, as many at a time as `memory` bytes allow, one at least.
 
-    `beside` are the bytes that the caller makes of each mask besides.
+    `extra_bytes` are the bytes that the caller makes of each mask besides.
     """
-    at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL + beside))
+    at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL + extra_bytes))
     for part in logits.split(at_once):
         yield upsample(part, size)
 

@@ -50,12 +50,12 @@ def boundaries_to_rle(boundaries: RunBoundaries, size: tuple[int, int]) -> Uncom
 def run_boundaries(
     logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int
 ) -> list[RunBoundaries]:
-    """RunBoundaries, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
+    """Run boundaries, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
 
     `logits` are low-res, float [n, h, w]; a mask is where they are above `threshold` once upsampled to the crop.
     """
-    beside = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
+    extra_bytes = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
     boundaries: list[RunBoundaries] = []
-    for masks in upsampled_in_batches(logits, crop.size, memory, beside):
+    for masks in upsampled_in_batches(logits, crop.size, memory, extra_bytes):
         boundaries += find_run_boundaries(uncrop_masks(masks > threshold, crop.box, *size))
     return boundaries

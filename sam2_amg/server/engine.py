@@ -75,7 +75,7 @@ class Engine:
         self._workers.append(worker)
 
     def set_generator(self, generator: Generator) -> None:
-        """Begins to answer, with as many worker threads as the generator allows."""
+        """Starts to answer, with as many worker threads as the generator allows."""
         while len(self._workers) < generator.workers:
             self.start_worker(lambda: None)
         with self._lock:
@@ -170,17 +170,17 @@ class Engine:
             pass
 
     def _answer_next(self) -> bool:
-        """Answers one request, and those that wait beside it; False where there will be no more of them.
+        """Answers one request, and those that wait with it; False where there will be no more of them.
 
         Images and features are let go of as soon as they are answered: what comes next may be long in coming.
         """
         jobs = self._next()
-        begin, count = time.monotonic(), len(jobs)
+        start, count = time.monotonic(), len(jobs)
         features = list(self._encode(jobs))
         while jobs:
             self._answer(jobs.pop(0), features.pop(0))
         if count:
-            seconds = (time.monotonic() - begin) / count
+            seconds = (time.monotonic() - start) / count
             self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * seconds
         return count > 0
 
@@ -193,9 +193,9 @@ class Engine:
 
     def _encode(self, jobs: list[_Job]) -> Sequence[Any]:
         """What the generator knows of the images that were encoded together; nothing of one alone."""
-        alone = [None] * len(jobs)
+        unencoded = [None] * len(jobs)
         if len(jobs) <= 1 or self._generator is None:
-            return alone
+            return unencoded
         try:
             features = self._generator.encode([job.image for job in jobs])
             if len(features) != len(jobs):
@@ -203,7 +203,7 @@ class Engine:
             return features
         except BaseException:  # of one of them, perhaps: each gets its own answer
             logger.exception("encoding %d images together failed; going on with each by itself", len(jobs))
-            return alone
+            return unencoded
 
     def _answer(self, job: _Job, features: Any) -> None:
         if not job.answer.set_running_or_notify_cancel():

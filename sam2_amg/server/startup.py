@@ -69,7 +69,7 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
     return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
-def warm_up_generator(config: ServerConfig, engine: Engine) -> Generator:
+def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
     """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
         generator = load_generator(config, engine.report)
@@ -119,7 +119,7 @@ def serve(config: ServerConfig) -> None:
     server = Server(create_app(config, engine), sock, config.limits)
     serving = threading.Thread(target=server.run, name="server", daemon=True)
     serving.start()
-    generator = warm_up_generator(config, engine)
+    generator = load_and_warm_up(config, engine)
     drain_on_signals(server)
     keep_from_garbage_collection()
     engine.set_generator(generator)

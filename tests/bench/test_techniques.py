@@ -40,7 +40,7 @@ def test_every_form_finds_the_same(demo_model: SAM2Base) -> None:
     )
     furious, fast = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
     encode = Encode(PlainEncoder(deepcopy(demo_model).to(DEVICE))).eval()  # quicker than kernels that are interpreted
-    subgraphs = replace(furious_subgraphs(furious), encode=encode)
+    subgraphs = replace(furious_subgraphs(furious, torch.device("cuda")), encode=encode)
     fp16x3 = replace(fast_subgraphs(fast, torch.device("cuda")), encode=encode)
     upscaling = FusedUpscaling(furious.sam_mask_decoder, fp16x3=False)
     fp16x3_upscaling = FusedUpscaling(fast.sam_mask_decoder, fp16x3=True)

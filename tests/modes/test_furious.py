@@ -33,7 +33,7 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
     pixels = Preprocess(model.image_size, DEVICE)(photograph("dog"))
     points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
     expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
-    subgraphs = furious_subgraphs(model)
+    subgraphs = furious_subgraphs(model, DEVICE)
     decoder = StaticDecoder(subgraphs, 2, FusedUpscaling(model.sam_mask_decoder, fp16x3=False).masks)
     found = tensors_of(StaticEncoder(subgraphs)(pixels), decoder, points)
     for name, a, b in zip(TENSORS, expected, found, strict=True):
@@ -46,7 +46,7 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
 def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
     """Float32 from subgraph to subgraph, and image tokens kept in float16."""
     model = deepcopy(demo_model).to(DEVICE)
-    subgraphs = furious_subgraphs(model)
+    subgraphs = furious_subgraphs(model, DEVICE)
     assert subgraphs.upscale is None
     shapes = static_shapes(Mode.FURIOUS, model.image_size, GeneratorConfig(), torch.device("cuda"))
     shared = subgraphs.prepare(*shapes.examples("prepare", DEVICE))
