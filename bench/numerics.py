@@ -16,7 +16,6 @@ from tqdm import tqdm
 from bench.harness.images import scene
 from bench.harness.systems import modes_on
 from bench.harness.weights import seeded_model
-from bench.report.tables import table
 from sam2_amg import agreement
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator
@@ -79,33 +78,3 @@ def measure_numerics(
             found = tensors_of(stages.encode(stages.preprocess(image)), stages.decoder, points)
             rows.append({"size": size, "mode": mode.value, "db": decibels(expected, found)})
     return rows
-
-
-def decibels_markdown(db: dict[str, float | None]) -> list[str]:
-    """Cells of a table."""
-    return ["equal" if value is None else f"{value:.1f}" for value in db.values()]
-
-
-def numerics_markdown(result: dict[str, Any]) -> str:
-    """The rows as a page."""
-    header = ["size", "mode", *(f"{name}, dB" for name in TENSORS)]
-    rows = [[row["size"], row["mode"], *decibels_markdown(row["db"])] for row in result["rows"]]
-    host = result["machine"]
-    return (
-        f"# Signal-to-noise ratio against float32 baseline, seeded weights, {host['device']}\n\n"
-        f"Made by `{result['command']}` with torch {host['torch']}; one drawn scene, 36 points.\n\n"
-        f"{table(header, rows)}\n"
-    )
-
-
-def float8_markdown(result: dict[str, Any]) -> str:
-    """The rows of `bench.float8` as a page."""
-    header = ["layers in float8", "of the work", *(f"{name}, dB" for name in TENSORS)]
-    rows = [[row["layers"], f"{row['share']:.0%}", *decibels_markdown(row["db"])] for row in result["rows"]]
-    host = result["machine"]
-    return (
-        f"# Linear layers of the image encoder in float8, the rest in float32: {result['model']}\n\n"
-        f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
-        f"one drawn scene, 36 points. Work is multiplications in the linear layers of the trunk's blocks.\n\n"
-        f"{table(header, rows)}\n"
-    )

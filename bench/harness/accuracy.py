@@ -18,7 +18,6 @@ from bench.harness.lists import keep_list
 from bench.harness.load import Worker, WorkerFailed, post
 from bench.harness.systems import SYSTEMS
 from bench.harness.worker import Job
-from bench.report.tables import accuracy_table, table
 
 
 class Collector:
@@ -98,18 +97,3 @@ class Collector:
         for name in names if images else ():
             keep_list(lists, name, [self.answers[name][index] for index in images])
         return {name: {"what": SYSTEMS[name].what} for name in names if images}, images
-
-
-def accuracy_markdown(result: dict[str, Any]) -> str:
-    """The result as a page."""
-    rows = []
-    for name, figures in result["systems"].items():
-        if accuracy := figures.get("accuracy"):
-            count = accuracy["count_mismatches"]
-            rows.append([name, accuracy["images"], count, f"{count / accuracy['images']:.1%}"])
-    counts = table(["mode", "images", "mask count mismatch", "share of images"], rows)
-    parts = [f"# {result['what']}: {result['model']} on {result['machine']['device']}", result["summary"]]
-    parts += ["## Agreement with baseline, all images", accuracy_table(result["systems"]), counts]
-    if result["missing"]:
-        parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
-    return "\n\n".join(parts) + "\n"

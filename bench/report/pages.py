@@ -7,11 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.harness.accuracy import accuracy_markdown
 from bench.harness.machine import stem_of
-from bench.numerics import float8_markdown, numerics_markdown
 from bench.report.plots import draw
-from bench.report.tables import kernels_markdown, startup_markdown, techniques_markdown, to_markdown
+from bench.report.tables import (
+    accuracy_markdown,
+    float8_markdown,
+    kernels_markdown,
+    numerics_markdown,
+    startup_markdown,
+    techniques_markdown,
+    to_markdown,
+)
 
 _PAGES = {
     "numerics": numerics_markdown,

@@ -241,3 +241,48 @@ def kernels_markdown(result: dict[str, Any]) -> str:
         "Launch configurations that were tried; a dash is for those that do not fit the GPU:\n\n"
         f"{table(['kernel', 'form', 'launch', 'ms'], everything)}\n"
     )
+
+
+def accuracy_markdown(result: dict[str, Any]) -> str:
+    """The result as a page."""
+    rows = []
+    for name, figures in result["systems"].items():
+        if accuracy := figures.get("accuracy"):
+            count = accuracy["count_mismatches"]
+            rows.append([name, accuracy["images"], count, f"{count / accuracy['images']:.1%}"])
+    counts = table(["mode", "images", "mask count mismatch", "share of images"], rows)
+    parts = [f"# {result['what']}: {result['model']} on {result['machine']['device']}", result["summary"]]
+    parts += ["## Agreement with baseline, all images", accuracy_table(result["systems"]), counts]
+    if result["missing"]:
+        parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
+    return "\n\n".join(parts) + "\n"
+
+
+def decibels_markdown(db: dict[str, float | None]) -> list[str]:
+    """Cells of a table."""
+    return ["equal" if value is None else f"{value:.1f}" for value in db.values()]
+
+
+def numerics_markdown(result: dict[str, Any]) -> str:
+    """The rows as a page."""
+    header = ["size", "mode", *(f"{name}, dB" for name in result["rows"][0]["db"])]
+    rows = [[row["size"], row["mode"], *decibels_markdown(row["db"])] for row in result["rows"]]
+    host = result["machine"]
+    return (
+        f"# Signal-to-noise ratio against float32 baseline, seeded weights, {host['device']}\n\n"
+        f"Made by `{result['command']}` with torch {host['torch']}; one drawn scene, 36 points.\n\n"
+        f"{table(header, rows)}\n"
+    )
+
+
+def float8_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.float8` as a page."""
+    header = ["layers in float8", "of the work", *(f"{name}, dB" for name in result["rows"][0]["db"])]
+    rows = [[row["layers"], f"{row['share']:.0%}", *decibels_markdown(row["db"])] for row in result["rows"]]
+    host = result["machine"]
+    return (
+        f"# Linear layers of the image encoder in float8, the rest in float32: {result['model']}\n\n"
+        f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
+        f"one drawn scene, 36 points. Work is multiplications in the linear layers of the trunk's blocks.\n\n"
+        f"{table(header, rows)}\n"
+    )
