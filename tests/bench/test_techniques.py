@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from copy import deepcopy
 from dataclasses import replace
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
 
-from bench.report.tables import techniques_markdown
 from bench.techniques import Form, Parts, forms, main, time_forms
 from sam2_amg.agreement import Masks, compare_images, parse_masks
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
@@ -107,16 +105,6 @@ def test_every_form_has_its_turn_in_every_round() -> None:
     generator = MaskGenerator(ao_stages(model, config, CPU), config, model.image_size, CPU)
     times = time_forms({"one": generator, "other": generator}, drawn_image(20, 30), 3)
     assert {name: len(values) for name, values in times.items()} == {"one": 3, "other": 3}
-
-
-def test_the_page_says_what_each_saves() -> None:
-    rows = [
-        {"technique": "furious", "instead": "", "median_ms": 21.0, "ms": [21.0]},
-        {"technique": "quick", "instead": "slow", "median_ms": 30.25, "ms": [30.25]},
-    ]
-    host = {"device": "a GPU", "torch": "2"}
-    result = {"model": "large", "command": "c", "machine": host, "weights": "seeded", "image": "i", "rows": rows}
-    assert "| quick | slow | 30.2 | 9.2 |" in techniques_markdown(json.loads(json.dumps(result)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
