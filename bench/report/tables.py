@@ -238,6 +238,6 @@ def kernels_markdown(result: dict[str, Any]) -> str:
         f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Median "
         f"milliseconds; {result['points']} points in the decoder, 4,096 image tokens.\n\n"
         f"{table(['kernel', 'form', 'as it ships, ms', 'best launch', 'ms'], rows)}\n\n"
-        "LaunchConfigs that were tried; a dash is for those that do not fit the GPU:\n\n"
+        "Launches that were tried; a dash is for those that do not fit the GPU:\n\n"
         f"{table(['kernel', 'form', 'launch', 'ms'], everything)}\n"
     )
