@@ -29,10 +29,13 @@ FLOORS = {  # a little under what so many points a side and so many scenes give
 }
 
 
+@pytest.mark.xdist_group("scenes")
 @pytest.mark.parametrize(("points", "scenes"), [(8, 2), pytest.param(12, 8, marks=pytest.mark.slow)])
-def test_segments_scenes_it_never_saw(points, scenes, demo_model):
+def test_segments_scenes_it_never_saw(points, scenes, demo_model, first_scenes):
     generator = build_generator(demo_model, Mode.AO, GeneratorConfig(points_per_side=points), CPU)
-    measured = evaluate.measure_scenes(generator, map(draw_scene, range(scenes)))
+    others = map(draw_scene, range(len(first_scenes), scenes))
+    measured = evaluate.measure_scenes(generator, [*first_scenes[:scenes], *others])
+    assert measured["scenes"] == scenes
     floors = FLOORS[points, scenes]
     assert measured["recall_0.5"] >= floors["recall_0.5"]
     assert measured["recall_0.75"] >= floors["recall_0.75"]
