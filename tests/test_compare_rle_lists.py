@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment
 
+import compare_rle_lists
 from sam2_amg.agreement import compare_images, parse_masks
 
 
@@ -41,9 +45,21 @@ def write_list(path: Path, answers: list[dict[str, Any]]) -> Path:
     return path
 
 
-def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_program(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "compare_rle_lists.py", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """What the program does, in this process."""
+    command = ["compare_rle_lists.py", *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(errors):
+        try:
+            status = compare_rle_lists.main()
+        except SystemExit as ended:  # of argparse
+            status = int(ended.code or 0)
+    return subprocess.CompletedProcess(command, status, out.getvalue(), errors.getvalue())
 
 
 def figures_of(tmp_path: Path, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,6 +164,16 @@ def test_min_miou(tmp_path: Path) -> None:
     unwritable = compare(a, b, "--json", tmp_path / "nowhere" / "figures.json")
     assert unwritable.returncode == 2
     assert "nowhere/figures.json: No such file or directory" in unwritable.stderr
+
+
+def test_the_program_ends_with_the_status(tmp_path: Path) -> None:
+    masks = random_masks(0, 4)
+    a, b = write_list(tmp_path / "a", [answer(masks)]), write_list(tmp_path / "b", [answer(masks[:3])])
+    for arguments, status in (((a, a), 0), ((a, b, "--min_miou", 0.8), 1), ((a, tmp_path / "c"), 2)):
+        result = run_program(*arguments)
+        assert result.returncode == status
+        assert (result.stdout, result.stderr) == (compare(*arguments).stdout, compare(*arguments).stderr)
+        assert "Traceback" not in result.stderr
 
 
 GOOD = json.dumps(answer(random_masks(0, 2)))

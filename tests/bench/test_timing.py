@@ -71,9 +71,10 @@ def test_a_stage_that_fails_ends() -> None:
 def test_hardly_anything_is_left_unclocked_and_the_answer_stays(
     mode: Mode, demo_model: SAM2Base, demo_config: GeneratorConfig
 ) -> None:
-    image = drawn_image(300, 400)
-    config = replace(demo_config, points_per_side=8)
+    image = drawn_image(90, 120)
+    config = replace(demo_config, points_per_side=4)
     expected = build_generator(demo_model, mode, config, CPU).generate(image)
+    assert len(expected) >= 2
     functions = dict(vars(automatic_mask_generator))
     clock = StageClock(CPU)
     generator = SYSTEMS[mode.value].build(Case(deepcopy(demo_model), "demo", config, CPU, clock, None))
@@ -81,7 +82,7 @@ def test_hardly_anything_is_left_unclocked_and_the_answer_stays(
     assert clock.read() == {}
     clock.on = True
     clocked = []
-    for _ in range(3):  # the share of one alone tells of what else the machine does
+    while max(clocked, default=0) < 0.9 and len(clocked) < 4:  # one alone may tell of what else the machine does
         started = time.perf_counter()
         assert generator.generate(image) == expected
         total = (time.perf_counter() - started) * 1e3
@@ -98,6 +99,9 @@ def test_torchaos_generator_has_what_is_clocked() -> None:
     generator = TorchaoGenerator(case, points_per_batch=4).generator
     clock.on = True
     predictor = generator.predictor
+    # what the trunk finds takes it seconds, and nobody looks at it
+    found = [torch.zeros(1, 96 * scale, 256 // scale, 256 // scale) for scale in (1, 2, 4, 8)]
+    predictor.model.image_encoder.trunk.forward = lambda _image: found
     predictor.set_image(drawn_image(60, 80))
     assert set(clock.read()) == {"preprocess", "encode"}
     features, positions = predictor._features, predictor.model.sam_prompt_encoder.get_dense_pe()

@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 from helpers import demo_job, drawn_image
+from numpy.typing import NDArray
 from PIL import Image
 
+from bench.harness import worker
 from bench.harness.load import Worker
 from bench.harness.systems import SYSTEMS
 from bench.harness.worker import describe_peer
+from sam2_amg.config import GeneratorConfig
+from sam2_amg.pipeline.base import Generator, MaskRecord
+from sam2_amg.server.wsgi import Server
 
 
+class NoGenerator(Generator):
+    config = GeneratorConfig()
+
+    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("system", "mode", "peer"),
+    [
+        ("baseline", "baseline", None),
+        ("ao", "ao", None),
+        ("torchao-64", None, "torchao-64: torchao 0.17.0, eager float32"),
+    ],
+)
+def test_info_tells_the_mode_or_the_peer(
+    system: str, mode: str | None, peer: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over real sockets, but in this process."""
+    answers = []
+
+    class AskedServer(Server):
+        def run(self) -> None:
+            serving = threading.Thread(target=super().run)
+            serving.start()
+            port = capsys.readouterr().out.split("READY ")[1].strip()
+            answers.append(requests.get(f"http://127.0.0.1:{port}/info", timeout=60).json())
+            self.drain()
+            serving.join(60)
+            assert not serving.is_alive()
+
+    monkeypatch.setattr(worker, "Server", AskedServer)
+    monkeypatch.setattr(worker, "drain_on_signals", lambda server: None)
+    worker.serve(demo_job([], system=system), NoGenerator())
+    (info,) = answers
+    assert info["mode"] == mode
+    assert info["model"] == "demo"
+    assert info.get("peer") == peer
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["baseline", "ao"])
-def test_info_tells_the_mode(mode: str, tmp_path: Path) -> None:
+def test_info_of_a_process_tells_the_mode(mode: str, tmp_path: Path) -> None:
     Image.fromarray(drawn_image(30, 40)).save(tmp_path / "image.png")
     job = demo_job([tmp_path / "image.png"], system=mode, points_per_side=2, startup_only=True)
-    worker = Worker(job, tmp_path)
-    worker.wait_until_ready()
-    info = requests.get(worker.url + "/info", timeout=60).json()
-    worker.stop_serving()
-    worker.finish()
+    process = Worker(job, tmp_path)
+    process.wait_until_ready()
+    info = requests.get(process.url + "/info", timeout=60).json()
+    process.stop_serving()
+    process.finish()
     assert info["mode"] == mode
     assert info["model"] == "demo"
     assert "peer" not in info

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
-from helpers import CPU, RunningServer, drawn_image, photograph, start_server
+from helpers import CPU, RunningServer, drawn_image, photograph
 from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
@@ -25,6 +25,7 @@ from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator
 from sam2_amg.server.app import rles_by_name
 
+pytestmark = pytest.mark.xdist_group("server")  # for one server is enough
 DOG = (PHOTOGRAPHS / "dog.jpg").read_bytes()
 
 
@@ -58,10 +59,10 @@ def test_rles_are_those_of_the_generator(
     assert response.headers["Content-Type"] == "application/json"
     assert response.text.count("\n") == 1
     assert response.text.endswith("\n")
-    generator = build_generator(demo_model, Mode.AO, replace(demo_config, points_per_side=8), CPU)
+    generator = build_generator(demo_model, Mode.AO, replace(demo_config, points_per_side=4), CPU)
     records = generator.generate(photograph("dog"))
     assert response.json() == rles_by_name(records)
-    assert len(records) >= 5
+    assert len(records) >= 4
     for i, record in enumerate(records):
         mask = coco_mask.decode(coco_mask.frPyObjects(response.json()[f"mask_{i}"], 534, 800))
         assert mask.sum() == record["area"]
@@ -90,20 +91,18 @@ def test_an_image_is_answered_upright(server: RunningServer) -> None:
     assert Image.open(io.BytesIO(server.post("/upload", buffer.getvalue()).content)).size == (40, 90)
 
 
-def test_nothing_found_is_an_empty_object_and_the_photograph() -> None:
-    strict = start_server("--points_per_side", "2", "--pred_iou_thresh", "1")
-    assert strict.post("/upload_rle", DOG).content == b"{}\n"
-    drawn = Image.open(io.BytesIO(strict.post("/upload", DOG).content))
-    assert np.array_equal(np.array(drawn), photograph("dog"))
-    assert strict.stop() == 0
-    strict.process.stdout.close()
+def test_nothing_found_is_an_empty_object_and_the_photograph(server: RunningServer) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    assert server.post("/upload_rle", png(noise)).content == b"{}\n"
+    drawn = Image.open(io.BytesIO(server.post("/upload", png(noise)).content))
+    assert np.array_equal(np.array(drawn), noise)
 
 
 def test_many_at_once_get_their_own_answers(server: RunningServer) -> None:
-    images = [png(drawn_image(40 + 7 * i, 150 - 9 * i, seed=i)) for i in range(10)]
+    images = [png(drawn_image(40 + 7 * i, 150 - 9 * i, seed=i)) for i in range(6)]
     alone = [server.post("/upload_rle", image).json() for image in images]
-    assert len({json.dumps(answer) for answer in alone}) > 5
-    with ThreadPoolExecutor(10) as pool:
+    assert len({json.dumps(answer) for answer in alone}) > 4
+    with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda image: server.post("/upload_rle", image).json(), images))
     for answers in zip(together, alone, strict=True):  # sums of several images may round otherwise than those of one
         sides = [parse_masks(json.dumps(answer).encode()) for answer in answers]
@@ -115,7 +114,7 @@ def test_healthz_and_info(server: RunningServer) -> None:
     assert requests.get(server.url + "/healthz", timeout=10).json() == {"status": "ok"}
     info = requests.get(server.url + "/info", timeout=10).json()
     assert (info["model"], info["mode"], info["device"]) == ("demo", "ao", "cpu")
-    assert info["parameters"]["points_per_side"] == 8
+    assert info["parameters"]["points_per_side"] == 4
     assert info["limits"]["queue_size"] == info["queue"]["size"] == 16
     assert info["versions"]["sam2"] == "1.1.0"
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_a_first_image_reaches_every_stage(demo_model: SAM2Base, demo_config: Ge
     def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any) -> Any:
             result = function(*arguments)
-            reached[name] = len(result) if name == "find_run_boundaries" else 1
+            reached[name] = len(result) if name == "run_boundaries" else 1
             return result
 
         return noted
@@ -80,7 +80,7 @@ def test_a_first_image_reaches_every_stage(demo_model: SAM2Base, demo_config: Ge
     generator.stages = replace(stages, **{name: note(name, getattr(stages, name)) for name in names})
     warm_up(generator, drawn_image(90, 120), CPU)
     assert list(reached) == list(names)
-    assert reached["find_run_boundaries"] >= 1  # there were masks to encode
+    assert reached["run_boundaries"] >= 1  # there were masks to encode
 
 
 def test_baseline_is_warmed_up_with_few_points(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
@@ -114,10 +114,9 @@ def answers_until(condition: Callable[[requests.Response], bool], url: str, proc
     while not seen or not condition(seen[-1]):
         assert time.monotonic() < deadline
         assert process.poll() is None
-        try:
+        with suppress(requests.ConnectionError):
             seen.append(requests.get(url + "/readyz", timeout=60))
-        except requests.ConnectionError:
-            time.sleep(0.01)
+        time.sleep(0.01)
     return seen
 
 
@@ -143,11 +142,21 @@ def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_at_any_moment_before_ends_it_without_a_traceback(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "moments"),
+    [
+        (signal.SIGTERM, range(3, 13, 3)),
+        (signal.SIGINT, range(4, 13, 3)),
+        pytest.param(signal.SIGTERM, range(3, 13), marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, range(3, 13), marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_at_any_moment_before_ends_it_without_a_traceback(
+    number: signal.Signals, moments: range, tmp_path: Path
+) -> None:
     """While it imports, most of all: numpy and torch swallow what is raised within some imports."""
     command = [sys.executable, "server.py", "--device", "cpu", "--port", "0", "--points_per_side", "2"]
-    for tenths in range(3, 13):
+    for tenths in moments:
         log = tmp_path / f"{tenths}.log"
         with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file) as process:
             time.sleep(tenths / 10)

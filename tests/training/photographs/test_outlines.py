@@ -118,14 +118,14 @@ def assert_three_regions(levels, shown, margin):
 
 
 def test_hands_need_not_be_exact():
-    picture, shown = lit_discs(640)
+    picture, shown = lit_discs(400)
     outlines = [
         ["surface", 0, 0, 1000, 0, 1000, 1000, 0, 1000],
         ["disc 1", 288, 295, 226, 235],  # at 280, 300; 230 across
         ["disc 2", 695, 662, 235, 224],  # at 700, 670
     ]
     levels = segment(picture, outlines)
-    assert levels.shape == (4, 640, 640)
+    assert levels.shape == (4, 400, 400)
     assert levels.dtype == np.int32
     assert_three_regions(levels[1:], shown, 3)
     assert_three_regions(levels[:1], shown, 20)  # along outlines pieces are narrow

@@ -1,0 +1,23 @@
+"""Results as tables."""
+
+from __future__ import annotations
+
+import json
+
+from bench.report.docs import tables_of
+from bench.report.tables import techniques_markdown
+
+
+def test_the_page_of_techniques_says_what_each_saves() -> None:
+    rows = [
+        {"technique": "furious", "instead": "", "median_ms": 21.0, "ms": [21.0]},
+        {"technique": "quick", "instead": "slow", "median_ms": 30.25, "ms": [30.25]},
+    ]
+    host = {"device": "a GPU", "torch": "2"}
+    result = {"model": "large", "command": "c", "machine": host, "weights": "seeded", "image": "i", "rows": rows}
+    assert "| quick | slow | 30.2 | 9.2 |" in techniques_markdown(json.loads(json.dumps(result)))
+
+
+def test_tables_of_a_page_are_found_in_order() -> None:
+    page = "# Title\n\n| a |\n| --- |\n| 1 |\n\ntext\n\n| b |\n| --- |\n| 2 |\n"
+    assert tables_of(page) == ["| a |\n| --- |\n| 1 |", "| b |\n| --- |\n| 2 |"]
