@@ -115,7 +115,7 @@ def _copy(url: str, target: Any, label: str) -> None:
         if not length and not answer.chunked:
             raise OSError("the server does not say how long the file is, so an early end would go unnoticed")
         total = int(length) if length else None
-        with tqdm(total=total, subgraph="B", unit_scale=True, unit_divisor=1024, desc=label) as progress:
+        with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as progress:
             while chunk := answer.read(_CHUNK):
                 target.write(chunk)
                 progress.update(len(chunk))

@@ -93,7 +93,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool) ->
     shape = {"PIXELS": 4096, "TOKENS": 8, "FP16X3": fp16x3}
     epsilon = {"EPS": 1e-5}
     names = ("update_first", "update_second", "read", "upscale")
-    first, second, read, upscale = (getattr(configs, name if fp16x3 else f"half_{name}") for name in names)
+    first, second, read, upscale = (getattr(configs, name if fp16x3 else f"fp16_{name}") for name in names)
     vectors = dict.fromkeys(("queries", "positions", "heads"), types["keys"])
     compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
     compile_for(update_second_kernel, types, {**shape, **epsilon, **second})

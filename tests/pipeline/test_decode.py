@@ -252,7 +252,7 @@ def test_decoded_photographs_are_advised_to_lie_in_huge_pages() -> None:
     program = """
         from pathlib import Path
         import sam2_amg.server.startup
-        from sam2_amg.network.model_types import EXAMPLE
+        from sam2_amg.demo import EXAMPLE
         from sam2_amg.config import Limits
         from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 
