@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
+    from triton_interpreter import speed_up_interpreter
 
-from helpers import CPU, DEVICE, LENIENT, RunningServer, build_compiled, start_server
+    speed_up_interpreter()
+
+from helpers import CPU, DEVICE, LENIENT, RunningServer, build_compiled, run_export, start_server
 from sam2.modeling.sam2_base import SAM2Base
+from small_model import small_demo_model
 
+from sam2_amg.compilation.aot import from_packages
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
+from sam2_amg.modes.build import build_generator
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
 
+# Fixtures that take long to make: the tests that have one of them run in one process, which makes it once.
+SHARED = {"packages": "packages", "fast": "packages", "compiled": "packages", "server": "server"}
 
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    for item in items:
+        groups = {SHARED[name] for name in getattr(item, "fixturenames", ()) if name in SHARED}
+        if groups and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(min(groups)))
+        if not torch.cuda.is_available() and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")
 def demo_model() -> SAM2Base:
     kind = MODEL_TYPES["demo"]
     return load_model(DEMO_DIR / kind.file, kind, CPU)
+
+
+@pytest.fixture(scope="session")
+def small_model() -> SAM2Base:
+    """The demo model for a quarter of the pixels, which takes a quarter of the time and finds masks, too."""
+    return small_demo_model(256)
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +64,34 @@ def demo_config() -> GeneratorConfig:
 
 @pytest.fixture(scope="session")
 def few_points(demo_config: GeneratorConfig) -> GeneratorConfig:
-    """6 x 6 points."""
-    return replace(demo_config, points_per_side=6)
+    """4 x 4 points."""
+    return replace(demo_config, points_per_side=4)
 
 
 @pytest.fixture(scope="session")
-def fast(few_points: GeneratorConfig) -> Generator:
-    """Mode fast, compiled, on whatever is there. Takes a minute; nobody else holds its model."""
-    if DEVICE.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages of mode fast for a CPU, written by the program. Takes two minutes."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no C++ compiler here")
-    return build_compiled(Mode.FAST, few_points)
+    folder = tmp_path_factory.mktemp("export") / "packages"
+    answer = run_export("--fast", "--device", "cpu", "--points_per_side", "3", "--output", str(folder))
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    decibels = re.search(r"predicted IoU (\d+) dB and logits (\d+) dB above the difference from mode ao", answer.stdout)
+    assert decibels is not None
+    assert min(int(number) for number in decibels.groups()) >= 90
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fast(request: pytest.FixtureRequest, few_points: GeneratorConfig) -> Generator:
+    """Mode fast: on a GPU compiled, on a CPU from packages, which compile the same network. Nobody else holds its
+    model."""
+    if DEVICE.type == "cuda":
+        return build_compiled(Mode.FAST, few_points)
+    packages = request.getfixturevalue("packages")
+    kind = MODEL_TYPES["demo"]
+    model = load_model(DEMO_DIR / kind.file, kind, CPU)
+    return build_generator(model, Mode.FAST, few_points, CPU, from_packages(packages))
 
 
 @pytest.fixture(scope="session")

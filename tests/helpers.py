@@ -117,6 +117,12 @@ def start_server(*arguments: str) -> RunningServer:
     return RunningServer(process, greeting, address[0])
 
 
+def run_export(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python compile_export.py`."""
+    command = [sys.executable, "compile_export.py", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
 def wait_until(condition, seconds: float = 30) -> None:
     """Waits for a condition, and fails where it does not come true in time."""
     deadline = time.monotonic() + seconds

@@ -1,10 +1,11 @@
 """Compiles every kernel for Hopper, and with the safe configs for Ampere and Ada, without a GPU.
 
-Run by test_kernels.py in a process that does not interpret.
+Run by test_compile_kernels.py in a process that does not interpret, for some of them or, with --all, for all.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,10 +42,12 @@ def compile_kernel(
     )
 
 
-def main() -> None:
+def main(everything: bool) -> None:
+    """Without `everything`, of the safe configs only the kernel that takes the most shared memory, and nothing that no
+    mode uses."""
     numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0"), "i32")
     numbers |= dict.fromkeys(("scale_y", "scale_x", "high", "middle", "low", "threshold"), "fp32")
-    for dtype in ("fp32", "fp16", "bf16"):
+    for dtype in ("fp32", "fp16", "bf16")[: 3 if everything else 2]:
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
         compile_kernel(mask_stats_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "boundaries": "*i32"}
@@ -52,13 +55,9 @@ def main() -> None:
             compile_kernel(boundaries_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
     types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
     compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
-    for configs, architecture, fp16x3 in (
-        (HOPPER, 90, True),
-        (HOPPER, 90, False),
-        (SAFE, 80, True),
-        (SAFE, 89, False),
-    ):
-        compile_products(configs, architecture, fp16x3)
+    for fp16x3, architecture in ((True, 80), (False, 89)):
+        compile_products(HOPPER, 90, fp16x3, everything)
+        compile_products(SAFE, architecture, fp16x3, everything)
 
 
 def parts_of(launch: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,10 +71,13 @@ def check(binary: Any, architecture: int = 90) -> None:
     assert shared <= SHARED_MEMORY[architecture], f"{name}: {shared} bytes for {architecture}"
 
 
-def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool) -> None:
-    """What `--fast` configs, or with furious where products are not `fp16x3`, for the sizes of the large model."""
+def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, everything: bool) -> None:
+    """What fast launches, or furious where products are not `fp16x3`, for the sizes of the large model."""
+    largest = update_second_kernel if fp16x3 else upscale_kernel
 
     def compile_for(kernel: triton.JITFunction, types: dict[str, str], launch: Mapping[str, Any]) -> None:
+        if configs is SAFE and kernel is not largest and not everything:
+            return
         binary = compile_kernel(kernel, types, architecture=architecture, **parts_of(launch))
         check(binary, architecture)
         if configs is SAFE:
@@ -100,7 +102,8 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool) ->
     compile_for(read_kernel, types | vectors, {**shape, **read})
     shape = {"SCALE": 72**-0.5, "WIDE": 128, "FP16X3": fp16x3}
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
-        compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
+        if fp16x3 or keys == 16 or everything:  # furious leaves large windows to torch
+            compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
@@ -111,4 +114,4 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool) ->
 
 
 if __name__ == "__main__":
-    main()
+    main(everything="--all" in sys.argv[1:])

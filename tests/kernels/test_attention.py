@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import DEVICE
 
 from sam2_amg.kernels.attention import attention
-from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
-from sam2_amg.network.precision import float32_convolutions
-from training.network import build
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
@@ -49,19 +43,3 @@ def test_what_it_is_not_written_for_is_refused() -> None:
     turned = torch.zeros(1, 16, 1, 16, device=DEVICE).transpose(1, 3)
     with pytest.raises(ValueError, match="contiguous"):
         attention(turned, turned, turned)
-
-
-@torch.inference_mode()
-def test_the_whole_encoder() -> None:
-    """Windows, pooled queries and global blocks: within 1e-5 of the features' size."""
-    tolerance = 1e-5
-    torch.manual_seed(0)
-    plain = build(128).eval().to(DEVICE)
-    model = deepcopy(plain)
-    use_fp16x3_encoder(model.image_encoder)
-    pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
-    with float32_convolutions():
-        expected, found = encode(plain, pixels), encode(model, pixels)
-    for a, b in zip(expected.high_res_features, found.high_res_features, strict=True):
-        assert 0 < (a - b).norm() < tolerance * a.norm()
-    assert (found.image_embedding - expected.image_embedding).norm() < tolerance * expected.image_embedding.norm()

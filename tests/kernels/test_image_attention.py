@@ -37,7 +37,7 @@ def random_image(pixels: int, random: torch.Generator) -> SharedImage:
 
 @pytest.mark.parametrize(("points", "tokens"), [(1, 8), (3, 8), (2, 7)])
 @torch.inference_mode()
-def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: int, tokens: int) -> None:
+def test_fp16x3_products_are_as_exact_as_float32(demo_model: SAM2Base, points: int, tokens: int) -> None:
     """Both updates and both readings, against float64."""
     random = torch.Generator().manual_seed(points)
     image = random_image(1024, random)
@@ -57,7 +57,7 @@ def test_split_products_are_as_exact_as_float32(demo_model: SAM2Base, points: in
 
 @torch.inference_mode()
 def test_products_of_float16_are_near() -> None:
-    """Without the second halves, which mode furious does without: operands and answers are rounded to 2^-12."""
+    """Without the second parts, which mode furious does without: operands and answers are rounded to 2^-12."""
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:

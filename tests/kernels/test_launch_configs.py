@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from copy import deepcopy
 
 import pytest
 import torch
-from helpers import DEVICE, ROOT
+from helpers import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
+from bench.kernels import main
 from bench.report.tables import kernels_markdown
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.attention import attention
@@ -91,9 +90,8 @@ def test_the_table_of_kernels_names_the_best_launch() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_timing_kernels_needs_a_gpu() -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "bench.kernels"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 2
-    assert "there is no CUDA GPU here" in answer.stderr
+def test_timing_kernels_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert "there is no CUDA GPU here" in capsys.readouterr().err

@@ -1,5 +1,4 @@
-"""Mode furious where there is no GPU: its subgraphs, kernels interpreted, against float32. `test_fast.py` has the
-rest."""
+"""Mode furious: its subgraphs, kernels interpreted where there is no GPU, against float32; and on a GPU, its masks."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import CPU, DEVICE, photograph
+from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.systems import MODES, modes_on
@@ -23,11 +23,12 @@ from sam2_amg.modes.furious import furious_subgraphs
 from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fused_upscaling import FusedUpscaling
+from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.preprocess import Preprocess
 
 
 @torch.inference_mode()
-def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
+def test_signal_to_noise_of_the_subgraphs(demo_model: SAM2Base) -> None:
     """55 dB or more for everything that a subgraph answers; 35 is what masks need."""
     plain, model = deepcopy(demo_model).to(DEVICE), deepcopy(demo_model).to(DEVICE)
     pixels = Preprocess(model.image_size, DEVICE)(photograph("dog"))
@@ -43,7 +44,7 @@ def test_signal_to_noise_of_the_units(demo_model: SAM2Base) -> None:
 
 
 @torch.inference_mode()
-def test_units_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
+def test_subgraphs_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
     """Float32 from subgraph to subgraph, and image tokens kept in float16."""
     model = deepcopy(demo_model).to(DEVICE)
     subgraphs = furious_subgraphs(model, DEVICE)
@@ -66,7 +67,7 @@ def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) ->
 @pytest.mark.parametrize(
     ("side", "batch", "points"), [(32, None, 1024), (13, None, 256), (64, None, 1024), (33, None, 640), (32, 64, 128)]
 )
-def test_units_take_the_points_of_a_batch(side: int, batch: int | None, points: int) -> None:
+def test_subgraphs_take_the_points_of_a_batch(side: int, batch: int | None, points: int) -> None:
     config = GeneratorConfig(points_per_side=side, points_per_batch=batch)
     shapes = static_shapes(Mode.FURIOUS, 512, config, torch.device("cuda"))
     assert shapes.attend[0] == (points, 2)
@@ -74,3 +75,22 @@ def test_units_take_the_points_of_a_batch(side: int, batch: int | None, points: 
     assert build.command.endswith(f"--points_per_side {math.isqrt(points)}")
     again = GeneratorConfig(points_per_side=math.isqrt(points))
     assert static_shapes(Mode.FURIOUS, 512, again, torch.device("cuda")) == shapes
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["dog", "groceries"])
+def test_furious_finds_masks_like_those_of_ao(
+    furious: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, name: str
+) -> None:
+    """Masks whose score is at a threshold may come and go: all but one in ten have a partner, on either side."""
+    model = deepcopy(demo_model).to(DEVICE)
+    expected = build_generator(model, Mode.AO, few_points, DEVICE).generate(photograph(name))
+    found = furious.generate(photograph(name))
+    sides = [
+        [coco_mask.frPyObjects(dict(one["segmentation"]), *one["segmentation"]["size"]) for one in records]
+        for records in (found, expected)
+    ]
+    overlap = coco_mask.iou(*sides, [0] * len(expected))  # [found, expected]
+    assert min(overlap.shape) >= 3
+    for axis in (0, 1):
+        assert (overlap.max(axis) >= 0.98).mean() >= 0.9

@@ -13,17 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, ROOT, drawn_image
+from helpers import ROOT, drawn_image
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from sam2_amg.config import Limits
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.decode import decode_image
-from sam2_amg.pipeline.preprocess import Preprocess, Upload
 
 LIMITS = Limits()
 RGB = drawn_image(40, 60)
@@ -223,22 +220,6 @@ def test_decompression_bomb_is_refused_before_it_is_decoded() -> None:
 def test_pixels_without_a_range_are_refused() -> None:
     assert error_of(encoded(Image.new("F", (4, 4)), "TIFF")).code == "unsupported_pixels"
     assert error_of(encoded(Image.new("I", (4, 4), 70_000), "TIFF")).code == "unsupported_pixels"
-
-
-@pytest.mark.parametrize("image", [RGB, RGB[:1, :1], drawn_image(700, 1100)], ids=["small", "pixel", "large"])
-def test_preprocess_equals_sam2(demo_model: SAM2Base, image: NDArray) -> None:
-    predictor = SAM2ImagePredictor(demo_model)
-    assert torch.equal(Preprocess(512, CPU)(image)[0], predictor._transforms(image))
-
-
-@pytest.mark.gpu
-def test_uploads_do_not_overwrite_each_other() -> None:
-    """They share pinned memory, which grows; the copies to the device are not waited for."""
-    upload = Upload(torch.device("cuda"))
-    images = [drawn_image(*size, seed) for seed, size in enumerate([(40, 60), (900, 1300), (30, 20), (901, 1300)])]
-    uploaded = [upload(image) for image in images]
-    for image, pixels in zip(images, uploaded, strict=True):
-        assert np.array_equal(pixels.cpu().numpy(), image)
 
 
 def test_photographs_decode_as_pillow_reads_them() -> None:

@@ -15,7 +15,6 @@ from helpers import CPU, assert_all_but_equal, drawn_image, photograph
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
-from bench.harness.systems import modes_on
 from sam2_amg.agreement import compare_images, parse_masks
 from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode
@@ -35,8 +34,8 @@ IMAGES = {
     "17x900": lambda: drawn_image(17, 900),
     "333x512": lambda: drawn_image(333, 512),
 }
-# crop layers -> points a side: fewer where there are five crops, to keep the suite short
-POINTS_PER_SIDE = {0: 8, 1: 4}
+PHOTOGRAPHS = ("dog", "truck", "groceries")
+POINTS_PER_SIDE = {0: 5, 1: 3}  # by crop layers: fewer where there are five crops
 
 
 def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generator:
@@ -46,46 +45,68 @@ def sam2_decoder_generator(model: SAM2Base, config: GeneratorConfig) -> Generato
     return MaskGenerator(stages, config, model.image_size, CPU)
 
 
+def assert_ao_finds_what_baseline_finds(model: SAM2Base, config: GeneratorConfig, name: str) -> None:
+    image = IMAGES[name]()
+    expected = build_generator(model, Mode.BASELINE, config, CPU).generate(image)
+    if name in PHOTOGRAPHS:
+        assert len(expected) >= 3  # there is something to compare
+    assert sam2_decoder_generator(model, config).generate(image) == expected
+    assert_all_but_equal(build_generator(model, Mode.AO, config, CPU).generate(image), expected)
+
+
 @pytest.mark.parametrize("crop_layers", POINTS_PER_SIDE)
 @pytest.mark.parametrize("name", IMAGES)
 def test_ao_finds_what_baseline_finds(
-    demo_model: SAM2Base, demo_config: GeneratorConfig, name: str, crop_layers: int
+    small_model: SAM2Base, demo_config: GeneratorConfig, name: str, crop_layers: int
 ) -> None:
     config = replace(demo_config, points_per_side=POINTS_PER_SIDE[crop_layers], crop_n_layers=crop_layers)
-    image = IMAGES[name]()
-    expected = build_generator(demo_model, Mode.BASELINE, config, CPU).generate(image)
-    if name in ("dog", "truck", "groceries"):
-        assert len(expected) >= 3  # there is something to compare
-    assert sam2_decoder_generator(demo_model, config).generate(image) == expected
-    assert_all_but_equal(build_generator(demo_model, Mode.AO, config, CPU).generate(image), expected)
+    assert_ao_finds_what_baseline_finds(small_model, config, name)
 
 
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_ao_finds_what_baseline_finds_with_the_model_that_ships(
+    demo_model: SAM2Base, demo_config: GeneratorConfig, name: str
+) -> None:
+    assert_ao_finds_what_baseline_finds(demo_model, replace(demo_config, points_per_side=3), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("points_per_side", "crop_layers"), [(8, 0), (4, 1)])
+@pytest.mark.parametrize("name", IMAGES)
+def test_ao_finds_what_baseline_finds_with_more_points(
+    demo_model: SAM2Base, demo_config: GeneratorConfig, name: str, points_per_side: int, crop_layers: int
+) -> None:
+    """With the model that ships, and crops: the two tests before share this between them."""
+    config = replace(demo_config, points_per_side=points_per_side, crop_n_layers=crop_layers)
+    assert_ao_finds_what_baseline_finds(demo_model, config, name)
+
+
+@pytest.mark.parametrize("mode", [Mode.BASELINE, Mode.AO])  # of compiled modes, it is in test_fast.py
 @pytest.mark.parametrize("crop_layers", [0, 1])
-def test_nothing_found(demo_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int) -> None:
+def test_nothing_found(small_model: SAM2Base, demo_config: GeneratorConfig, mode: Mode, crop_layers: int) -> None:
     config = replace(demo_config, points_per_side=2, crop_n_layers=crop_layers, pred_iou_thresh=1.0)
-    for mode in (Mode.BASELINE, *modes_on(CPU)):
-        assert build_generator(deepcopy(demo_model), mode, config, CPU).generate(drawn_image(40, 50)) == []
+    assert build_generator(small_model, mode, config, CPU).generate(drawn_image(40, 50)) == []
 
 
 @pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.0, 0.9), (0.65, 0.0)])
 def test_thresholds_of_zero_keep_everything(
-    demo_model: SAM2Base, demo_config: GeneratorConfig, thresholds: tuple[float, float]
+    small_model: SAM2Base, demo_config: GeneratorConfig, thresholds: tuple[float, float]
 ) -> None:
     pred_iou, stability = thresholds
     config = replace(demo_config, points_per_side=4, pred_iou_thresh=pred_iou, stability_score_thresh=stability)
     image = drawn_image(60, 80)
-    expected = build_generator(demo_model, Mode.BASELINE, config, CPU).generate(image)
-    records = sam2_decoder_generator(demo_model, config).generate(image)
+    expected = build_generator(small_model, Mode.BASELINE, config, CPU).generate(image)
+    records = sam2_decoder_generator(small_model, config).generate(image)
     assert len(expected) > 0
     # an empty mask has a stability of NaN, which equals nothing, so compare as text
     assert list(map(repr, records)) == list(map(repr, expected))
 
 
-def test_batches_and_memory_do_not_change_the_answer(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+def test_batches_and_memory_do_not_change_the_answer(small_model: SAM2Base, demo_config: GeneratorConfig) -> None:
     config = replace(demo_config, points_per_side=6)
     image = photograph("groceries")
     answers = [
-        build_generator(demo_model, Mode.AO, replace(config, **options), CPU).generate(image)
+        build_generator(small_model, Mode.AO, replace(config, **options), CPU).generate(image)
         for options in ({"points_per_batch": 1}, {"points_per_batch": 36, "mask_memory_mib": 1}, {})
     ]
     assert len(answers[0]) > 0
@@ -95,12 +116,12 @@ def test_batches_and_memory_do_not_change_the_answer(demo_model: SAM2Base, demo_
 
 @pytest.mark.parametrize("crop_layers", [0, 1])
 def test_images_encoded_together_are_segmented_as_alone(
-    demo_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int
+    small_model: SAM2Base, demo_config: GeneratorConfig, crop_layers: int
 ) -> None:
-    config = replace(demo_config, points_per_side=4, crop_n_layers=crop_layers)
-    generator = build_generator(demo_model, Mode.AO, config, CPU, batch_size=3)
+    config = replace(demo_config, points_per_side=3, crop_n_layers=crop_layers)
+    generator = build_generator(small_model, Mode.AO, config, CPU, batch_size=3)
     assert generator.batch_size == 3
-    images = [IMAGES[name]() for name in ("groceries", "17x900", "dog")]
+    images = [IMAGES[name]() for name in ("groceries", "17x900", "dog")[crop_layers:]]  # crops take long
     together = [
         generator.segment(image, features)() for image, features in zip(images, generator.encode(images), strict=True)
     ]
@@ -119,7 +140,7 @@ def test_crops_without_a_pixel_are_passed_over() -> None:
 def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
     cuda = torch.device("cuda")
     model = deepcopy(demo_model).to(cuda)
-    for name in ("dog", "truck", "groceries"):
+    for name in PHOTOGRAPHS:
         image: NDArray[np.uint8] = IMAGES[name]()
         answers = [build_generator(model, mode, demo_config, cuda).generate(image) for mode in (Mode.BASELINE, Mode.AO)]
         sides = [parse_masks(orjson.dumps(rles_by_name(records))) for records in answers]
@@ -129,9 +150,9 @@ def test_ao_on_cuda_finds_what_baseline_finds(demo_model: SAM2Base, demo_config:
         assert agreement.matched.min() >= 0.999
 
 
-def test_logits_that_are_no_numbers_are_an_error(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+def test_logits_that_are_no_numbers_are_an_error(small_model: SAM2Base, demo_config: GeneratorConfig) -> None:
     config = replace(demo_config, points_per_side=2, pred_iou_thresh=0.0)
-    generator = build_generator(demo_model, Mode.AO, config, CPU)
+    generator = build_generator(small_model, Mode.AO, config, CPU)
     assert isinstance(generator, MaskGenerator)
     decoder = generator.stages.decoder
 
@@ -174,15 +195,15 @@ def test_points_per_batch_of_fast_on_a_gpu() -> None:
     assert fill_in(GeneratorConfig(points_per_batch=9), Mode.FAST, cuda).points_per_batch == 9
 
 
-def test_convolutions_are_float32_in_every_mode(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
+def test_convolutions_are_float32_in_every_mode(small_model: SAM2Base, demo_config: GeneratorConfig) -> None:
     """What torch would do by itself on a GPU is TF32. A CPU has neither, but the same switch."""
     assert torch.backends.cudnn.allow_tf32
     seen = []
-    encoder = demo_model.image_encoder
+    encoder = small_model.image_encoder
     hook = encoder.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     try:
         for mode in (Mode.BASELINE, Mode.AO):
-            generator = build_generator(demo_model, mode, replace(demo_config, points_per_side=2), CPU)
+            generator = build_generator(small_model, mode, replace(demo_config, points_per_side=2), CPU)
             generator.segment(drawn_image(40, 60))
             generator.encode([drawn_image(40, 60)])
     finally:

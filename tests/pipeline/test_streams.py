@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,14 +74,18 @@ def test_images_side_by_side_are_segmented_as_alone(compiled: Generator) -> None
     """More threads than the server has, on images of several sizes; some encoded beforehand."""
     assert isinstance(compiled, MaskGenerator)
     assert compiled.workers == (2 if DEVICE.type == "cuda" else 1)
+    if DEVICE.type == "cpu":
+        config = replace(compiled.config, points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+        compiled = MaskGenerator(compiled.stages, config, compiled.image_size, compiled.device)
     images = [
         photograph("dog"),
         drawn_image(17, 900),
         photograph("groceries"),
         drawn_image(40, 60),
-        photograph("truck"),
+        drawn_image(900, 17) if DEVICE.type == "cpu" else photograph("truck"),
     ]
     alone = [compiled.generate(image) for image in images]
+    assert all(alone)
     begin = threading.Barrier(3)
 
     def segment(index: int) -> None:
@@ -91,7 +96,7 @@ def test_images_side_by_side_are_segmented_as_alone(compiled: Generator) -> None
         assert_all_but_equal(compiled.segment(image, features)(), twin)
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(segment, range(10 if DEVICE.type == "cpu" else 60)))
+        list(pool.map(segment, range(8 if DEVICE.type == "cpu" else 60)))
 
 
 def test_a_failure_in_the_network_leaves_it_to_others(compiled: Generator) -> None:

@@ -1,0 +1,95 @@
+"""torch.compile on the subgraphs: it compiles each of them once, and nothing afterwards."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, assert_all_but_equal, drawn_image, photograph
+from sam2.modeling.sam2_base import SAM2Base
+from small_model import small_demo_model
+from torch import Tensor
+from torch._inductor import config as inductor_config
+
+from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, plain_subgraphs, subgraph_shapes
+from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.errors import StartupError
+from sam2_amg.modes.build import build_generator
+from sam2_amg.network.folded_decoder import FoldedDecoder
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the modes themselves are compiled there")
+
+
+def of(model: SAM2Base) -> tuple[Subgraphs, SubgraphShapes]:
+    """Its subgraphs, and their shapes for two points at a time."""
+    return plain_subgraphs(model, FoldedDecoder(model), upscale=True), subgraph_shapes(model.image_size, 2, 2)
+
+
+@torch.inference_mode()
+def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
+    """Of the network, only what compiles in seconds: all of it is compiled for packages, and traced below."""
+
+    def little(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return (inputs[0].flatten(),)
+
+    plain, shapes = of(small_model)
+    plain = replace(plain, encode=little, prepare=little, attend=little)
+    before, said = count_compilations(), []
+    with inductor_config.patch({"cpp.vec_isa_ok": False}):  # to find out what the processor can do takes long, too
+        compiled = compile_subgraphs(plain, shapes, CPU, said.append)
+    assert count_compilations() == before + 4
+    assert [line for line in said if line.startswith("compiling ")][-4:] == [
+        f"compiling {name} for cpu" for name in shapes.names
+    ]
+    random = torch.Generator().manual_seed(0)
+    for name in shapes.names:
+        inputs = [torch.randn(shape, generator=random) for shape in shapes.of(name)]
+        found, expected = compiled.by_name()[name](*inputs), plain.by_name()[name](*inputs)
+        for one, twin in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, twin, rtol=1e-4, atol=1e-4)
+    assert count_compilations() == before + 4
+
+
+def test_no_size_compiles_anything(demo_config: GeneratorConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 sizes from one pixel to 2000, and none is met for the first time as far as the compiler is concerned.
+
+    It only traces here: what it makes of the whole network would take minutes, and has no say in when it is called.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    model = small_demo_model(128)
+    config = replace(demo_config, points_per_side=3, pred_iou_thresh=0.0)
+    before = count_compilations()
+    generator = build_generator(deepcopy(model), Mode.FAST, config, CPU)
+    built = count_compilations()
+    assert built == before + 4
+    sides = np.random.default_rng(1).integers(2, 160, (58, 2)).tolist()
+    for i, (height, width) in enumerate([(1, 1), *sides, (2000, 30)]):
+        generator.generate(drawn_image(height, width, seed=i))
+    assert count_compilations() == built
+    expected = build_generator(model, Mode.AO, config, CPU).generate(photograph("dog"))
+    assert len(expected) >= 3
+    assert_all_but_equal(generator.generate(photograph("dog")), expected)
+
+
+@torch.inference_mode()
+def test_without_a_compiler_it_says_so(small_model: SAM2Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartupError, match="there is no g"):
+        compile_subgraphs(*of(small_model), CPU)
+
+
+@torch.inference_mode()
+def test_what_cannot_be_compiled_is_an_error(small_model: SAM2Base) -> None:
+    def encode(pixels: Tensor) -> tuple[Tensor, ...]:
+        return (pixels + 1,) if pixels.sum() > 0 else (pixels,)  # the compiler cannot know
+
+    plain, shapes = of(small_model)
+    with pytest.raises(StartupError, match=r"--fast cannot be compiled here \(.*\); do without it"):
+        compile_subgraphs(replace(plain, encode=encode), shapes, CPU)

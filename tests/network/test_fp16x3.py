@@ -1,0 +1,79 @@
+"""Products of float32's accuracy by float16, fp16x3: linear layers, and a whole encoder."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from helpers import CPU, DEVICE, photograph
+from sam2.modeling.sam2_base import SAM2Base
+from torch import nn
+
+from sam2_amg.kernels.fp16x3 import fp16x3_rows
+from sam2_amg.network.encoder import encode
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_encoder, use_fp16x3_linears
+from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.preprocess import Preprocess
+from training.network import build
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+@torch.inference_mode()
+def test_fp16x3_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: float) -> None:
+    torch.manual_seed(0)
+    *rows, inputs, outputs = shape
+    linear = nn.Linear(inputs, outputs, bias=scale != 1.0).to(DEVICE)
+    x = torch.randn(*rows, inputs, device=DEVICE) * scale
+    expected = deepcopy(linear).double()(x.double())
+    found = Fp16x3Linear(linear)(x)
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape
+    norms = x.double().norm(dim=-1, keepdim=True) * linear.weight.double().norm(dim=1)
+    assert ((found - expected).abs() <= 2.0**-20 * norms + 1e-7).all()
+    halves = (x.half() @ linear.weight.half().T).double() + (0 if linear.bias is None else linear.bias)
+    if x.numel() > 1000 and scale == 1.0:  # what it is for: products of float16 alone are far off
+        assert (halves - expected).norm() > 50 * (found - expected).norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
+def test_rows_made_by_a_kernel_are_those_made_by_torch(shape: tuple[int, int]) -> None:
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 100
+    hi, lo = to_fp16_pair(x)
+    found = fp16x3_rows(x.to(DEVICE))
+    assert torch.equal(found.cpu(), torch.cat([hi, lo, hi], dim=1))
+
+
+def test_fp16x3_product_of_zeros() -> None:
+    linear = nn.Linear(4, 3)
+    nn.init.zeros_(linear.weight)
+    assert torch.equal(Fp16x3Linear(linear)(torch.ones(2, 4)), linear.bias.expand(2, 3))
+
+
+@torch.inference_mode()
+def test_an_encoder_of_fp16x3_products(small_model: SAM2Base) -> None:
+    """Within 1e-5 of the features' size; every linear layer of the encoder is one of them."""
+    model = deepcopy(small_model)
+    use_fp16x3_linears(model.image_encoder)
+    assert not any(isinstance(module, nn.Linear) for module in model.image_encoder.modules())
+    pixels = Preprocess(model.image_size, CPU)(photograph("dog"))
+    expected, found = encode(small_model, pixels), encode(model, pixels)
+    error = (found.image_embedding - expected.image_embedding).norm() / expected.image_embedding.norm()
+    assert 0 < error < 1e-5
+
+
+@torch.inference_mode()
+def test_an_encoder_whose_attention_is_fp16x3_too() -> None:
+    """Windows, pooled queries and global blocks: within 1e-5 of the features' size."""
+    tolerance = 1e-5
+    torch.manual_seed(0)
+    plain = build(128).eval().to(DEVICE)
+    model = deepcopy(plain)
+    use_fp16x3_encoder(model.image_encoder)
+    pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
+    with float32_convolutions():
+        expected, found = encode(plain, pixels), encode(model, pixels)
+    for a, b in zip(expected.high_res_features, found.high_res_features, strict=True):
+        assert 0 < (a - b).norm() < tolerance * a.norm()
+    assert (found.image_embedding - expected.image_embedding).norm() < tolerance * expected.image_embedding.norm()

@@ -1,0 +1,39 @@
+"""Pixels as the model wants them: sam2's, on a CPU and on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, DEVICE, drawn_image
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice, Upload
+
+
+@pytest.mark.parametrize(
+    "image", [drawn_image(40, 60), drawn_image(1, 1), drawn_image(700, 1100)], ids=["small", "pixel", "large"]
+)
+def test_preprocess_equals_sam2(demo_model: SAM2Base, image: NDArray) -> None:
+    predictor = SAM2ImagePredictor(demo_model)
+    assert torch.equal(Preprocess(512, CPU)(image)[0], predictor._transforms(image))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (534, 800), (1200, 64), (2000, 1700)], ids=str)
+def test_preprocessing_on_the_device_agrees(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = Preprocess(512, CPU)(image)
+    found = PreprocessOnDevice(512, DEVICE)(image)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_uploads_do_not_overwrite_each_other() -> None:
+    """They share pinned memory, which grows; the copies to the device are not waited for."""
+    upload = Upload(torch.device("cuda"))
+    images = [drawn_image(*size, seed) for seed, size in enumerate([(40, 60), (900, 1300), (30, 20), (901, 1300)])]
+    uploaded = [upload(image) for image in images]
+    for image, pixels in zip(images, uploaded, strict=True):
+        assert np.array_equal(pixels.cpu().numpy(), image)
