@@ -34,14 +34,12 @@ from sam2_amg.pipeline.base import Generator
 SHARED = {"packages": "packages", "fast": "packages", "compiled": "packages", "server": "server"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        groups = {SHARED[name] for name in getattr(item, "fixturenames", ()) if name in SHARED}
-        if groups and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(min(groups)))
-        if not torch.cuda.is_available() and item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    groups = {SHARED[name] for name in getattr(item, "fixturenames", ()) if name in SHARED}
+    if groups and not item.get_closest_marker("xdist_group"):
+        item.add_marker(pytest.mark.xdist_group(min(groups)))
+    if not torch.cuda.is_available() and item.get_closest_marker("gpu"):
+        item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,6 @@ from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.folded_decoder import FoldedDecoder
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the modes themselves are compiled there")
-
 
 def of(model: SAM2Base) -> tuple[Subgraphs, SubgraphShapes]:
     """Its subgraphs, and their shapes for two points at a time."""
