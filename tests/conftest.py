@@ -108,7 +108,7 @@ def compiled(request: pytest.FixtureRequest) -> Generator:
 def server() -> Iterator[RunningServer]:
     """The demo model in mode ao with few points, so that an answer takes half a second; it encodes up to three images
     together where they wait."""
-    running = start_server("--points_per_side", "8", "--batch_size", "3", *LENIENT)
+    running = start_server("--points_per_side", "4", "--batch_size", "3", *LENIENT)
     yield running
     assert running.stop() == 0
     running.process.stdout.close()

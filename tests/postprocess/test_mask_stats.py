@@ -52,7 +52,7 @@ def test_upsampling_stays_within_memory(at_once: int) -> None:
     batches = list(upsampled_in_batches(logits, size, memory=at_once * 40 * 50 * BYTES_PER_PIXEL))
     assert max(len(batch) for batch in batches) == min(at_once, len(logits))
     assert torch.equal(torch.cat(batches), upsample(logits, size))
-    besides = list(upsampled_in_batches(logits, size, memory=at_once * 40 * 50 * BYTES_PER_PIXEL, beside=10**9))
+    besides = list(upsampled_in_batches(logits, size, memory=at_once * 40 * 50 * BYTES_PER_PIXEL, extra_bytes=10**9))
     assert {len(batch) for batch in besides} == {1}
 
 
