@@ -7,8 +7,10 @@ folders of one's own alone: a hash says that a file is the one that the manifest
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -55,12 +57,28 @@ def export_subgraphs(
     To be called after `compiler.use_working_compiler`. Raises StartupError where they cannot be compiled.
     """
     paths: list[Path] = []
-    for name, subgraph in subgraphs.by_name().items():
-        report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
-        paths.append(folder / package_name(name))
-        with compiler_errors():
+    with compiler_errors(), environment_kept():
+        for name, subgraph in subgraphs.by_name().items():
+            report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
+            paths.append(folder / package_name(name))
             _export(subgraph, shapes.examples(name, device), paths[-1])
     return paths
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Puts the environment variables back as they were, for processes that are started after.
+
+    torch's compiler sets TRITON_PTXAS_PATH to an assembler of its own. Kernels that Triton compiles with that one, a
+    server would not find in their cache: it compiles nothing with torch, and uses Triton's own assembler.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _export(subgraph: Subgraph, examples: tuple[Tensor, ...], path: Path) -> None:

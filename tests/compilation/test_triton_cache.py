@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from sam2_amg.compilation.aot import environment_kept
 from sam2_amg.compilation.triton_cache import NAME, pack, unpack, use_packed_kernels
 from sam2_amg.errors import StartupError
 
@@ -54,6 +55,16 @@ def test_what_is_packed_is_found_elsewhere(tmp_path: Path) -> None:
     made.rename(tmp_path / "gone")  # whole paths into it lead nowhere now
     unpack(file, elsewhere)
     assert compile_in(elsewhere) == ["found", size]
+
+
+def test_variables_that_compiling_sets_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another assembler, which torch's compiler names in TRITON_PTXAS_PATH, a server would find no kernel."""
+    monkeypatch.delenv("TRITON_PTXAS_PATH", raising=False)
+    monkeypatch.setenv("PATH", "as before")
+    before = dict(os.environ)
+    with environment_kept():
+        os.environ.update(TRITON_PTXAS_PATH="torch's own", PATH="another")
+    assert dict(os.environ) == before
 
 
 def test_what_cannot_be_unpacked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
