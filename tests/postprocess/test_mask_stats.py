@@ -1,22 +1,19 @@
-"""Measurements and run lengths against sam2's own functions."""
+"""Mask statistics against sam2's own functions."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
-from pycocotools import mask as coco_mask
-from sam2.utils.amg import batched_mask_to_box, calculate_stability_score, mask_to_rle_pytorch, rle_to_mask
+from sam2.utils.amg import batched_mask_to_box, calculate_stability_score
 
 from sam2_amg.postprocess.mask_stats import BYTES_PER_PIXEL, mask_stats, upsample, upsampled_in_batches
-from sam2_amg.postprocess.rle import UncompressedRle, boundaries_to_rle, find_run_boundaries
 
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_measure_equals_sam2(size: tuple[int, int]) -> None:
+def test_mask_stats_equal_sam2s(size: tuple[int, int]) -> None:
     logits = logits_of_all_kinds()
     stats = mask_stats(logits, size, threshold=0.0, offset=1.0, memory=1)  # a mask at a time
     masks = upsample(logits, size)
@@ -54,31 +51,3 @@ def test_upsampling_stays_within_memory(at_once: int) -> None:
     assert torch.equal(torch.cat(batches), upsample(logits, size))
     besides = list(upsampled_in_batches(logits, size, memory=at_once * 40 * 50 * BYTES_PER_PIXEL, extra_bytes=10**9))
     assert {len(batch) for batch in besides} == {1}
-
-
-def rles_of(masks: torch.Tensor) -> list[UncompressedRle]:
-    return [
-        boundaries_to_rle(boundaries, (masks.shape[1], masks.shape[2])) for boundaries in find_run_boundaries(masks)
-    ]
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_rle_equals_sam2_and_pycocotools(size: tuple[int, int]) -> None:
-    masks = upsample(logits_of_all_kinds(), size) > 0
-    rles = rles_of(masks)
-    assert rles == mask_to_rle_pytorch(masks)
-    for mask, rle in zip(masks.numpy(), rles, strict=True):
-        assert np.array_equal(rle_to_mask(dict(rle)), mask)
-        assert np.array_equal(coco_mask.decode(coco_mask.frPyObjects(dict(rle), *size)), mask)
-    assert rles[EMPTY]["counts"] == [size[0] * size[1]]
-    assert rles[FULL]["counts"] == [0, size[0] * size[1]]
-
-
-def test_rle_of_no_masks() -> None:
-    assert rles_of(torch.zeros(0, 5, 6, dtype=torch.bool)) == []
-
-
-def test_rle_of_stripes() -> None:
-    masks = torch.zeros(1, 2, 4, dtype=torch.bool)
-    masks[0, :, 1::2] = True
-    assert rles_of(masks)[0]["counts"] == [2, 2, 2, 2]
