@@ -43,8 +43,8 @@ Compile the network of --fast, or --fast --furious, ahead of time, for this mach
   python server.py checkpoints large --fast --load_exported packages
 
 Packages are native code: load only those that you made yourself. They hold the weights, and fit one checkpoint, one
-kind of GPU or processor, and one version of torch; a server refuses others. They take any image; those for
-a GPU take as many points at a time as a grid has, up to 256 (--furious: 1,024), and a server with another grid may need
+kind of GPU or processor, and one version of torch; a server refuses others. They take any image; those for a
+GPU take as many points at a time as a grid has, up to 256 (--furious: 1,024), and a server with another grid may need
 others.
 """
 

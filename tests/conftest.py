@@ -18,16 +18,13 @@ if not torch.cuda.is_available():
 
     speed_up_interpreter()
 
-from helpers import CPU, DEVICE, LENIENT, RunningServer, build_compiled, run_export, start_server
+from helpers import CPU, DEVICE, LENIENT, RunningServer, build_compiled, load_demo_model, run_export, start_server
 from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
 
 from sam2_amg.compilation.aot import from_packages
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.modes.build import build_generator
-from sam2_amg.network.checkpoints import load_model
-from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
 
 # Fixtures that take long to make: the tests that have one of them run in one process, which makes it once.
@@ -44,8 +41,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def demo_model() -> SAM2Base:
-    kind = MODEL_TYPES["demo"]
-    return load_model(DEMO_DIR / kind.file, kind, CPU)
+    return load_demo_model(CPU)
 
 
 @pytest.fixture(scope="session")
@@ -87,9 +83,7 @@ def fast(request: pytest.FixtureRequest, few_points: GeneratorConfig) -> Generat
     if DEVICE.type == "cuda":
         return build_compiled(Mode.FAST, few_points)
     packages = request.getfixturevalue("packages")
-    kind = MODEL_TYPES["demo"]
-    model = load_model(DEMO_DIR / kind.file, kind, CPU)
-    return build_generator(model, Mode.FAST, few_points, CPU, from_packages(packages))
+    return build_generator(load_demo_model(CPU), Mode.FAST, few_points, CPU, from_packages(packages))
 
 
 @pytest.fixture(scope="session")

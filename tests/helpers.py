@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
+from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.worker import Job
 from sam2_amg.compilation.jit import count_compilations
@@ -33,12 +34,16 @@ from sam2_amg.pipeline.base import Generator, MaskRecord
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # where kernels run, or are interpreted
+SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file  # the demo model's checkpoint
 LENIENT = ("--pred_iou_thresh", "0.6", "--stability_score_thresh", "0.9")
 
 
+def load_demo_model(device: torch.device) -> SAM2Base:
+    return load_model(SHIPPED, MODEL_TYPES["demo"], device)
+
+
 def build_compiled(mode: Mode, config: GeneratorConfig) -> Generator:
-    kind = MODEL_TYPES["demo"]
-    generator = build_generator(load_model(DEMO_DIR / kind.file, kind, DEVICE), mode, config, DEVICE)
+    generator = build_generator(load_demo_model(DEVICE), mode, config, DEVICE)
     built = count_compilations()
     generator.generate(drawn_image(30, 40))
     assert count_compilations() == built >= 4, "the first image compiled something"

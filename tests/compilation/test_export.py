@@ -12,36 +12,25 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, LENIENT, build_compiled, photograph, run_export, start_server
+from demo_packages import BUILD, NAMES, write_empty_packages
+from helpers import LENIENT, build_compiled, photograph, run_export, start_server
 from pycocotools import mask as coco_mask
 
 from sam2_amg import export
 from sam2_amg.cli import parse_export
 from sam2_amg.compilation import triton_cache
-from sam2_amg.compilation.aot import package_names
 from sam2_amg.compilation.isolated_process import ProcessDied
-from sam2_amg.compilation.manifest import NAME, Build, write_manifest
+from sam2_amg.compilation.manifest import NAME
 from sam2_amg.config import GeneratorConfig, Mode, ModelConfig, ServerConfig
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.errors import StartupError
-from sam2_amg.modes.build import static_shapes
-from sam2_amg.network.checkpoints import image_size_of
-from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.server.startup import load_generator
-
-KIND = MODEL_TYPES["demo"]
-SHAPES = static_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)
-BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, SHAPES)
-NAMES = package_names(BUILD.shapes)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A manifest as it should be, with files that are not packages: none of them is ever opened."""
-    for name in NAMES:
-        (tmp_path / name).write_bytes(name.encode())
-    write_manifest(tmp_path, BUILD, [tmp_path / name for name in NAMES])
+    write_empty_packages(tmp_path)
     return tmp_path
 
 

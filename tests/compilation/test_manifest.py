@@ -8,22 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from demo_packages import BUILD, NAMES, write_empty_packages
 from helpers import CPU, ROOT
 
 from sam2_amg.compilation import manifest
 from sam2_amg.compilation.aot import package_names
-from sam2_amg.compilation.manifest import NAME, Build, check_packages, write_manifest
+from sam2_amg.compilation.manifest import NAME, Build, check_packages
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import static_shapes
-from sam2_amg.network.checkpoints import image_size_of
-from sam2_amg.network.model_types import MODEL_TYPES
 
-KIND = MODEL_TYPES["demo"]
-SHAPES = static_shapes(Mode.FAST, image_size_of(KIND), GeneratorConfig(), CPU)
-BUILD = Build(DEMO_DIR / KIND.file, "demo", Mode.FAST, CPU, SHAPES)
-NAMES = package_names(BUILD.shapes)
 CHANGED = {
     "format": 0,
     "model type": "large",
@@ -45,10 +39,7 @@ CHANGED = {
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """A manifest as it should be, with files that are not packages: none of them is ever opened."""
-    for name in NAMES:
-        (tmp_path / name).write_bytes(name.encode())
-    write_manifest(tmp_path, BUILD, [tmp_path / name for name in NAMES])
+    write_empty_packages(tmp_path)
     check_packages(tmp_path, BUILD, NAMES)
     return tmp_path
 

@@ -22,7 +22,7 @@ def test_subgraphs_answer_as_the_folded_decoder(small_model: SAM2Base) -> None:
     folded = FoldedDecoder(small_model)
     subgraphs = plain_subgraphs(small_model, folded, upscale=True)
     assert subgraphs.upscale is not None
-    fixed = StaticDecoder(subgraphs, 4, StaticUpscaling(subgraphs.upscale, 3))
+    static = StaticDecoder(subgraphs, 4, StaticUpscaling(subgraphs.upscale, 3))
     pixels = Preprocess(small_model.image_size, CPU)(photograph("dog"))
     features = StaticEncoder(subgraphs)(pixels)
     points = torch.rand(11, 2, generator=torch.Generator().manual_seed(0)) * small_model.image_size
@@ -32,18 +32,18 @@ def test_subgraphs_answer_as_the_folded_decoder(small_model: SAM2Base) -> None:
         def keep(iou: torch.Tensor, threshold: float = threshold) -> Kept:
             return Kept(*(iou >= threshold - 1e-4).nonzero(as_tuple=True))
 
-        found = predict(fixed, fixed.prepare(features), points, keep)
+        found = predict(static, static.prepare(features), points, keep)
         torch.testing.assert_close(found.predicted_iou, expected.predicted_iou, rtol=0, atol=1e-5)
         kept = keep(expected.predicted_iou)
         assert torch.equal(found.kept.point, kept.point)
         assert torch.equal(found.kept.mask, kept.mask)
         torch.testing.assert_close(found.logits, folded.predict_masks(expected, kept), rtol=0, atol=5e-3)
     none = Kept(*torch.zeros(2, 0, dtype=torch.int64))
-    again = predict(fixed, fixed.prepare(features), points[:2], lambda _: none)  # fewer points than a subgraph takes
+    again = predict(static, static.prepare(features), points[:2], lambda _: none)  # fewer points than a subgraph takes
     torch.testing.assert_close(again.predicted_iou, expected.predicted_iou[:2], rtol=0, atol=1e-5)
     assert again.logits.shape == (0, 64, 64)
     with pytest.raises(ValueError, match="takes 4 points at a time, not 5"):
-        fixed.attend(fixed.prepare(features), points[:5])
+        static.attend(static.prepare(features), points[:5])
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Images that are segmented side by side, by threads that take turns in the network."""
+"""Images that are segmented side by side, by threads that share the lock of the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.streams import PerThreadStream, StreamOrderedLock
 
 
-def test_one_thread_at_a_time_has_the_turn() -> None:
+def test_one_thread_at_a_time_holds_the_lock() -> None:
     lock, inside, most = StreamOrderedLock(DEVICE), 0, 0
 
     def visit(_: int) -> None:
@@ -30,7 +30,7 @@ def test_one_thread_at_a_time_has_the_turn() -> None:
     assert (inside, most) == (0, 1)
 
 
-def test_a_turn_that_fails_is_over() -> None:
+def test_the_lock_is_released_after_a_failure() -> None:
     lock = StreamOrderedLock(DEVICE)
     with pytest.raises(ZeroDivisionError), lock:
         raise ZeroDivisionError
@@ -44,7 +44,7 @@ def test_a_turn_that_fails_is_over() -> None:
 
 
 @pytest.mark.gpu
-def test_what_is_asked_for_in_a_turn_waits_for_the_turn_before() -> None:
+def test_work_under_the_lock_waits_for_the_work_before_it() -> None:
     """Each thread adds 1 to what lies where all have it, in a stream of its own, after much other work."""
     lock, stream = StreamOrderedLock(DEVICE), PerThreadStream(DEVICE)
     shared = torch.zeros(1 << 20, device=DEVICE)

@@ -150,7 +150,7 @@ def test_an_error_called_timeout_is_the_generators_own() -> None:
     engine.close()
 
 
-def test_a_worker_for_every_lane() -> None:
+def test_as_many_workers_as_the_generator_allows() -> None:
     generator = GatedGenerator()
     generator.workers = 2
     engine = Engine(generator, Limits(queue_size=4))

@@ -2,17 +2,14 @@
 
 import pytest
 import torch
-from helpers import CPU
+from helpers import CPU, SHIPPED
 from helpers import photograph as bundled
 
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from training import calibrate
 from training.consistency import Experience, Signs, read_signs
 from training.photographs.crops import Photographs, kept_file
-
-SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 
 
 def test_calibration_brings_predicted_iou_closer():

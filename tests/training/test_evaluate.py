@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers import CPU
+from helpers import CPU, SHIPPED
 from sam2.utils.amg import mask_to_rle_pytorch
 
 from sam2_amg.config import GeneratorConfig, Mode
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.modes.build import build_generator
-from sam2_amg.network.model_types import MODEL_TYPES
 from training import evaluate, mix
 from training.scenes.scenery import draw_scene
-
-SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 
 
 def test_shipped_file_is_small_and_half_precision():

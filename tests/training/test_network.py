@@ -2,13 +2,9 @@
 
 import torch
 
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.model_types import MODEL_TYPES
 from training.auxiliary import Auxiliary
 from training.network import decode
-
-SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 
 
 def test_decode_agrees_with_sam2(demo_model):

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import CPU
+from helpers import CPU, SHIPPED
 from telling_ranks import tell_the_others
 from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-from sam2_amg.demo import DEMO_DIR
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from training import train
@@ -21,8 +20,6 @@ from training.ranks import Ranks
 from training.run import TrainConfig, resume
 from training.scenes.randomness import Draw
 from training.schedule import SCHEDULE, learning_rate
-
-SHIPPED = DEMO_DIR / MODEL_TYPES["demo"].file
 
 
 def test_learning_rate_warms_up_and_falls():
