@@ -4,8 +4,8 @@ python -m bench                                          the demo model on 20 dr
 python -m bench checkpoints large --images paths.txt     a checkpoint on your own photographs
 python -m bench --model_type large --weights seeded --planted --images sam2_amg/demo/photographs
                                                          a size without its checkpoint, with planted masks
-python -m bench --accuracy --scenes 500 --modes baseline fast --shards 4
-                                                         agreement over many images, nothing timed
+python -m bench --accuracy --modes baseline fast --shards 4
+                                                         agreement over photographs and scenes, nothing timed
 python -m bench --numerics                               signal-to-noise ratios, without masks
 python -m bench --again results/modes-demo-....json      the tables again, from lists (planted ones are not kept)
 python -m bench --draw_only                              the scenes alone, to be carried to another machine
@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 from bench import RESULTS
-from bench.harness.accuracy import Collector
-from bench.harness.images import VERSION, draw_scenes, find_images
+from bench.accuracy import add_agreement, find_sets, measure_accuracy, summarise
+from bench.harness.images import VERSION, draw_scenes
 from bench.harness.lists import find_list
 from bench.harness.machine import machine, stem_of
 from bench.harness.run import Plan, measure_all
@@ -36,30 +36,29 @@ from bench.numerics import measure_numerics
 from bench.report.pages import write
 from sam2_amg.agreement_lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
-from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import StartupError
 from sam2_amg.network.model_types import MODEL_TYPES
 
 
 def add_accuracy(result: dict[str, Any], lists: Path) -> None:
-    """Compares every list that is kept with baseline's."""
-    if "baseline" in result.get("systems", {}):
+    """Compares every list that is kept with baseline's. Raises UnusableList."""
+    if "sets" in result:
+        add_agreement(result, lists)
+    elif "baseline" in result.get("systems", {}):
         for name, figures in result["systems"].items():
             figures["accuracy"] = compare(find_list(lists, "baseline"), find_list(lists, name))
 
 
 def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
     """Runs the systems that the command line names."""
-    images = find_images(args.images) if args.images else draw_scenes(args.scenes, args.scenes_folder)
-    if args.accuracy and not args.images:
-        images += find_images(PHOTOGRAPHS)
+    sets = find_sets(args)
+    images = [path for paths in sets.values() for path in paths]
     result: dict[str, Any] = {
         "what": name_of(args),
         "model": args.model_type,
         "command": command,
         "machine": machine(args.device),
         "weights": args.weights,
-        "images": [path.name for path in images],
     }
     lists = args.out / "lists" / stem_of(result)
     job = Job(
@@ -78,18 +77,15 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         batch_size=args.batch_size,
     )
     if args.accuracy:
-        collector = Collector(args.modes, job, args.shards)
-        collector.run()
-        result["systems"], answered = collector.keep(lists)
-        result["missing"] = collector.missing
-        result["images"] = [result["images"][index] for index in answered]
-        result["summary"] = accuracy_summary(result, args)
+        result |= measure_accuracy(args, job, sets, lists)
+        result["summary"] = summarise(result, args)
     else:
+        result["images"] = [path.name for path in images]
         timed, caches = args.generate_images or len(images), args.caches.resolve() if args.caches else None
         plan = Plan(job, args.concurrency, args.requests, timed, lists, args.one_start, caches)
         result["systems"], result["missing"] = measure_all(args.modes, plan)
         result["summary"] = summary(result, args)
-    add_accuracy(result, lists)
+        add_accuracy(result, lists)
     return result
 
 
@@ -124,19 +120,6 @@ def summary(result: dict[str, Any], args: argparse.Namespace) -> str:
     )
 
 
-def accuracy_summary(result: dict[str, Any], args: argparse.Namespace) -> str:
-    """What was compared, in words."""
-    host = result["machine"]
-    drawn = f"{args.scenes} drawn scenes, 480 x 360 to 1920 x 1080, and the demo's photographs"
-    count = len(result["images"])
-    return (
-        f"Made by `{result['command']}`: {host['device']}, torch {host['torch']}, Python {host['python']}. Weights: "
-        f"{args.weights}. Images: {args.images or drawn}; {args.points_per_side}^2 points. {count} images were "
-        f"answered by all, each once over HTTP; modes run at the same time, those that do not compile in {args.shards} "
-        "processes each, so nothing is timed."
-    )
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m bench`."""
     parser = argparse.ArgumentParser(
@@ -145,7 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_model(parser)
     names = "; ".join(f"{system.name}: {system.what}" for system in SYSTEMS.values())
     parser.add_argument("--modes", nargs="+", choices=SYSTEMS, default=["baseline", "ao"], metavar="MODE", help=names)
-    parser.add_argument("--images", type=Path, help="a folder, or a file with a path a line; default: drawn scenes")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="a folder, or a file with a path a line; default: drawn scenes, "
+        "and with --accuracy crops of photographs, too",
+    )
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
     folder = RESULTS / f"scenes-{VERSION}"
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")

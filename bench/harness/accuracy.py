@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from bench.harness.lists import keep_list
 from bench.harness.load import Worker, WorkerFailed, post
 from bench.harness.systems import SYSTEMS
 from bench.harness.worker import Job
@@ -86,14 +84,12 @@ class Collector:
                 self.missing[name] = f"failed: {error}"
             worker.kill()
 
-    def keep(self, lists: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
-        """Keeps the answers to the images that no system lacks; says what these systems and images are."""
+    def answered(self) -> tuple[dict[str, dict[str, str]], list[int]]:
+        """What the systems are that ran to their end, and the numbers of the images that none of them lacks."""
         names = [name for name in self.answers if name not in self.missing]
         if self.stopped.is_set():
             silent = {name for name in names if not self.answers[name]}
             self.missing |= dict.fromkeys(silent, "interrupted before its first answer")
             names = [name for name in names if name not in silent]
         images = sorted(set.intersection(*(set(self.answers[name]) for name in names))) if names else []
-        for name in names if images else ():
-            keep_list(lists, name, [self.answers[name][index] for index in images])
         return {name: {"what": SYSTEMS[name].what} for name in names if images}, images

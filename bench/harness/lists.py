@@ -6,6 +6,8 @@ import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
+import orjson
+
 
 def keep_list(folder: Path, name: str, answers: Iterable[bytes]) -> None:
     """Writes a system's answers, each with its newline. The same answers make the same file, byte for byte."""
@@ -19,3 +21,9 @@ def keep_list(folder: Path, name: str, answers: Iterable[bytes]) -> None:
 def find_list(folder: Path, name: str) -> Path:
     """Where a system's answers are kept, or would be."""
     return folder / f"{name}.jsonl.gz"
+
+
+def count_masks(path: Path) -> list[int]:
+    """How many masks each image of a list has."""
+    with gzip.open(path) as file:
+        return [len(orjson.loads(line)) for line in file]

@@ -10,7 +10,7 @@ import torch
 from sam2 import automatic_mask_generator
 
 from bench.harness.case import Case
-from bench.harness.peers import TorchaoGenerator
+from bench.harness.peers import Numbers, TorchaoGenerator
 from bench.harness.planted import PlantedDecoder, PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like, time_stages
 from sam2_amg.config import Mode
@@ -86,9 +86,12 @@ def _system(mode: Mode) -> System:
     )
 
 
-def _torchao(name: str, what: str, points_per_batch: int, furious: bool = False) -> System:
-    build = partial(TorchaoGenerator, points_per_batch=points_per_batch, furious=furious)
-    return System(f"torchao-{name}", f"torchao 0.17.0, {what}", build, needs_cuda=True, compiles=furious)
+def _torchao(name: str, points_per_batch: int, numbers: Numbers, compiled: bool = False, note: str = "") -> System:
+    build = partial(TorchaoGenerator, points_per_batch=points_per_batch, numbers=numbers, compiled=compiled)
+    how = "compiled" if compiled else "eager"
+    return System(
+        f"torchao-{name}", f"torchao 0.17.0, {how} {numbers}{note}", build, needs_cuda=True, compiles=compiled
+    )
 
 
 SYSTEMS = {
@@ -96,8 +99,10 @@ SYSTEMS = {
     for system in (
         System("baseline", "sam2 1.1.0, float32", build_baseline, Mode.BASELINE),
         *(_system(mode) for mode in MODES),
-        _torchao("64", "eager float32", points_per_batch=64),
-        _torchao("1024", "eager float32", points_per_batch=1024),
-        _torchao("furious", "compiled float16; compiling takes about 12 minutes", points_per_batch=1024, furious=True),
+        _torchao("64", 64, "float32"),
+        _torchao("1024", 1024, "float32"),
+        _torchao("tf32", 64, "TF32"),
+        _torchao("float16", 64, "float16"),  # a batch of 1,024 points would take 46 GiB
+        _torchao("furious", 1024, "float16", compiled=True, note="; compiling takes about 12 minutes"),
     )
 }

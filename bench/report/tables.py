@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -244,18 +245,50 @@ def kernels_markdown(result: dict[str, Any]) -> str:
 
 
 def accuracy_markdown(result: dict[str, Any]) -> str:
-    """The result as a page."""
-    rows = []
-    for name, figures in result["systems"].items():
-        if accuracy := figures.get("accuracy"):
-            count = accuracy["count_mismatches"]
-            rows.append([name, accuracy["images"], count, f"{count / accuracy['images']:.1%}"])
-    counts = table(["mode", "images", "mask count mismatch", "share of images"], rows)
+    """The result as a page: for each set of images what differs, how far masks agree, and where counts differ."""
     parts = [f"# {result['what']}: {result['model']} on {result['machine']['device']}", result["summary"]]
-    parts += ["## Agreement with baseline, all images", accuracy_table(result["systems"]), counts]
+    for name, found in result["sets"].items():
+        if "accuracy" not in found:
+            continue
+        figures = {system: {"accuracy": accuracy} for system, accuracy in found["accuracy"].items()}
+        parts += [f"## {name.capitalize()}: agreement with baseline, all images"]
+        parts += [counts_table(found), accuracy_table(figures)]
+        if len(set(found["sources"])) < len(found["images"]):
+            parts += ["Images with another mask count than baseline, by photograph:", sources_table(found)]
     if result["missing"]:
         parts += ["## Not measured", table(["mode", "why"], list(result["missing"].items()))]
     return "\n\n".join(parts) + "\n"
+
+
+def _differing(found: dict[str, Any], system: str) -> list[str]:
+    """What the images are of in which a system finds another number of masks than baseline, an entry an image."""
+    counts = zip(found["sources"], found["counts"]["baseline"], found["counts"][system], strict=True)
+    return [source for source, expected, count in counts if count != expected]
+
+
+def counts_table(found: dict[str, Any]) -> str:
+    """How many images, and how many photographs, have another number of masks than in baseline."""
+    header = ["mode", "images", "other mask count", "share", "photographs", "with another count in a crop"]
+    several = len(set(found["sources"])) < len(found["images"])
+    rows = []
+    for system in found["accuracy"]:
+        differing, images = _differing(found, system), len(found["images"])
+        row = [system, images, len(differing), f"{len(differing) / images:.1%}"]
+        rows.append([*row, *([len(set(found["sources"])), len(set(differing))] if several else [])])
+    return table(header[: len(rows[0])], rows)
+
+
+def sources_table(found: dict[str, Any]) -> str:
+    """The same photograph by photograph, with the masks that baseline finds in all its crops."""
+    systems = [system for system in found["accuracy"] if system != "baseline"]
+    differing = {system: Counter(_differing(found, system)) for system in systems}
+    crops, masks = Counter(found["sources"]), Counter[str]()
+    for source, count in zip(found["sources"], found["counts"]["baseline"], strict=True):
+        masks[source] += count
+    rows = [
+        [source, crops[source], masks[source], *(differing[system][source] for system in systems)] for source in crops
+    ]
+    return table(["photograph", "crops", "masks in baseline", *systems], rows)
 
 
 def decibels_markdown(db: dict[str, float | None]) -> list[str]:

@@ -45,10 +45,16 @@ def build_model(kind: ModelType, overrides: Sequence[str] = ()) -> SAM2Base:
 
     `overrides` change its configuration further, in hydra's words (`model.image_size=256`).
     """
+    base, own = configuration_of(kind)
+    return build_sam2(base, None, device="cpu", hydra_overrides_extra=[*own, *overrides])
+
+
+def configuration_of(kind: ModelType) -> tuple[str, list[str]]:
+    """The name of one of sam2's own configurations, and what this size changes in it, in hydra's words."""
     if kind.download:
-        return build_sam2(kind.config, None, device="cpu", hydra_overrides_extra=list(overrides))
+        return kind.config, []
     config = _demo_config()
-    return build_sam2(config["base"], None, device="cpu", hydra_overrides_extra=[*config["overrides"], *overrides])
+    return config["base"], config["overrides"]
 
 
 def image_size_of(kind: ModelType) -> int:

@@ -1,0 +1,56 @@
+"""Crops of photographs, in the sizes that they come in: `bench/photographs.toml` lists both."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from bench import ROOT
+
+LIST = ROOT / "bench" / "photographs.toml"
+FOLDER = ROOT / "results" / "crops-1"  # another number where the list changes what a name stands for
+
+
+def listed_photographs() -> list[Path]:
+    """Raises SystemExit where a package with photographs is not installed."""
+    return [path for package in tomllib.loads(LIST.read_text())["packages"] for path in _find(package)]
+
+
+def make_crops(photographs: Sequence[Path], folder: Path = FOLDER) -> dict[Path, str]:
+    """PNG files of their crops, RGB, each with the name of its photograph; those that are there are not made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    crops = tomllib.loads(LIST.read_text())["crops"]
+    made: dict[Path, str] = {}
+    for photograph in tqdm(photographs, desc="cropping", unit="photograph", disable=None):
+        paths = {name: folder / f"{photograph.stem}-{name}.png" for name in crops}
+        if not all(path.exists() for path in paths.values()):
+            with Image.open(photograph) as image:
+                whole = image.convert("RGB")
+            for name, path in paths.items():
+                part = path.with_suffix(".part")
+                _crop(whole, **crops[name]).save(part, "PNG")
+                part.replace(path)  # what has the name is whole, whenever this is interrupted
+        made |= dict.fromkeys(paths.values(), photograph.stem)
+    return made
+
+
+def _find(package: dict[str, Any]) -> list[Path]:
+    spec = find_spec(package["package"])
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"{LIST.name}: {package['package']} is not installed; `make test` installs it")
+    folder = Path(spec.origin).parent / package["folder"]
+    return [folder / name for name in package["files"]]
+
+
+def _crop(image: Image.Image, box: tuple[float, float, float, float], mirrored: bool = False) -> Image.Image:
+    width, height = image.size
+    left, top, right, bottom = np.rint(np.multiply(box, (width, height, width, height))).astype(int).tolist()
+    part = image.crop((left, top, right, bottom))
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else part
