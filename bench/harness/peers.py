@@ -25,6 +25,7 @@ from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.base import Generator, MaskRecord
 
+_NO_MASK = "torch.cat(): expected a non-empty list of Tensors"  # what torchao.filter says of no mask at all
 Numbers = Literal["float32", "TF32", "float16"]  # what products are made of
 
 
@@ -60,9 +61,14 @@ class TorchaoGenerator(Generator):
         _time(case.clock, self.generator)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3]."""
-        with float32_convolutions() if self.numbers == "float32" else nullcontext():
-            return self.generator.generate(image)
+        """The masks of uint8 RGB [H, W, 3]; none where torchao fails because there is none to filter."""
+        try:
+            with float32_convolutions() if self.numbers == "float32" else nullcontext():
+                return self.generator.generate(image)
+        except ValueError as error:
+            if str(error) == _NO_MASK:
+                return []
+            raise
 
 
 def torchao_model(model_type: str) -> Any:

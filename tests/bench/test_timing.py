@@ -6,20 +6,24 @@ import time
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
+import orjson
 import pytest
 import torch
-from helpers import CPU, drawn_image
+from helpers import CPU, drawn_image, load_demo_model, photograph
 from sam2 import automatic_mask_generator
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.harness.case import Case
 from bench.harness.peers import TorchaoGenerator
 from bench.harness.planted import plant
-from bench.harness.systems import SYSTEMS
+from bench.harness.systems import SYSTEMS, build_baseline
 from bench.harness.timing import StageClock, time_methods
 from bench.harness.weights import seeded_model
+from sam2_amg.agreement import compare_images, parse_masks
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator
+from sam2_amg.server.app import rles_by_name
 
 STAGES = {"preprocess", "encode", "decoder", "measure", "nms", "rle"}
 
@@ -123,6 +127,20 @@ def test_torchaos_stages_on_a_gpu() -> None:
     clock.on = True
     assert generator.generate(drawn_image(300, 400)) == expected
     assert set(clock.read()) == STAGES
+
+
+@pytest.mark.gpu
+def test_torchaos_masks_are_those_of_baseline() -> None:
+    """In float32, with the demo model, whose feature maps are half as large; and where there is no mask to find."""
+    device = torch.device("cuda")
+    config = GeneratorConfig(points_per_side=8)
+    case = Case(load_demo_model(device), "demo", config, device, StageClock(device), None)
+    peer, baseline = TorchaoGenerator(case, points_per_batch=16), build_baseline(case)
+    found, expected = (generator.generate(photograph("dog")) for generator in (peer, baseline))
+    assert len(found) == len(expected) > 0
+    answers = (parse_masks(orjson.dumps(rles_by_name(records))) for records in (found, expected))
+    assert compare_images(*answers).score > 0.9999
+    assert peer.generate(np.full((64, 64, 3), 128, np.uint8)) == []
 
 
 def test_a_method_that_is_not_there_is_noticed() -> None:
