@@ -17,7 +17,7 @@ help:
 	@echo "make test-gpu     set up and run the tests that need a CUDA GPU"
 	@echo "make check        set up and run the linter and the type checker alone"
 	@echo "make lock         write the locks again after a change of requirements*.txt (newer versions: make lock ARGS=--upgrade)"
-	@echo "make clean        remove the virtual environment"
+	@echo "make clean        remove the virtual environment, and what building a wheel leaves here"
 
 run: $(VENV)/installed
 	@exec $(BIN)/python server.py $(ARGS)
@@ -40,7 +40,7 @@ check: $(VENV)/installed-dev
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name one: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
