@@ -14,11 +14,11 @@ WORKDIR /app
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements.txt .
+COPY requirements-build.lock requirements.lock ./
 # sam2 and two of its dependencies come as source; building them here, without isolation, spares a second torch
-RUN pip install --no-cache-dir setuptools==80.9.0 wheel==0.45.1 \
-    && SAM2_BUILD_CUDA=0 pip install --no-cache-dir --no-build-isolation -r requirements.txt
-COPY server.py compile_export.py ./
+RUN pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+    && SAM2_BUILD_CUDA=0 pip install --no-cache-dir --no-build-isolation --require-hashes -r requirements.lock
+COPY server.py compile_export.py pyproject.toml ./
 COPY sam2_amg sam2_amg
 
 FROM base AS builder

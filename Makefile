@@ -8,7 +8,7 @@ PIP_INSTALL := SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --disable-pip-versio
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-gpu check clean
+.PHONY: help run test test-all test-gpu check lock clean
 
 help:
 	@echo "make run          set up and serve the demo model on http://127.0.0.1:5000 (more flags: make run ARGS='--port 8000')"
@@ -16,7 +16,8 @@ help:
 	@echo "make test-all     the same with the slow tests, before a release"
 	@echo "make test-gpu     set up and run the tests that need a CUDA GPU"
 	@echo "make check        set up and run the linter and the type checker alone"
-	@echo "make clean        remove the virtual environment"
+	@echo "make lock         write the locks again after a change of requirements*.txt (newer versions: make lock ARGS=--upgrade)"
+	@echo "make clean        remove the virtual environment, and what building a wheel leaves here"
 
 run: $(VENV)/installed
 	@exec $(BIN)/python server.py $(ARGS)
@@ -39,7 +40,7 @@ check: $(VENV)/installed-dev
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; name one: make run PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -47,13 +48,33 @@ $(BIN)/python:
 		echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 # sam2 and two of its dependencies come as source. Building them here, without isolation, spares a second torch.
-$(VENV)/installed: requirements.txt | $(BIN)/python
-	@echo "Installing requirements.txt into $(VENV) (a few minutes, several GB, once) ..."
-	@$(PIP_INSTALL) setuptools==80.9.0 wheel==0.45.1
-	@$(PIP_INSTALL) --no-build-isolation -r requirements.txt
+$(VENV)/installed-packages: requirements-build.lock requirements.lock | $(BIN)/python
+	@echo "Installing requirements.lock into $(VENV) (a few minutes, several GB, once) ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements-build.lock
+	@$(PIP_INSTALL) --no-build-isolation --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
-	@echo "Installing requirements-dev.txt into $(VENV) ..."
-	@$(PIP_INSTALL) -r requirements-dev.txt
+# The project itself, as a link to this folder, for the command sam2-amg.
+$(VENV)/installed: pyproject.toml requirements.txt requirements-dev.txt $(VENV)/installed-packages
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	@echo "Installing requirements-dev.lock into $(VENV) ..."
+	@$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# uv finds what the pins need, for each supported Python. It has an environment of its own: nothing else needs it.
+LOCK := $(VENV)/lock
+COMPILE = SAM2_BUILD_CUDA=0 $(LOCK)/bin/uv pip compile --quiet --python $(LOCK)/bin/python --python-version 3.11 \
+	--universal --fork-strategy fewest --generate-hashes --no-emit-index-url --no-build-isolation \
+	--custom-compile-command "make lock" $(ARGS)
+
+lock: $(LOCK)/bin/uv
+	@$(COMPILE) requirements-build.txt --output-file requirements-build.lock
+	@$(COMPILE) --constraints requirements-build.lock requirements.txt --output-file requirements.lock
+	@$(COMPILE) --constraints requirements.lock requirements-dev.txt --output-file requirements-dev.lock
+
+$(LOCK)/bin/uv: | $(BIN)/python
+	@$(PYTHON) -m venv $(LOCK)
+	@$(LOCK)/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 -r requirements-build.txt

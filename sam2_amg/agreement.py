@@ -132,7 +132,7 @@ def _pairwise_iou(reference: Masks, candidate: Masks) -> NDArray[np.float64]:
 
 
 def summarise(images: Sequence[ImageAgreement]) -> dict[str, Any]:
-    """The figures over all images, as compare_rle_lists.py prints them; null where there is nothing to measure."""
+    """The figures over all images, as `compare` prints them; null where there is nothing to measure."""
     published = [image.published for image in images if image.published is not None]
     scores = np.array([image.score for image in images])
     matched = np.concatenate([np.zeros(0), *(image.matched for image in images)])

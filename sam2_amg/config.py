@@ -163,7 +163,7 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What the command line of compile_export.py decides."""
+    """What the command line of `export` decides."""
 
     checkpoint_dir: Path
     model_type: str

@@ -35,7 +35,7 @@ from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
 
-logger = logging.getLogger("compile_export")
+logger = logging.getLogger(__name__)
 _SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
 _POINTS_WITH_MASKS = 64  # at most
 

@@ -104,11 +104,13 @@ class RunningServer:
         return self.process.wait(60)
 
 
-def start_server(*arguments: str) -> RunningServer:
-    """Starts `python server.py` on a free port, and waits until it says where it is."""
+def start_server(
+    *arguments: str, command: Sequence[str] = (sys.executable, "server.py"), folder: Path = ROOT
+) -> RunningServer:
+    """Starts `python server.py`, or another command, on a free port, and waits until it says where it is."""
     process = subprocess.Popen(
-        [sys.executable, "server.py", *arguments, "--port", "0"],
-        cwd=ROOT,
+        [*command, *arguments, "--port", "0"],
+        cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,16 @@ import torch
 from flask import Flask
 from helpers import ROOT
 
-from sam2_amg.cli import build_parser, parse
+from sam2_amg.cli.main import COMMANDS
+from sam2_amg.cli.serve import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Limits, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.server.wsgi import Server, bind
 
 
-def run_server(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "server.py", *arguments]
+def run_python(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -94,7 +97,7 @@ def test_cuda_without_a_device_is_refused() -> None:
 
 @pytest.mark.parametrize("arguments", [["--baseline", "--fast"], ["nowhere", "demo"], ["checkpoints", "huge"]], ids=str)
 def test_a_refusal_is_one_line_and_status_2(arguments: list[str]) -> None:
-    result = run_server(*arguments)
+    result = run_python("server.py", *arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("server.py: error: ")
@@ -142,19 +145,76 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         ["compile_export.py", "--help"],
         ["compile_export.py", "--fast", "--output", "tests"],
         ["compile_export.py", "--fast", "--output", "x", "--batch_size", "9"],
+        ["compare_rle_lists.py", "--help"],
+        ["compare_rle_lists.py", "a", "b", "--min_miou", "2"],
+        ["-m", "sam2_amg", "--help"],
+        ["-m", "sam2_amg", "--version"],
+        ["-m", "sam2_amg", "bogus"],
+        ["-m", "sam2_amg", "serve", "--help"],
+        ["-m", "sam2_amg", "export", "--bogus"],
     ],
 )
 def test_help_and_wrong_flags_do_not_wait_for_torch(words: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", *words]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert answer.returncode == (0 if "--help" in words else 2)
+    answer = run_python("-X", "importtime", *words)
+    assert answer.returncode == (0 if {"--help", "--version"} & {*words} else 2)
     imported = {line.split("|")[-1].strip() for line in answer.stderr.splitlines()}
-    assert "sam2_amg.cli" in imported
-    assert not imported & {"torch", "torchvision", "sam2", "flask"}
+    assert "sam2_amg.cli.main" in imported
+    assert not imported & {"torch", "torchvision", "sam2", "flask", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("words", "prefix", "typed"),
+    [
+        (["server.py"], "server.py", "python server.py checkpoints large"),
+        (["compile_export.py"], "compile_export.py", "python server.py checkpoints large --fast --load_exported"),
+        (["compare_rle_lists.py"], "compare_rle_lists.py", "usage: compare_rle_lists.py "),
+        (["-m", "sam2_amg"], "python -m sam2_amg", "python -m sam2_amg COMMAND --help"),
+        (["-m", "sam2_amg", "serve"], "python -m sam2_amg serve", "python -m sam2_amg serve checkpoints large"),
+        (["-m", "sam2_amg", "export"], "python -m sam2_amg export", "python -m sam2_amg serve checkpoints large"),
+        (["-m", "sam2_amg", "compare"], "python -m sam2_amg compare", "usage: python -m sam2_amg compare "),
+    ],
+    ids=str,
+)
+def test_help_and_errors_name_what_was_typed(words: list[str], prefix: str, typed: str) -> None:
+    shown = run_python(*words, "--help").stdout
+    assert shown.startswith(f"usage: {prefix} [")
+    assert typed in shown
+    refused = run_python(*words, "--bogus")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"{prefix}: error: ")
+    assert refused.stderr.endswith("; see --help\n")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_help_lists_the_commands() -> None:
+    shown = run_python("-m", "sam2_amg", "--help").stdout
+    for name, command in COMMANDS.items():
+        assert re.search(f"^  {name} +{command.summary}$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["sever"], "argument COMMAND: invalid choice: 'sever' (choose from "),
+        (["--port", "80"], "the following arguments are required: COMMAND"),
+    ],
+    ids=str,
+)
+def test_what_is_no_command(words: list[str], message: str) -> None:
+    refused = run_python("-m", "sam2_amg", *words)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"python -m sam2_amg: error: {message}")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert run_python("-m", "sam2_amg", "--version").stdout == f"sam2-amg {project['version']}\n"
 
 
 def test_help_names_every_flag_and_its_default() -> None:
-    result = run_server("--help")
+    result = run_python("server.py", "--help")
     assert result.returncode == 0
     for action in build_parser()._actions:
         for flag in action.option_strings:

@@ -1,4 +1,4 @@
-"""compare_rle_lists.py as a program, its figures against masks compared pixel by pixel."""
+"""compare, as the program compare_rle_lists.py, its figures against masks compared pixel by pixel."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment
 
-import compare_rle_lists
 from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.cli.main import status_of
 
 
 def disc(y: float, x: float, radius: float, size: tuple[int, int] = (40, 50)) -> NDArray[np.bool_]:
@@ -55,10 +55,7 @@ def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = ["compare_rle_lists.py", *map(str, arguments)]
     out, errors = io.StringIO(), io.StringIO()
     with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(errors):
-        try:
-            status = compare_rle_lists.main()
-        except SystemExit as ended:  # of argparse
-            status = int(ended.code or 0)
+        status = status_of("compare", command[1:])
     return subprocess.CompletedProcess(command, status, out.getvalue(), errors.getvalue())
 
 

@@ -1,6 +1,6 @@
 """What a package was made for, and whether that is what this server needs.
 
-One description, `describe_build`, is written by `compile_export.py` and compared by `server.py --load_exported`.
+One description, `describe_build`, is written by `export` and compared by `serve --load_exported`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import triton
 from sam2_amg.compilation.subgraphs import SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.program import command_for
 
 NAME = "manifest.json"
 _FORMAT = 2
@@ -49,7 +50,7 @@ class Build:
         # on a GPU, subgraphs take the points of a grid: a side that gives as many
         side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.device.type == "cuda" else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
-        return f"python compile_export.py {directory} {self.model_type} {flags}"
+        return f"{command_for('export')} {directory} {self.model_type} {flags}"
 
 
 def hash_file(path: Path) -> str:

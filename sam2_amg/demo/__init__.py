@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
-DEMO_DIR = Path(__file__).resolve().parent
+DEMO_DIR = Path(str(files(__name__)))
 PHOTOGRAPHS = DEMO_DIR / "photographs"
 EXAMPLE = PHOTOGRAPHS / "dog.jpg"

@@ -23,6 +23,7 @@ from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_mo
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.program import prefix_for
 from sam2_amg.server.app import create_app
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.wsgi import Server, bind, drain_on_signals
@@ -126,5 +127,5 @@ def serve(config: ServerConfig) -> None:
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
     if not server.draining:  # the thread's traceback is in the log
-        raise SystemExit("server.py: error: the HTTP server stopped by itself; start it again")
+        raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped by itself; start it again")
     engine.close()

@@ -17,7 +17,7 @@ from helpers import LENIENT, build_compiled, photograph, run_export, start_serve
 from pycocotools import mask as coco_mask
 
 from sam2_amg import export
-from sam2_amg.cli import parse_export
+from sam2_amg.cli.export import parse as parse_export
 from sam2_amg.compilation import triton_cache
 from sam2_amg.compilation.isolated_process import ProcessDied
 from sam2_amg.compilation.manifest import NAME
@@ -104,9 +104,7 @@ def test_a_fresh_server_compiles_nothing(packages: Path) -> None:
 def test_a_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     said: list[str] = []
     model = ModelConfig(DEMO_DIR, "demo", Mode.FAST, load_exported=tmp_path)
-    with pytest.raises(
-        StartupError, match=r"no manifest.json; make packages that fit: python compile_export\.py"
-    ) as caught:
+    with pytest.raises(StartupError, match=r"no manifest.json; make packages that fit: sam2-amg export") as caught:
         load_generator(ServerConfig(model), said.append)
     assert "--output DIR, with another folder for DIR" in str(caught.value)  # what is there may be anything
     assert said == ["loading sam2.1_hiera_demo.pt and checking the packages"]

@@ -49,7 +49,7 @@ def refusal(folder: Path, build: Build = BUILD) -> str:
         check_packages(folder, build, NAMES)
     message = str(caught.value)
     assert str(folder) in message
-    assert "python compile_export.py" in message
+    assert "sam2-amg export" in message
     assert "demo --fast --device cpu --output" in message
     return message
 
@@ -105,7 +105,7 @@ def test_another_checkpoint_is_refused(copied: Path, tmp_path: Path) -> None:
         ("compilation/subgraphs.py", True),
         ("modes/furious.py", True),
         ("server/app.py", False),
-        ("cli.py", False),
+        ("cli/main.py", False),
         ("agreement.py", False),
     ],
 )

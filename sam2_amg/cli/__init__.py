@@ -1,0 +1,1 @@
+"""The command lines. Nothing here imports torch before it must, so that --help and a wrong flag are instant."""

@@ -1,0 +1,81 @@
+"""What command lines share: their parser, the arguments that several have, and what these mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sam2_amg.config import MOST_TOGETHER, ModelConfig
+from sam2_amg.demo import DEMO_DIR
+from sam2_amg.errors import StartupError
+from sam2_amg.network.model_types import MODEL_TYPES, ModelType, find_model_type
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors of the command line are StartupErrors like any other, and texts keep their lines."""
+
+    def __init__(self, program: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=program,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls with what is wrong."""
+        raise StartupError(f"{message}; see --help")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """`parse_args`, for flags with underscores or with hyphens."""
+        return self.parse_args([underscored(argument) for argument in arguments])
+
+
+def underscored(argument: str) -> str:
+    """--points-per-side=8 -> --points_per_side=8"""
+    name, equals, value = argument.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the two arguments that name a model."""
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
+    parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
+
+
+def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
+    """The folder and the type that a command line names, the demo's where it names none. Raises StartupError."""
+    if (args.checkpoint_dir is None) != (args.model_type is None):
+        raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
+    return args.checkpoint_dir or DEMO_DIR, find_model_type(args.model_type or "demo")
+
+
+def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --batch_size."""
+    text = (
+        f"up to N images that wait at the same time are encoded together, N at most {MOST_TOGETHER}; with --fast each "
+        "number is compiled, and takes room, by itself, and packages are made for one N (default %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
+
+
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --device, which `device_of` resolves."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+
+
+def device_of(name: str) -> str:
+    """A device's name, with `auto` resolved. Raises StartupError for one that is not there."""
+    if name == "cpu":
+        return name
+    import torch  # takes seconds, for which --help and a wrong flag need not wait
+
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    return name

@@ -1,0 +1,70 @@
+"""`compare`, or compare_rle_lists.py: its command line -> figures of how far two lists of masks agree."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from sam2_amg.cli.arguments import Parser
+from sam2_amg.errors import StartupError
+from sam2_amg.program import prefix_for
+
+_DESCRIPTION = """\
+Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with a line of
+/upload_rle's JSON an image, compressed where they end in .gz, or folders of .json files with the same names.
+"""
+_EPILOG = """\
+The published metric pairs masks by rank of area, and leaves out images whose mask count differs. The matched metric
+counts every image: masks are matched one to one by IoU, and a mask without a partner counts 0. Precision is the share
+of B's masks, recall the share of A's, that are matched at an IoU or better.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the figures that the command line asks for; answers the exit status, 1 where the lists agree too little.
+    Raises StartupError where they cannot be compared."""
+    args = build_parser().parse(arguments)
+    from sam2_amg.agreement_lists import UnusableList, compare, report  # numpy and scipy, which --help does not need
+
+    try:
+        figures = compare(args.a, args.b)
+    except UnusableList as error:
+        raise StartupError(str(error)) from error
+    print(report(figures))
+    if args.json:
+        _write(args.json, figures)
+    if args.min_miou is not None and figures["matched_miou"] < args.min_miou:
+        print(f"matched mIoU {figures['matched_miou']:.6f} is below --min_miou {args.min_miou}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_parser() -> Parser:
+    """The parser of this command line."""
+    parser = Parser(prefix_for("compare"), _DESCRIPTION, _EPILOG)
+    parser.add_argument("a", metavar="A", type=Path, help="the reference list, a baseline's say")
+    parser.add_argument("b", metavar="B", type=Path, help="the list to compare with it")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
+    text = "exit with 1 where the matched mIoU is below X"
+    parser.add_argument("--min_miou", metavar="X", type=share, help=text)
+    return parser
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
+def _write(path: Path, figures: dict[str, Any]) -> None:
+    try:
+        path.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    except OSError as error:
+        raise StartupError(f"--json {path}: {error.strerror}") from error

@@ -1,0 +1,77 @@
+"""`sam2-amg COMMAND ...`, and what runs each command: its log, its signals, its errors."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sam2_amg.cli import compare, export, serve
+from sam2_amg.cli.arguments import Parser
+from sam2_amg.errors import StartupError
+from sam2_amg.program import console, prefix_for
+from sam2_amg.signals import end_on_signals
+from sam2_amg.version import find_version
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its line in --help, and what runs it with its arguments and answers the exit status."""
+
+    summary: str
+    main: Callable[[Sequence[str]], int]
+
+
+COMMANDS = {
+    "serve": Command("answer images over HTTP", serve.main),
+    "export": Command("compile a model ahead of time, so that a server starts in seconds", export.main),
+    "compare": Command("measure how far two lists of masks agree", compare.main),
+}
+
+
+def main() -> int:
+    """The console script; answers the exit status. Exits where --help or --version is asked for."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        return run(arguments[0], arguments[1:])
+    try:
+        build_parser().parse_args(arguments[:1])
+    except StartupError as error:
+        return _refuse(console(), error)
+    raise AssertionError("the parser exits, or refuses what is no command")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of what stands before a command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    epilog = "\n".join(["commands:", *lines, "", f"Flags of a command: {console()} COMMAND --help"])
+    parser = Parser(console(), "SAM 2.1's automatic mask generator.", epilog)
+    parser.usage = "%(prog)s [--help] [--version] COMMAND ..."
+    version = f"sam2-amg {find_version()}"
+    parser.add_argument("--version", action="version", version=version, help="print the version")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    return parser
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Runs a command, with its log on standard error, and answers the exit status. Signals end it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
+    end_on_signals()
+    return status_of(name, arguments)
+
+
+def status_of(name: str, arguments: Sequence[str]) -> int:
+    """The exit status of a command, in this process as it is. A StartupError is one line, and 2."""
+    try:
+        return COMMANDS[name].main(arguments)
+    except StartupError as error:
+        return _refuse(prefix_for(name), error)
+
+
+def _refuse(prefix: str, error: StartupError) -> int:
+    print(f"{prefix}: error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,36 @@
+"""What messages tell a person to type, by what was typed before. tests/test_cli.py has the same of real processes."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from helpers import ROOT
+
+from sam2_amg.program import SCRIPTS, command_for, prefix_for
+
+
+@pytest.mark.parametrize(
+    ("started", "command", "prefix", "without_script"),
+    [
+        ("server.py", "python compile_export.py", "compile_export.py", "python -m sam2_amg other"),
+        ("/app/server.py", "python compile_export.py", "compile_export.py", "python -m sam2_amg other"),
+        ("/venv/bin/sam2-amg", "sam2-amg export", "sam2-amg export", "sam2-amg other"),
+        (
+            "/code/sam2_amg/__main__.py",
+            "python -m sam2_amg export",
+            "python -m sam2_amg export",
+            "python -m sam2_amg other",
+        ),
+        ("/venv/pytest/__main__.py", "sam2-amg export", "sam2-amg export", "sam2-amg other"),
+    ],
+)
+def test_names(monkeypatch: pytest.MonkeyPatch, started: str, command: str, prefix: str, without_script: str) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    assert (command_for("export"), prefix_for("export")) == (command, prefix)
+    assert command_for("other") == without_script
+
+
+def test_scripts_are_there() -> None:
+    for name, script in SCRIPTS.items():
+        assert f'run("{name}", sys.argv[1:])' in (ROOT / script).read_text()
