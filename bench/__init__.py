@@ -1,4 +1,4 @@
-"""Benchmarks: programs that make the numbers in results/ and README.md."""
+"""Benchmarks: programs that make the numbers in results/ and the documentation."""
 
 from importlib.util import find_spec
 from pathlib import Path

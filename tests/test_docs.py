@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import subprocess
 from copy import deepcopy
 from pathlib import Path
@@ -14,32 +15,37 @@ from helpers import ROOT, RunningServer, drawn_image
 from PIL import Image
 
 from bench.__main__ import add_accuracy
-from bench.report.docs import refresh
+from bench.report.docs import PAGES, refresh
 from bench.report.pages import page_of
+from sam2_amg.cli import compare, export, serve
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
+from sam2_amg.version import find_version
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "training" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HTTP_API = (ROOT / "docs" / "http-api.md").read_text()
 RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
 LISTS = ROOT / "results" / "lists"
 
 
-def shell_line(beginning: str) -> str:
-    (line,) = {line for line in README.splitlines() if line.startswith(beginning) and ":5000" in line}
-    return line
+def shell_lines(beginning: str, page: str = README) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith(beginning) and ":5000" in line]
 
 
-def test_it_starts_with_the_two_commands() -> None:
-    assert re.search(r"```sh\nmake run .*\nmake test ", README[:300])
+def test_the_readme_is_a_screen_and_has_the_two_commands() -> None:
+    assert len(README.splitlines()) <= 150
+    assert re.search(r"```sh\nmake run .*\nmake test ", README)
 
 
-def test_the_curl_line_works(server: RunningServer, tmp_path: Path) -> None:
-    line = shell_line("curl").replace("http://127.0.0.1:5000", server.url).replace("masks.png", f"{tmp_path}/masks.png")
-    subprocess.run(line, shell=True, check=True, cwd=ROOT, capture_output=True, timeout=60)
+def test_the_curl_lines_work(server: RunningServer, tmp_path: Path) -> None:
+    for line in shell_lines("curl"):
+        there = line.replace("http://127.0.0.1:5000", server.url).replace("-o ", f"-o {tmp_path}/")
+        subprocess.run(there, shell=True, check=True, cwd=ROOT, capture_output=True, timeout=60)
     with Image.open(tmp_path / "masks.png") as drawn:
         assert drawn.size == (800, 534)
+    masks = json.loads((tmp_path / "masks.json").read_text())
+    assert masks["mask_0"]["size"] == [534, 800]
 
 
 def test_the_xargs_line_prints_a_line_an_image(server: RunningServer, tmp_path: Path) -> None:
@@ -49,7 +55,9 @@ def test_the_xargs_line_prints_a_line_an_image(server: RunningServer, tmp_path: 
     (tmp_path / "no image.png").write_text("text")
     paths = [tmp_path / name for name in names]
     (tmp_path / "paths.txt").write_text("".join(f"{path}\n" for path in paths))
-    line = shell_line("xargs").replace("http://127.0.0.1:5000", server.url)
+    (line,) = shell_lines("xargs")
+    assert shell_lines("xargs", HTTP_API) == [line]
+    line = line.replace("http://127.0.0.1:5000", server.url)
     subprocess.run(line, shell=True, check=True, cwd=tmp_path, timeout=60)
     answers = [json.loads(line) for line in (tmp_path / "masks.jsonl").read_text().splitlines()]
     assert len(answers) == len(paths)
@@ -58,14 +66,14 @@ def test_the_xargs_line_prints_a_line_an_image(server: RunningServer, tmp_path: 
     assert answers[3]["error"]["code"] == "not_an_image"
     (tmp_path / "paths.txt").write_text(f"{tmp_path}/missing.png\n{paths[0]}\n")
     result = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 123  # as README.md says
+    assert result.returncode == 123  # as docs/http-api.md says
     assert "curl" in result.stderr
     assert len((tmp_path / "masks.jsonl").read_text().splitlines()) == 1
 
 
 def test_the_python_example_decodes_an_answer(server: RunningServer) -> None:
     answer = server.post("/upload_rle", (PHOTOGRAPHS / "dog.jpg").read_bytes()).json()
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", HTTP_API, re.DOTALL)
     names = {"answer": answer}
     exec(example, names)
     pixels = names["pixels"]
@@ -75,14 +83,32 @@ def test_the_python_example_decodes_an_answer(server: RunningServer) -> None:
 
 
 def test_tables_are_those_of_the_results() -> None:
-    assert README.count("<!-- table ") >= 3
-    assert refresh(README) == README  # `python -m bench.report.docs` puts them there
+    pages = [path.read_text() for path in PAGES]
+    assert sum(page.count("<!-- table ") for page in pages) >= 20
+    assert [refresh(page) for page in pages] == pages  # `python -m bench.report.docs` puts them there
+
+
+def test_the_table_of_modes_is_that_of_the_results() -> None:
+    """README's time is generate() on truck.jpg, and its agreement counts crops of photographs."""
+    results = ROOT / "results"
+    speed = json.loads((results / "planted-large-h200-torch2.11.0.json").read_text())["systems"]
+    photographs = json.loads((results / "accuracy-demo-h200-torch2.11.0.json").read_text())["sets"]["photographs"]
+    counts = photographs["counts"]
+    flags = {"`--baseline`": "baseline", "`ao` (no flag)": "ao", "`--fast`": "fast", "`--fast --furious`": "furious"}
+    for flag, mode in flags.items():
+        (row,) = (line.split(" | ") for line in README.splitlines() if line.startswith(f"| {flag} |"))
+        (truck,) = (image for image in speed[mode]["generate"]["per_image"] if image["image"] == "truck.jpg")
+        time = statistics.median(truck["ms"])
+        assert row[3] == f"{time:.{0 if time >= 100 else 1}f} ms"
+        if mode != "baseline":
+            differing = sum(a != b for a, b in zip(counts["baseline"], counts[mode], strict=True))
+            assert row[4] == f"{differing} of {len(counts[mode])} images |"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_links_of_a_page_exist(path: Path) -> None:
     page = path.read_text()
-    for name in re.findall(r"[(`](results/[^)`\s]+)[)`]", page):
+    for name in re.findall(r"[(`](?:\.\./)*(results/[^)`\s]+)[)`]", page):
         assert list(ROOT.glob(name)), name
     for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page):
         assert (path.parent / link).exists(), link
@@ -98,10 +124,40 @@ def test_architecture_names_what_is_there() -> None:
 
 
 def test_types_and_addresses_are_those_of_the_code() -> None:
-    assert f"{PUBLISHED_URL}/FILE" in README
-    assert URL_VARIABLE in README
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    assert f"{PUBLISHED_URL}/FILE" in page
+    assert URL_VARIABLE in page
     for kind in MODEL_TYPES.values():
-        assert f"| `{kind.name}` | `{kind.file}`" in README
+        assert f"| `{kind.name}` | `{kind.file}`" in page
+
+
+def test_the_changelog_begins_with_the_version() -> None:
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] in ("Unreleased", find_version())
+    assert find_version() in headings
+
+
+def test_every_documented_flag_exists() -> None:
+    """Flags of server.py, compile_export.py and compare_rle_lists.py, in pages for users."""
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("http-api", "modes", "deployment"))]
+    parsers = (serve.build_parser(), export.build_parser(), compare.build_parser())
+    known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    known |= {"--no-compile", "--rm"}  # pip's and docker's
+    named = {flag for page in pages for flag in re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)*", page.read_text())}
+    assert len(named) >= 15
+    assert named <= known
+
+
+def test_routes_and_error_codes_are_documented() -> None:
+    """Each code that sam2_amg/ raises has its place in docs/http-api.md."""
+    code = "\n".join(path.read_text() for path in (ROOT / "sam2_amg").rglob("*.py"))
+    codes = set(re.findall(r'RequestError\(\s*\d+,\s*"(\w+)"', code)) | set(re.findall(r'error_body\("(\w+)"', code))
+    assert {"queue_full", "not_an_image", "internal_error"} <= codes
+    for name in codes - {"not_serving"}:  # /healthz: its 503 is documented
+        assert f"`{name}`" in HTTP_API, name
+    for route in re.findall(r'@app\.(get|post)\("(/\w+)"\)', code):
+        assert f"`{route[0].upper()} {route[1]}`" in HTTP_API
+        assert f"`{route[0].upper()} {route[1]}`" in README
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -1,1 +1,1 @@
-"""How the demo model is made. README.md says how to make it again."""
+"""How the demo model is made. docs/demo-model.md says how to make it again."""

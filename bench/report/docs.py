@@ -1,4 +1,4 @@
-"""Puts the tables of results/ into README.md, between the comments that name them: `python -m bench.report.docs`."""
+"""Copies tables of results/ into the documentation, between comments that name them: `python -m bench.report.docs`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from bench import ROOT
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _MARK = re.compile(r"<!-- table (\d+) of (results/\S+) -->\n(.*?)<!-- end of table -->", re.DOTALL)
 
 
@@ -14,21 +15,21 @@ def tables_of(page: str) -> list[str]:
     return [match.group().strip() for match in re.finditer(r"(?:^\|.*\|\n)+", page, re.MULTILINE)]
 
 
-def refresh(readme: str) -> str:
-    """README.md with every marked table as its file has it. Tables are counted from 1."""
+def refresh(page: str) -> str:
+    """A page with every marked table as its file has it. Tables are counted from 1."""
 
     def replacement(match: re.Match[str]) -> str:
         number, path = int(match[1]), match[2]
         table = tables_of((ROOT / path).read_text())[number - 1]
         return f"<!-- table {number} of {path} -->\n{table}\n<!-- end of table -->"
 
-    return _MARK.sub(replacement, readme)
+    return _MARK.sub(replacement, page)
 
 
 def main() -> None:
     """The command line."""
-    path = ROOT / "README.md"
-    path.write_text(refresh(path.read_text()))
+    for path in PAGES:
+        path.write_text(refresh(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as Markdown tables. README.md shows some of them; `python -m bench.report.docs` puts them there."""
+"""Results as Markdown tables. docs/benchmarks.md shows some of them; `python -m bench.report.docs` copies them."""
 
 from __future__ import annotations
 
