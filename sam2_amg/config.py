@@ -136,14 +136,25 @@ class Limits:
     max_body_mib: int = 64
     queue_size: int = 16
     request_timeout: float = 600.0
+    receive_timeout: float = 60.0
+    send_timeout: float = 60.0
+    max_held_mib: int = 1024
+    drain_delay: float = 0.0
+    drain_timeout: float = 30.0
 
     def __post_init__(self) -> None:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
         _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
         _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
         _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
-        timeout = self.request_timeout
-        _require(0 < timeout <= 86400, "request_timeout", "more than 0 and at most 86400 seconds", timeout)
+        for name in ("request_timeout", "receive_timeout", "send_timeout"):
+            timeout = getattr(self, name)
+            _require(0 < timeout <= 86400, name, "more than 0 and at most 86400 seconds", timeout)
+        for name in ("drain_delay", "drain_timeout"):
+            seconds = getattr(self, name)
+            _require(0 <= seconds <= 86400, name, "from 0 to 86400 seconds", seconds)
+        need = "at least --max_body_mib, and at most 1048576"
+        _require(self.max_body_mib <= self.max_held_mib <= 1 << 20, "max_held_mib", need, self.max_held_mib)
 
 
 @dataclass(frozen=True)
@@ -156,6 +167,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 5000
     compile_cache: Path | None = None  # where compilers keep what they made; theirs to choose where None
+    api_key_file: Path | None = None
+    cors_origin: str | None = None
 
     def __post_init__(self) -> None:
         require_port(self.port)

@@ -27,9 +27,12 @@ from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerCo
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.server.access import Access
+from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app, describe, json_line
 from sam2_amg.server.engine import Engine
-from sam2_amg.server.wsgi import Server, bind, drain_on_signals
+from sam2_amg.server.front import Front
+from sam2_amg.server.listen import bind, drain_on_signals
 
 LIMITS = Limits(queue_size=64)
 
@@ -80,10 +83,10 @@ def serve(job: Job, generator: Generator) -> None:
     app = create_app(config, engine)
     if system.mode is None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
-    server = Server(app, sock, LIMITS)
-    drain_on_signals(server)
+    front = Front(Admission(app, engine, LIMITS, Access(), sock.getsockname()), sock, LIMITS)
+    drain_on_signals(front.drain)
     print(f"READY {sock.getsockname()[1]}", flush=True)
-    server.run()
+    front.run()
     engine.close()
 
 

@@ -53,6 +53,11 @@ _LIMIT_FLAGS = (
     ("max_body_mib", int, "largest request body, in MiB"),
     ("queue_size", int, "most requests in the server at a time; more get 503 and Retry-After"),
     ("request_timeout", float, "seconds until a request that has no answer gets 504"),
+    ("receive_timeout", float, "seconds in which a request must arrive; a slower one gets 408"),
+    ("send_timeout", float, "seconds in which a client must read its answer; a slower one is cut off"),
+    ("max_held_mib", int, "most MiB of bodies and unread answers that all requests hold; more get 503"),
+    ("drain_delay", float, "seconds in which connections are still taken after SIGTERM, while /readyz says 503"),
+    ("drain_timeout", float, "seconds in which accepted requests are answered after that; the rest get 503"),
 )
 
 
@@ -91,6 +96,11 @@ def build_parser() -> Parser:
     place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
     place.add_argument("--port", type=int, default=ServerConfig.port, help="default %(default)s; 0 takes a free one")
     add_device(place)
+    access = parser.add_argument_group("access")
+    text = "a file with a key; requests then need the header Authorization: Bearer KEY (but for /healthz and /readyz)"
+    access.add_argument("--api_key_file", type=Path, metavar="FILE", help=text)
+    text = 'the origin (https://example.org) whose pages may ask this server; "*" for all'
+    access.add_argument("--cors_origin", metavar="ORIGIN", help=text)
     _add_flags(parser.add_argument_group("generator"), _GENERATOR_FLAGS, GeneratorConfig())
     _add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
@@ -125,6 +135,8 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
         host=args.host,
         port=args.port,
         compile_cache=args.compile_cache,
+        api_key_file=args.api_key_file,
+        cors_origin=args.cors_origin,
     )
 
 

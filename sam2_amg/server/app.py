@@ -14,11 +14,13 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compilation.jit import count_compilations
-from sam2_amg.config import Limits, ServerConfig
+from sam2_amg.config import ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.pipeline.decode import decode_image
+from sam2_amg.server.admission import over_limit
 from sam2_amg.server.engine import Engine
+from sam2_amg.server.messages import error_body
 from sam2_amg.server.overlay import encode_png, overlay
 
 logger = logging.getLogger(__name__)
@@ -31,16 +33,6 @@ _MIB = 1 << 20
 def json_line(value: Any, status: int = 200) -> Response:
     """A response of one line of JSON, newline included, so that a file of answers is a file of lines."""
     return Response(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, mimetype="application/json")
-
-
-def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
-    """The body of every error."""
-    return {"error": {"code": code, "message": message}}
-
-
-def over_limit(limits: Limits) -> str:
-    """What is wrong with a body that is too large."""
-    return f"The body is over the limit of {limits.max_body_mib} MiB (--max_body_mib)."
 
 
 def rles_by_name(records: list[MaskRecord]) -> dict[str, Any]:

@@ -107,18 +107,22 @@ class Engine:
         """How many slots are in use."""
         return self._in_flight
 
+    def check_room(self) -> None:
+        """Raises RequestError starting, queue_full or shutting_down (503) if `slot` would."""
+        if self._closing:
+            raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
+        if self._generator is None:
+            raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
+        if self._in_flight >= self.limits.queue_size:
+            wait = max(1, math.ceil(self._in_flight * self._seconds_per_image / len(self._workers)))
+            message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
+            raise RequestError(503, "queue_full", message, retry_after=wait)
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """Holds one of `queue_size` slots. Raises RequestError queue_full or shutting_down (503)."""
         with self._lock:
-            if self._closing:
-                raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
-            if self._generator is None:
-                raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
-            if self._in_flight >= self.limits.queue_size:
-                wait = max(1, math.ceil(self._in_flight * self._seconds_per_image / len(self._workers)))
-                message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
-                raise RequestError(503, "queue_full", message, retry_after=wait)
+            self.check_room()
             self._in_flight += 1
         try:
             yield

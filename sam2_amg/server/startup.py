@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,10 +26,15 @@ from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.program import prefix_for
+from sam2_amg.server.access import Access, is_loopback, read_key
+from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
 from sam2_amg.server.engine import Engine
-from sam2_amg.server.wsgi import Server, bind, drain_on_signals
+from sam2_amg.server.front import Front
+from sam2_amg.server.listen import bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
+
+logger = logging.getLogger(__name__)
 
 
 def run_in_background(task: Callable[[], None]) -> Future[None]:
@@ -104,6 +111,19 @@ def greeting(config: ServerConfig, port: int) -> str:
     )
 
 
+def make_front(config: ServerConfig, engine: Engine, sock: socket.socket) -> Front:
+    """The HTTP server on a bound socket. Raises StartupError if the API key cannot be read."""
+    host, port = sock.getsockname()[:2]
+    key = read_key(config.api_key_file) if config.api_key_file else None
+    access = Access(key, config.cors_origin, is_loopback(host))
+    if key is None and not access.is_loopback:
+        logger.warning(
+            "--host %s: whoever reaches this address may use the server; --api_key_file asks for a key", host
+        )
+    admission = Admission(create_app(config, engine), engine, config.limits, access, (host, port))
+    return Front(admission, sock, config.limits)
+
+
 def serve(config: ServerConfig) -> None:
     """Starts the server, and runs it until a signal drains it.
 
@@ -117,15 +137,15 @@ def serve(config: ServerConfig) -> None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
     engine = Engine(None, config.limits)
-    server = Server(create_app(config, engine), sock, config.limits)
-    serving = threading.Thread(target=server.run, name="server", daemon=True)
+    front = make_front(config, engine, sock)
+    serving = threading.Thread(target=front.run, name="server", daemon=True)
     serving.start()
     generator = load_and_warm_up(config, engine)
-    drain_on_signals(server)
+    drain_on_signals(front.drain)
     keep_from_garbage_collection()
     engine.set_generator(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
-    if not server.draining:  # the thread's traceback is in the log
+    if not front.is_draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped by itself; start it again")
     engine.close()

@@ -1,162 +1,52 @@
-"""Waitress, set up for this server: errors of its own as JSON, overload refused at once, and a shutdown that drains."""
+"""A request that is whole in memory -> a WSGI application -> its answer, whole in memory."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
-import socket
-import time
-from types import FrameType
+import io
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import orjson
-from flask import Flask
-from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
-from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
-from waitress.utilities import BadRequest
-from waitress.wasyncore import close_all
+from werkzeug.test import run_wsgi_app
 
-from sam2_amg.config import Limits
-from sam2_amg.errors import StartupError
-from sam2_amg.server.app import error_body, over_limit
+from sam2_amg.server.messages import Answer, Head
 
-logger = logging.getLogger(__name__)
-_SPARE_THREADS = 8  # beyond one for every slot of the queue: they refuse, and answer /healthz
-_CONNECTIONS = 1000
-# A body a little over the limit is read to its end and then refused by the application, so that the client, which
-# sends before it listens, gets to see why. One this many times over is cut off.
-_READ_OVER_LIMIT = 4
-_STALLED = 10.0  # seconds without a byte taken, after which a draining server no longer waits for a client
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 
-class _JsonErrorTask(ErrorTask):
-    """What waitress refuses by itself (malformed requests, far too large ones), as JSON."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
-        if error.code == 413:  # waitress' text names the size at which it stops reading
-            message = over_limit(self.channel.server.limits)
-        else:
-            message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
-        body = orjson.dumps(error_body(code, message), option=orjson.OPT_APPEND_NEWLINE)
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
+def call(app: WSGIApplication, head: Head, body: bytes, extra: Mapping[str, Any], address: tuple[str, int]) -> Answer:
+    """The application's answer. `extra` is added to the WSGI environment; `address` is the server's own."""
+    chunks, status, headers = run_wsgi_app(app, environ_of(head, body, address) | dict(extra), buffered=True)
+    return Answer(int(status.split(" ", 1)[0]), list(headers), b"".join(chunks))
 
 
-class _Channel(HTTPChannel):
-    error_task_class = _JsonErrorTask
-
-    def readable(self) -> bool:
-        return not self.server.draining and super().readable()
-
-    def received(self, data: bytes) -> bool:
-        """Reads what came. Waitress lets some malformed targets (http://[x/) raise; they get their 400, too."""
-        try:
-            return super().received(data)
-        except ValueError as error:
-            request = self.parser_class(self.adj)
-            request.error = BadRequest(str(error))
-            request.completed = True
-            with self.requests_lock:
-                self.request = None
-                self.requests.append(request)
-                if len(self.requests) == 1:
-                    self.server.add_task(self)
-            return True
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request that was read whole is not yet answered, to the last byte, and its client still reads."""
-        if self.total_outbufs_len and time.time() - self.last_activity > _STALLED:
-            return False
-        return bool(self.requests or self.total_outbufs_len)
-
-
-class Server(TcpWSGIServer):
-    """A production WSGI server on a socket that is already bound. `run()` returns once `drain()` has been called and
-    every request that was read by then is answered."""
-
-    channel_class = _Channel
-    draining = False
-
-    def __init__(self, app: Flask, sock: socket.socket, limits: Limits) -> None:
-        self.limits = limits
-        adjustments = Adjustments(
-            sockets=[sock],
-            threads=limits.queue_size + _SPARE_THREADS,
-            connection_limit=_CONNECTIONS,
-            max_request_body_size=_READ_OVER_LIMIT * (limits.max_body_mib << 20),
-            ident="sam2-amg",
-        )
-        dispatcher = ThreadedTaskDispatcher()
-        dispatcher.set_thread_count(adjustments.threads)
-        sockinfo = (sock.family, sock.type, sock.proto, sock.getsockname())
-        channels: dict = {}
-        try:
-            super().__init__(
-                app, channels, True, sock, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
-            )
-        except OSError as error:  # another server began to listen between bind and here
-            dispatcher.shutdown()
-            close_all(channels)
-            raise cannot_use(sockinfo[3][0], sockinfo[3][1], error) from error
-
-    def readable(self) -> bool:
-        """Asked by the loop at least once a second; where the loop is left, too."""
-        if self.draining and not any(channel.is_busy for channel in self.active_channels.values()):
-            raise SystemExit
-        return super().readable()
-
-    def drain(self) -> None:
-        """Accepts and reads nothing more; from now on connections are refused."""
-        logger.info("stopping: what was accepted is answered first; a second signal stops at once")
-        self.draining = True
-        self.accepting = False
-        with contextlib.suppress(OSError):  # where a listening socket cannot be shut down, it is closed at the end
-            self.socket.shutdown(socket.SHUT_RDWR)
-
-    def run(self) -> None:
-        """Serves until drained."""
-        super().run()
-        close_all(self._map)
-
-
-def cannot_use(host: str, port: int, error: OSError) -> StartupError:
-    """What a person is told about a port that is taken, or not theirs to take."""
-    return StartupError(f"--port {port} on {host} cannot be used ({error.strerror}); choose another")
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to host and port, not yet listening. Raises StartupError that names the flag."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        raise StartupError(f"--host {host} is no address of this machine ({error}); try 127.0.0.1") from error
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise cannot_use(host, port, error) from error
-    return sock
-
-
-def drain_on_signals(server: Server) -> None:
-    """SIGTERM and Ctrl-C drain the server; a second one ends it at once."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        server.drain()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+def environ_of(head: Head, body: bytes, address: tuple[str, int]) -> dict[str, Any]:
+    """The environment of PEP 3333. A chunked body arrives here with its length."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": head.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": head.path,
+        "QUERY_STRING": head.query,
+        "SERVER_NAME": address[0],
+        "SERVER_PORT": str(address[1]),
+        "SERVER_PROTOCOL": f"HTTP/{head.version}",
+        "REMOTE_ADDR": head.client,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in head.headers:
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        if key == "HTTP_TRANSFER_ENCODING" or "_" in name:  # a_b and a-b would be one name
+            continue
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    if head.has_body or body:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return environ

@@ -1,0 +1,221 @@
+"""The HTTP server: accepts connections, bounds their number and the bytes they hold, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from typing import Any, Protocol
+
+from sam2_amg.config import Limits
+from sam2_amg.errors import RequestError
+from sam2_amg.server.budget import ByteBudget
+from sam2_amg.server.connection import Connection, State
+from sam2_amg.server.messages import Answer, Head, error_answer
+
+logger = logging.getLogger(__name__)
+access = logging.getLogger("sam2_amg.access")
+_SPARE_DESCRIPTORS = 160  # for files, pipes of decoders and the like that are opened later
+_MOST_CONNECTIONS = 20_000
+_QUICK_THREADS = 4
+_ACCEPTED_AT_ONCE = 128  # connections that asyncio accepts before it does anything else
+_BACKLOG = 1024  # connections that the system keeps until they are accepted
+_LAST_ANSWERS = 2.0  # seconds to send what a drain that ran out of time has left
+_MIB = 1 << 20
+
+
+class Handler(Protocol):
+    """What answers requests."""
+
+    largest_body: int  # bytes
+
+    def refuse(self, head: Head) -> Answer | None:
+        """The answer to a request whose body need not be read; None to go on. Called in the event loop: never waits."""
+        ...
+
+    def is_instant(self, head: Head) -> bool:
+        """Whether `answer` returns at once, so that it can run in the event loop."""
+        ...
+
+    def is_work(self, head: Head) -> bool:
+        """Whether `answer` may wait for the queue."""
+        ...
+
+    def answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
+        """The answer to a whole request, in a thread. `cancelled` is set if the client leaves."""
+        ...
+
+    def dress(self, answer: Answer, head: Head | None) -> Answer:
+        """The answer with what every answer has; None if there is no request that could be read."""
+        ...
+
+    def too_large(self) -> RequestError:
+        """413: the body exceeds `largest_body`."""
+        ...
+
+    def no_room(self) -> RequestError:
+        """503: all requests together hold too many bytes."""
+        ...
+
+    def shutting_down(self) -> RequestError:
+        """503: the server is at its end."""
+        ...
+
+
+class Front:
+    """Serves a bound socket. `run()` returns once `drain()` has been called and accepted requests are answered.
+
+    Bodies and answers of all connections together hold at most `max_held_mib`.
+    """
+
+    def __init__(self, handler: Handler, sock: socket.socket, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.budget = ByteBudget(limits.max_held_mib * _MIB)
+        self.largest_discard = 4 * handler.largest_body  # bytes of a refused body that are read and thrown away
+        self.is_draining = False
+        self.most_connections = count_descriptors()
+        self._sock = sock
+        self._connections: dict[Connection, None] = {}  # in order of arrival
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain_asked = threading.Event()
+        self._wake: asyncio.Event | None = None
+        self._work = ThreadPoolExecutor(limits.queue_size + 8, "request")
+        self._quick = ThreadPoolExecutor(_QUICK_THREADS, "quick")
+        self.now = time.monotonic
+
+    # Running and draining.
+
+    def run(self, give_up: Callable[[], None] = lambda: None) -> None:
+        """Serves until drained. `give_up` is called if requests are unanswered when `drain_timeout` is over: it is to
+        have them answered at once."""
+        asyncio.run(self._serve(give_up))
+
+    def drain(self) -> None:
+        """Has `run` end: connections are taken for `drain_delay` more seconds, accepted requests are answered within
+        `drain_timeout`. May be called from a signal handler."""
+        self.is_draining = True
+        self._drain_asked.set()
+        if self._loop is not None and self._wake is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _serve(self, give_up: Callable[[], None]) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        server = await self._loop.create_server(
+            functools.partial(Connection, self), sock=self._sock, backlog=_ACCEPTED_AT_ONCE
+        )
+        self._sock.listen(_BACKLOG)
+        if self._drain_asked.is_set():
+            self._wake.set()
+        await self._wake.wait()
+        await asyncio.sleep(self.limits.drain_delay)
+        server.close()
+        for connection in list(self._connections):
+            connection.stop_receiving(self.handler.shutting_down())
+        if not await self._all_answered(self.limits.drain_timeout):
+            await self._loop.run_in_executor(self._quick, give_up)
+            await self._all_answered(_LAST_ANSWERS)
+        for connection in list(self._connections):
+            connection.give_up()
+        for pool in (self._work, self._quick):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _all_answered(self, seconds: float) -> bool:
+        """Waits until no connection waits for an answer; False if some still do after so many seconds."""
+        end = self.now() + seconds
+        while any(connection.is_busy for connection in self._connections):
+            if self.now() >= end:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    # What connections ask.
+
+    def add(self, connection: Connection) -> None:
+        """A new connection; at the limit, the one that has waited longest for its client makes room."""
+        self._connections[connection] = None
+        if len(self._connections) > self.most_connections:
+            waiting = [one for one in self._connections if one.state is not State.ANSWERING]
+            oldest = min(waiting, key=lambda one: (not one.is_idle, one.since))
+            oldest.give_up()
+            self.remove(oldest)
+
+    def remove(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.pop(connection, None)
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs a connection's coroutine, and logs what it raises."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a connection failed", exc_info=task.exception())
+
+    def handle(self, head: Head, body: bytes) -> tuple[Callable[[], None], asyncio.Future[Answer]]:
+        """What to call if the client leaves, and the answer to come."""
+        cancelled = threading.Event()
+        loop = asyncio.get_running_loop()
+        task = functools.partial(self._answer, head, body, cancelled)
+        if self.handler.is_instant(head):
+            answer: asyncio.Future[Answer] = loop.create_future()
+            answer.set_result(task())
+            return cancelled.set, answer
+        return cancelled.set, loop.run_in_executor(self._work if self.handler.is_work(head) else self._quick, task)
+
+    def _answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
+        try:
+            return self.handler.answer(head, body, cancelled)
+        except BaseException as error:  # whatever it is, the client gets an answer
+            logger.exception("%s %s failed", head.method, head.path)
+            message = f"The server failed on this request ({type(error).__name__}). Its log has details."
+            return error_answer(RequestError(500, "internal_error", message))
+
+    def make_room(self, count: int) -> int:
+        """Holds the bytes of an answer, and returns them. Clients that have left theirs unread longest are sent away
+        until there is room."""
+        unread = sorted((one for one in self._connections if one.is_sending), key=lambda one: one.since)
+        while not self.budget.take(count):
+            if not unread:
+                self.budget.held += count  # bodies of others fill the limit: what is made is sent all the same
+                break
+            unread.pop(0).give_up()
+        return count
+
+    def log(self, head: Head | None, client: str, answer: Answer, note: str) -> None:
+        """A line of the access log."""
+        request = f"{head.method} {head.path}" if head else "-"
+        seconds = self.now() - head.received if head else 0.0
+        text = '%s "%s" %d %d bytes %.1f ms%s%s'
+        identity = f" {head.request_id}" if head else ""
+        note = note and f" ({note})"
+        access.info(text, client, request, answer.status, len(answer.body), seconds * 1e3, identity, note)
+
+    def date(self) -> str:
+        """The Date header."""
+        return formatdate(usegmt=True)
+
+
+def count_descriptors() -> int:
+    """How many connections the process can hold, after raising its limit of descriptors as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    free = (soft if soft != resource.RLIM_INFINITY else _MOST_CONNECTIONS * 2) - len(os.listdir("/proc/self/fd"))
+    return max(16, min(_MOST_CONNECTIONS, free - _SPARE_DESCRIPTORS - _ACCEPTED_AT_ONCE))
