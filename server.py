@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from sam2_amg.cli.main import run
+from sam2_amg.signals import end_on_signals
+
+end_on_signals()  # before anything that takes time to import
+
+from sam2_amg.cli.main import run  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(run("serve", sys.argv[1:]))
