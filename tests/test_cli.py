@@ -11,15 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from flask import Flask
 from helpers import ROOT
 
 from sam2_amg.cli.main import COMMANDS
 from sam2_amg.cli.serve import build_parser, parse
-from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.server.wsgi import Server, bind
+from sam2_amg.server.listen import bind, listening
 
 
 def run_python(*words: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +45,7 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     flags = [flag for action in build_parser()._actions for flag in action.option_strings if "_" in flag]
     assert len(flags) >= 12
     for flag in flags:
-        value = "0.5" if "thresh" in flag or "ratio" in flag or "offset" in flag or "timeout" in flag else "2"
+        value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2000" if "held" in flag else "2"
         mode = ["--fast"] if flag == "--load_exported" else []
         expected = parse([*mode, flag, value])
         assert expected != parse(mode)
@@ -70,6 +69,9 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--pred_iou_thresh", "2"], "--pred_iou_thresh must be from 0 to 1"),
         (["--crop_n_layers", "3", "--crop_n_points_downscale_factor", "9"], "--crop_n_points_downscale_factor"),
         (["--max_pixels", "999999999"], "--max_pixels must be from 1 to"),
+        (["--receive_timeout", "0"], "--receive_timeout must be more than 0 and at most 86400 seconds"),
+        (["--drain_timeout", "-1"], "--drain_timeout must be from 0 to 86400 seconds"),
+        (["--max_held_mib", "63"], "--max_held_mib must be at least --max_body_mib"),
         (["--request_timeout", "inf"], "--request_timeout must be more than 0 and at most 86400 seconds"),
         (["--pred_iou_thresh", "nan"], "--pred_iou_thresh must be from 0 to 1"),
         (["--baseline", "--mask_memory_mib", "9"], "--mask_memory_mib contradicts --baseline"),
@@ -130,7 +132,7 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         second.bind(first.getsockname())  # Linux allows that as long as nobody listens
         first.listen()
         with pytest.raises(StartupError, match=r"--port \d+ on 127.0.0.1 cannot be used"):
-            Server(Flask("empty"), second, Limits(queue_size=1))
+            listening(second, 1)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 from sam2_amg.server.budget import ByteBudget
 from sam2_amg.server.connection import Connection, State
+from sam2_amg.server.listen import listening
 from sam2_amg.server.messages import Answer, Head, error_answer
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class Handler(Protocol):
 class Front:
     """Serves a bound socket. `run()` returns once `drain()` has been called and accepted requests are answered.
 
-    Bodies and answers of all connections together hold at most `max_held_mib`.
+    Bodies and answers of all connections together hold at most `max_held_mib`. Raises StartupError if the port has been
+    taken since the socket was bound.
     """
 
     def __init__(self, handler: Handler, sock: socket.socket, limits: Limits) -> None:
@@ -84,7 +86,7 @@ class Front:
         self.largest_discard = 4 * handler.largest_body  # bytes of a refused body that are read and thrown away
         self.is_draining = False
         self.most_connections = count_descriptors()
-        self._sock = sock
+        self._sock = listening(sock, _BACKLOG)
         self._connections: dict[Connection, None] = {}  # in order of arrival
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,7 +117,7 @@ class Front:
         server = await self._loop.create_server(
             functools.partial(Connection, self), sock=self._sock, backlog=_ACCEPTED_AT_ONCE
         )
-        self._sock.listen(_BACKLOG)
+        self._sock.listen(_BACKLOG)  # asyncio has said another number
         if self._drain_asked.is_set():
             self._wake.set()
         await self._wake.wait()

@@ -33,6 +33,17 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def listening(sock: socket.socket, backlog: int) -> socket.socket:
+    """The same socket, listening. Raises StartupError if another server began to listen there since it was bound."""
+    host, port = sock.getsockname()[:2]
+    try:
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise cannot_use(host, port, error) from error
+    return sock
+
+
 def drain_on_signals(drain: Callable[[], None]) -> None:
     """SIGTERM and Ctrl-C drain the server; a second one ends it at once."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bench.harness.systems import SYSTEMS
 from bench.harness.worker import describe_peer
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.server.wsgi import Server
+from sam2_amg.server.front import Front
 
 
 class NoGenerator(Generator):
@@ -42,8 +43,8 @@ def test_info_tells_the_mode_or_the_peer(
     """Over real sockets, but in this process."""
     answers = []
 
-    class AskedServer(Server):
-        def run(self) -> None:
+    class AskedFront(Front):
+        def run(self, give_up: Callable[[], None] = lambda: None) -> None:
             serving = threading.Thread(target=super().run)
             serving.start()
             port = capsys.readouterr().out.split("READY ")[1].strip()
@@ -52,7 +53,7 @@ def test_info_tells_the_mode_or_the_peer(
             serving.join(60)
             assert not serving.is_alive()
 
-    monkeypatch.setattr(worker, "Server", AskedServer)
+    monkeypatch.setattr(worker, "Front", AskedFront)
     monkeypatch.setattr(worker, "drain_on_signals", lambda server: None)
     worker.serve(demo_job([], system=system), NoGenerator())
     (info,) = answers

@@ -167,7 +167,7 @@ def test_too_large_bodies(server: RunningServer, mib: int) -> None:
     address = urlsplit(server.url)
     size = mib << 20
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        head = f"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n"
+        head = f"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n"
         connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
         if mib == 65:
             for _ in range(mib):

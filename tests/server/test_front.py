@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -132,20 +133,20 @@ def post(path: str, length: int, more: str = "") -> bytes:
 
 def read_answer(client: socket.socket) -> tuple[int, bytes]:
     """Status and body of the next answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += receive(client, 1)
+    length = int(re.search(rb"\r\nContent-Length: (\d+)", head)[1])
+    return int(head.split(b" ", 2)[1]), receive(client, length)
+
+
+def receive(client: socket.socket, count: int) -> bytes:
     data = b""
-    while b"\r\n\r\n" not in data:
-        received = client.recv(65536)
-        assert received, data
+    while len(data) < count:
+        received = client.recv(count - len(data))
+        assert received, data[:200]
         data += received
-    head, body = data.split(b"\r\n\r\n", 1)
-    length = next(
-        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-    )
-    while len(body) < length:
-        received = client.recv(65536)
-        assert received
-        body += received
-    return int(head.split(b" ", 2)[1]), body
+    return data
 
 
 def code_of(answer: tuple[int, bytes]) -> tuple[int, str]:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 import requests
-from flask import Flask
 from helpers import DEVICE, LENIENT, RunningServer, start_server, wait_until
-from PIL import Image
 
 from sam2_amg.agreement import compare_images, parse_masks
-from sam2_amg.config import Limits
 from sam2_amg.demo import PHOTOGRAPHS
-from sam2_amg.server import wsgi
-from sam2_amg.server.wsgi import bind
 
 GROCERIES = (PHOTOGRAPHS / "groceries.jpg").read_bytes()
 BUSY = "6" if DEVICE.type == "cpu" else "32"  # points that keep a server busy for a second or so
@@ -58,52 +48,6 @@ def connects(server: RunningServer) -> bool:
     except (ConnectionRefusedError, ConnectionResetError):  # reset: it had come in, and nobody took it
         return False
     return True
-
-
-@contextmanager
-def client_that_does_not_read(url: str, path: str, body: bytes, headers: str) -> Iterator[None]:
-    """It reads ten bytes of its answer, and leaves the others where they are; few fit into its buffer."""
-    address = urlsplit(url)
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(60)
-        connection.connect((address.hostname, address.port))
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n".encode() + body)
-        assert connection.recv(10) == b"HTTP/1.1 2"
-        yield
-
-
-def test_a_client_that_does_not_read_its_answer_does_not_keep_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsgi, "_STALLED", 0.5)
-    app = Flask("large")
-    app.add_url_rule("/large", view_func=lambda: b"x" * 30_000_000, methods=["POST"])
-    sock = bind("127.0.0.1", 0)
-    server = wsgi.Server(app, sock, Limits(queue_size=1))
-    serving = threading.Thread(target=server.run, daemon=True)
-    serving.start()
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    with client_that_does_not_read(url, "/large", b"", "Content-Length: 0\r\n"):
-        (channel,) = server.active_channels.values()
-        server.drain()
-        serving.join(0.3)
-        assert serving.is_alive()  # it might still read
-        serving.join(20)
-        assert not serving.is_alive()
-    for buffer in channel.outbufs:  # at the end of a process nobody needs to
-        buffer.close()
-
-
-@pytest.mark.slow
-def test_a_client_that_does_not_read_a_photograph_does_not_keep_the_process() -> None:
-    server = start_server("--points_per_side", "2")
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (3000, 3000, 3), np.uint8)).save(buffer, "JPEG")
-    request = requests.Request("POST", server.url, files={"image": buffer.getvalue()}).prepare()
-    headers = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    with client_that_does_not_read(server.url, "/upload", request.body, headers):  # some 27 MB are to follow
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(40) == 0
-    server.process.stdout.close()
 
 
 def test_a_full_queue_answers_503_and_when_to_come_back() -> None:
