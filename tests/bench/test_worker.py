@@ -83,5 +83,7 @@ def test_a_peer_is_no_mode() -> None:
     assert {name for name, system in SYSTEMS.items() if system.mode is None} == {
         "torchao-64",
         "torchao-1024",
+        "torchao-tf32",
+        "torchao-float16",
         "torchao-furious",
     }
