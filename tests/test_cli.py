@@ -59,9 +59,9 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     [
         (["--baseline", "--fast"], "--baseline contradicts --fast"),
         (["--baseline", "--furious"], "--baseline contradicts --fast and --furious"),
-        (["--furious"], "--furious goes with --fast"),
-        (["--fast", "--furious", "--device", "cpu"], "--fast --furious needs a CUDA GPU, and would run on cpu; give"),
-        (["--load_exported", "packages"], "--load_exported goes with --fast: there are no packages for mode ao"),
+        (["--furious"], "--furious needs --fast"),
+        (["--fast", "--furious", "--device", "cpu"], "--fast --furious needs a CUDA GPU, but the device is cpu; give"),
+        (["--load_exported", "packages"], "--load_exported needs --fast: mode ao has no packages"),
         (["checkpoints"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
         (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),
         (["--points_per_side", "0"], "--points_per_side must be from 1 to 256, not 0"),

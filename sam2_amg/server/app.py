@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compilation.jit import count_compilations
-from sam2_amg.config import Limits, ServerConfig
+from sam2_amg.config import AGREEMENT_SOURCE, Limits, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.pipeline.decode import decode_image
@@ -103,11 +103,12 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
 
 
 def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
-    """What /info answers: model, mode, device, parameters, limits and versions."""
+    """The body of /info: model, mode, device, parameters, limits and versions."""
     versions = {name: version(name) for name in _PACKAGES}
     return {
         "model": config.model.model_type,
         "mode": config.model.mode.value,
+        "agreement": {"with_baseline": config.model.mode.agreement, "source": AGREEMENT_SOURCE},
         "device": config.model.device,
         "batch_size": config.model.batch_size,
         "ready": engine.is_ready,
