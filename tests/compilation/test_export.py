@@ -123,7 +123,7 @@ def test_packages_that_fail_their_trial_are_refused(folder: Path, monkeypatch: p
     assert trial(answer) == [math.inf, math.inf]
     assert min(trial((answer[0] + 1e-6, answer[1]))) > 100
     for found in ((answer[0] + 0.1, answer[1]), (answer[0], -answer[1]), (answer[0], answer[1] * math.nan)):
-        with pytest.raises(StartupError, match=r"packages find something else in dog.jpg \(.*\); they are not kept"):
+        with pytest.raises(StartupError, match=r"packages disagree with mode ao on dog.jpg \(.*\); they are not kept"):
             trial(found)
 
     def crash(*_: object) -> None:
