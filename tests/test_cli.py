@@ -118,7 +118,7 @@ def test_a_port_in_use_is_named() -> None:
 def test_an_address_of_another_machine_is_named(host: str) -> None:
     with pytest.raises(StartupError) as refused:
         bind(host, 0)
-    assert f"--host {host} is no address of this machine" in str(refused.value)
+    assert f"--host {host} is not an address of this machine" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
