@@ -104,7 +104,7 @@ def test_a_fresh_server_compiles_nothing(packages: Path) -> None:
 def test_a_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     said: list[str] = []
     model = ModelConfig(DEMO_DIR, "demo", Mode.FAST, load_exported=tmp_path)
-    with pytest.raises(StartupError, match=r"no manifest.json; make packages that fit: sam2-amg export") as caught:
+    with pytest.raises(StartupError, match="json is missing; make packages that fit: sam2-amg export") as caught:
         load_generator(ServerConfig(model), said.append)
     assert "--output DIR, with another folder for DIR" in str(caught.value)  # what is there may be anything
     assert said == ["loading sam2.1_hiera_demo.pt and checking the packages"]
