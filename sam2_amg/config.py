@@ -113,7 +113,8 @@ class GeneratorConfig:
         offset = self.stability_score_offset
         _require(0 <= offset <= 100, "stability_score_offset", "from 0 to 100", offset)
         _require(0 <= self.crop_n_layers <= 4, "crop_n_layers", "from 0 to 4", self.crop_n_layers)
-        _require(0 <= self.crop_overlap_ratio < 1, "crop_overlap_ratio", "from 0 to below 1", self.crop_overlap_ratio)
+        ratio = self.crop_overlap_ratio
+        _require(0 <= ratio < 1, "crop_overlap_ratio", "at least 0 and less than 1", ratio)
         factor = self.crop_n_points_downscale_factor
         _require(
             factor >= 1 and self.points_per_side >= factor**self.crop_n_layers,

@@ -79,7 +79,7 @@ def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[floa
     del model, subgraphs  # frees device memory for the subprocesses
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        report("compiling our own kernels")
+        report("compiling the Triton kernels")
         paths.append(_in_subprocess("compiled kernels for", compile_kernels, config, build, folder))
     write_manifest(folder, build, paths)
     report("trying the packages")

@@ -16,8 +16,8 @@ from sam2_amg.postprocess.mask_stats import upsampled_in_batches
 class UncompressedRle(TypedDict):
     """COCO's uncompressed RLE. `size` is [height, width].
 
-    `counts` are the lengths of runs of background and mask in turn, column by column. The first is background, 0 if the
-    first pixel belongs to the mask.
+    `counts` are the lengths of alternating runs of background and mask, column by column. The first run is background;
+    its length is 0 if the first pixel belongs to the mask.
     """
 
     size: list[int]
