@@ -1,4 +1,4 @@
-"""Waitress, set up for this server: errors of its own as JSON, overload refused at once, and a shutdown that drains."""
+"""Waitress, set up for this server: JSON errors, immediate refusal when overloaded, and a draining shutdown."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from sam2_amg.errors import StartupError
 from sam2_amg.server.app import error_body, over_limit
 
 logger = logging.getLogger(__name__)
-_SPARE_THREADS = 8  # beyond one for every slot of the queue: they refuse, and answer /healthz
+_SPARE_THREADS = 8  # threads beyond one per queue slot: they refuse requests and serve /healthz
 _CONNECTIONS = 1000
-# A body a little over the limit is read to its end and then refused by the application, so that the client, which
-# sends before it listens, gets to see why. One this many times over is cut off.
+# The application refuses a body over the limit after reading it to its end, so that the client receives the error.
+# Waitress stops reading a body of more than this many times the limit.
 _READ_OVER_LIMIT = 4
-_STALLED = 10.0  # seconds without a byte taken, after which a draining server no longer waits for a client
+_STALLED = 10.0  # seconds without a byte read by a client, after which a draining server stops waiting for it
 
 
 class _JsonErrorTask(ErrorTask):
-    """What waitress refuses by itself (malformed requests, far too large ones), as JSON."""
+    """Errors that waitress raises before the application runs (malformed or far too large requests), as JSON."""
 
     def execute(self) -> None:
         error = self.request.error
         code = "body_too_large" if error.code == 413 else error.reason.lower().replace(" ", "_")
-        if error.code == 413:  # waitress' text names the size at which it stops reading
+        if error.code == 413:  # waitress's own text names the size at which it stops reading, not the limit
             message = over_limit(self.channel.server.limits)
         else:
             message = f"{error.reason}: {str(error.body).strip().rstrip('.')}."
@@ -56,7 +56,7 @@ class _Channel(HTTPChannel):
         return not self.server.draining and super().readable()
 
     def received(self, data: bytes) -> bool:
-        """Reads what came. Waitress lets some malformed targets (http://[x/) raise; they get their 400, too."""
+        """Parses received bytes. Some malformed targets (http://[x/) raise ValueError in waitress; they get a 400."""
         try:
             return super().received(data)
         except ValueError as error:
@@ -72,15 +72,14 @@ class _Channel(HTTPChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request that was read whole is not yet answered, to the last byte, and its client still reads."""
+        """Whether a complete request awaits its response, or a client is still reading one."""
         if self.total_outbufs_len and time.time() - self.last_activity > _STALLED:
             return False
         return bool(self.requests or self.total_outbufs_len)
 
 
 class Server(TcpWSGIServer):
-    """A production WSGI server on a socket that is already bound. `run()` returns once `drain()` has been called and
-    every request that was read by then is answered."""
+    """A WSGI server on a bound socket. `run()` returns after `drain()`, once every request read by then is answered."""
 
     channel_class = _Channel
     draining = False
@@ -102,23 +101,23 @@ class Server(TcpWSGIServer):
             super().__init__(
                 app, channels, True, sock, dispatcher=dispatcher, adj=adjustments, bind_socket=False, sockinfo=sockinfo
             )
-        except OSError as error:  # another server began to listen between bind and here
+        except OSError as error:  # another server began to listen on the port after `bind`
             dispatcher.shutdown()
             close_all(channels)
             raise cannot_use(sockinfo[3][0], sockinfo[3][1], error) from error
 
     def readable(self) -> bool:
-        """Asked by the loop at least once a second; where the loop is left, too."""
+        """Called by waitress's loop at least once a second. Leaves the loop once the server is drained."""
         if self.draining and not any(channel.is_busy for channel in self.active_channels.values()):
             raise SystemExit
         return super().readable()
 
     def drain(self) -> None:
-        """Accepts and reads nothing more; from now on connections are refused."""
-        logger.info("stopping: what was accepted is answered first; a second signal stops at once")
+        """Stops accepting connections and reading requests."""
+        logger.info("stopping after the accepted requests are answered; a second signal stops at once")
         self.draining = True
         self.accepting = False
-        with contextlib.suppress(OSError):  # where a listening socket cannot be shut down, it is closed at the end
+        with contextlib.suppress(OSError):  # if a listening socket cannot be shut down, `run` closes it at the end
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
@@ -128,18 +127,18 @@ class Server(TcpWSGIServer):
 
 
 def cannot_use(host: str, port: int, error: OSError) -> StartupError:
-    """What a person is told about a port that is taken, or not theirs to take."""
+    """The error for a port that is in use or not permitted."""
     return StartupError(f"--port {port} on {host} cannot be used ({error.strerror}); choose another")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to host and port, not yet listening. Raises StartupError that names the flag."""
+    """A TCP socket bound to host and port, not yet listening. Raises StartupError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise StartupError(f"--host {host} is no address of this machine ({error}); try 127.0.0.1") from error
+        raise StartupError(f"--host {host} is not an address of this machine ({error}); try 127.0.0.1") from error
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -151,7 +150,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def drain_on_signals(server: Server) -> None:
-    """SIGTERM and Ctrl-C drain the server; a second one ends it at once."""
+    """SIGTERM and Ctrl-C drain the server; a second signal ends the process at once."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
