@@ -1,28 +1,29 @@
-# An image with the packages of --fast inside, so that a container answers a few seconds after it starts:
+# Builds an image that includes the packages of --fast, so a container is ready a few seconds after it starts:
 #
 #   docker build -t sam2-amg .
 #   docker run --rm -p 127.0.0.1:5000:5000 sam2-amg
 #
-# Packages fit the processor or the kind of GPU that they were made on; on another the server refuses them and says so.
-# An image is built without a GPU: for one, make the packages in a container of the stage `builder` that has the GPU, mount
-# them at /packages, and add CHECKPOINT_DIR and MODEL_TYPE to the command, with another mode and --device.
+# Packages fit only the processor or the kind of GPU that they are made on; elsewhere the server refuses them with an
+# error. Docker builds without a GPU. To serve on a GPU, make the packages in a container of the stage `builder` with
+# access to the GPU and mount them at /packages. Then change the command: add CHECKPOINT_DIR and MODEL_TYPE, and set the
+# mode and --device.
 
 FROM python:3.12-slim AS base
 WORKDIR /app
-# packages run in threads of GNU's OpenMP
+# packages need the OpenMP runtime of GCC
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/*
 COPY requirements-build.lock requirements.lock ./
-# sam2 and two of its dependencies come as source; building them here, without isolation, spares a second torch
+# sam2 and two of its dependencies come as source; they build without isolation, which would install a second torch
 RUN pip install --no-cache-dir --require-hashes -r requirements-build.lock \
     && SAM2_BUILD_CUDA=0 pip install --no-cache-dir --no-build-isolation --require-hashes -r requirements.lock
 COPY server.py compile_export.py pyproject.toml ./
 COPY sam2_amg sam2_amg
 
 FROM base AS builder
-# the compiler is needed here, and not where the packages run
+# only making packages needs the compiler
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \

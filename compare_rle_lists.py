@@ -1,4 +1,4 @@
-"""How far two lists of RLEs agree, as `sam2-amg compare` says: `python compare_rle_lists.py --help`."""
+"""Measure how far two lists of RLEs agree; same as `sam2-amg compare`. See `python compare_rle_lists.py --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write ahead-of-time packages, as `sam2-amg export` does, from which a server starts in seconds: see --help."""
+"""Write ahead-of-time packages, with which a server starts in seconds; same as `sam2-amg export`. See --help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve SAM 2.1's automatic mask generator over HTTP, as `sam2-amg serve` does: `python server.py --help`."""
+"""Serve SAM 2.1's automatic mask generator over HTTP; same as `sam2-amg serve`. See `python server.py --help`."""
 
 from __future__ import annotations
 

@@ -1,2 +1,1 @@
-"""Segment everything: SAM 2.1's automatic mask generator behind HTTP. docs/architecture.md says where to start
-reading."""
+"""SAM 2.1's automatic mask generator over HTTP. Start reading at docs/architecture.md."""

@@ -1,4 +1,4 @@
-"""`python -m sam2_amg` is the command `sam2-amg`."""
+"""`python -m sam2_amg`: same as the command `sam2-amg`."""
 
 from __future__ import annotations
 

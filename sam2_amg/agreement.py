@@ -1,4 +1,4 @@
-"""How far two sets of masks of the same image agree, computed on runs, never on pixels."""
+"""Agreement of two sets of masks of the same image, computed on run lengths instead of pixels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
-_MAX_PIXELS = 2**32 - 1  # pycocotools counts in 32 bits
+_MAX_PIXELS = 2**32 - 1  # pycocotools counts in uint32
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 
 class InvalidRle(ValueError):
-    """A line that is no answer of /upload_rle, or two lines that cannot be of the same image."""
+    """A line is not a response of /upload_rle, or two lines have masks of different sizes."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """The masks of one image: `size` (height, width), or None where there are none; `runs` in pycocotools' form."""
+    """The masks of one image. `size` is (height, width), or None without masks; `runs` are pycocotools RLEs."""
 
     size: tuple[int, int] | None
     runs: list[Any]
@@ -32,16 +32,16 @@ class Masks:
 
 @dataclass(frozen=True)
 class ImageAgreement:
-    """What one image adds to the totals. `matched` are the IoUs of the pairs of the best one-to-one matching."""
+    """Agreement of one image. `matched` are the IoUs of the pairs in the best one-to-one matching."""
 
     reference_count: int
     candidate_count: int
-    published: float | None  # mean IoU of pairs by area rank; None where counts differ, or there is no mask
+    published: float | None  # mean IoU of pairs by area rank; None if the counts differ or both are 0
     matched: NDArray[np.float64]
 
     @property
     def score(self) -> float:
-        """Mean IoU, a mask without a partner counting 0; 1 where neither side has a mask."""
+        """Mean IoU; a mask without a partner counts 0. 1 if neither side has a mask."""
         larger = max(self.reference_count, self.candidate_count)
         return float(self.matched.sum()) / larger if larger else 1.0
 
@@ -49,7 +49,7 @@ class ImageAgreement:
 def signal_to_noise(reference: NDArray[np.floating], value: NDArray[np.floating]) -> float:
     """10 log10(sum of reference^2 / sum of difference^2), in dB.
 
-    Infinity where the arrays are equal, minus infinity where there is no signal, or no number.
+    Infinity if the arrays are equal. Minus infinity if `reference` is all zeros or the difference is not finite.
     """
     noise = float(np.square(reference.astype(np.float64) - value).sum())
     signal = float(np.square(reference, dtype=np.float64).sum())
@@ -59,13 +59,13 @@ def signal_to_noise(reference: NDArray[np.floating], value: NDArray[np.floating]
 
 
 def parse_masks(line: bytes) -> Masks:
-    """Reads one answer of /upload_rle. Raises InvalidRle."""
+    """Parses one response of /upload_rle. Raises InvalidRle."""
     try:
         answer = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise InvalidRle(f"is no JSON ({error})") from error
+        raise InvalidRle(f"is not JSON ({error})") from error
     if not isinstance(answer, dict):
-        raise InvalidRle("is no JSON object")
+        raise InvalidRle("is not a JSON object")
     if "error" in answer:
         raise InvalidRle(f"is an error of the server, not masks: {orjson.dumps(answer['error']).decode()[:200]}")
     sizes = {_parse_size(name, rle) for name, rle in answer.items()}
@@ -84,20 +84,20 @@ def _parse_size(name: str, rle: Any) -> tuple[int, int]:
     if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise InvalidRle(f"{name}: size must be [height, width]")
     if size[0] * size[1] > _MAX_PIXELS:
-        raise InvalidRle(f"{name}: {size[0]} x {size[1]} pixels are more than pycocotools can count")
+        raise InvalidRle(f"{name}: {size[0]} x {size[1]} pixels are over pycocotools' limit of {_MAX_PIXELS}")
     return size[0], size[1]
 
 
 def _parse_counts(name: str, rle: dict[str, Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    """The run lengths of a mask, in canonical form: no run of length 0 but, where the mask has pixel 0, the first."""
+    """The run lengths of a mask in canonical form: only the first can be 0, if the mask has pixel 0."""
     given = rle.get("counts")
     try:
         counts = np.asarray(given if isinstance(given, list) and given else None)
     except ValueError:  # nested lists of different lengths
         counts = np.asarray(None)
     if counts.dtype.kind != "i" or counts.ndim != 1 or counts.min() < 0:
-        raise InvalidRle(f"{name}: counts must be a list of whole numbers from 0")
-    if counts.max() > size[0] * size[1]:  # before they are added up, which might overflow
+        raise InvalidRle(f"{name}: counts must be a list of integers of at least 0")
+    if counts.max() > size[0] * size[1]:  # checked first, because the sum could overflow
         raise InvalidRle(f"{name}: a count of {counts.max()} is more than {size[0]} x {size[1]}")
     if counts.sum() != size[0] * size[1]:
         raise InvalidRle(f"{name}: counts add up to {counts.sum()}, not to {size[0]} x {size[1]}")
@@ -109,9 +109,9 @@ def _parse_counts(name: str, rle: dict[str, Any], size: tuple[int, int]) -> NDAr
 
 
 def compare_images(reference: Masks, candidate: Masks) -> ImageAgreement:
-    """Matches the masks of two answers for one image. Raises InvalidRle where their sizes differ."""
+    """Matches the masks of two responses for one image. Raises InvalidRle if their sizes differ."""
     if reference.size and candidate.size and reference.size != candidate.size:
-        raise InvalidRle(f"sizes differ: {reference.size} and {candidate.size}, as of different images")
+        raise InvalidRle(f"sizes differ: {reference.size} and {candidate.size}; the images are not the same")
     iou = _pairwise_iou(reference, candidate)
     rows, columns = linear_sum_assignment(iou, maximize=True)
     published = None
@@ -122,7 +122,7 @@ def compare_images(reference: Masks, candidate: Masks) -> ImageAgreement:
 
 
 def _pairwise_iou(reference: Masks, candidate: Masks) -> NDArray[np.float64]:
-    """IoU of every mask with every other, [n, m]. Two empty masks are the same mask."""
+    """IoU of each reference mask with each candidate mask, [n, m]. It is 1 for two empty masks."""
     shape = len(reference.runs), len(candidate.runs)
     if 0 in shape:
         return np.zeros(shape)
@@ -132,7 +132,7 @@ def _pairwise_iou(reference: Masks, candidate: Masks) -> NDArray[np.float64]:
 
 
 def summarise(images: Sequence[ImageAgreement]) -> dict[str, Any]:
-    """The figures over all images, as `compare` prints them; null where there is nothing to measure."""
+    """The figures over all images, as `compare` prints them; None if there is nothing to measure."""
     published = [image.published for image in images if image.published is not None]
     scores = np.array([image.score for image in images])
     matched = np.concatenate([np.zeros(0), *(image.matched for image in images)])

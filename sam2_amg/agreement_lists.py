@@ -1,4 +1,4 @@
-"""How far two lists of masks agree: files with a line an image, or folders."""
+"""Agreement of two lists of masks: files with one line per image, or folders of .json files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tqdm import tqdm
 
 from sam2_amg.agreement import ImageAgreement, InvalidRle, compare_images, parse_masks, summarise
 
-_CHUNK = 8  # images a worker takes at a time
+_CHUNK = 8  # images per task of a worker
 
-# where an answer comes from, for messages, and the answer itself
+# a line's name in error messages, and its bytes
 Line = tuple[str, bytes]
 
 
 class UnusableList(Exception):
-    """The lists cannot be compared. The message names the file and the line."""
+    """The lists cannot be compared. The message names the file or the line."""
 
 
 def read_list(path: Path) -> Iterator[Line]:
-    """The answers in a file of lines, compressed or not, or in the .json files of a folder, in order of their names."""
+    """Yields the lines of a file, which may be compressed, or the .json files of a folder in order of their names."""
     if path.is_dir():
         names = sorted(file.relative_to(path) for file in path.rglob("*.json") if file.is_file())
         if not names:
-            raise UnusableList(f"{path} is a folder without a .json file")
+            raise UnusableList(f"{path} has no .json file")
         for name in names:
             yield str(name), (path / name).read_bytes()
     else:
@@ -38,21 +38,21 @@ def read_list(path: Path) -> Iterator[Line]:
             with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     yield f"line {number}", line
-        except (OSError, EOFError, zlib.error) as error:  # the last two, and OSError without strerror, are gzip's
+        except (OSError, EOFError, zlib.error) as error:  # gzip raises the last two, and OSError without strerror
             raise UnusableList(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:
-    """Both lists side by side. Raises UnusableList where they are not of the same images."""
+    """Pairs the lines of both lists. Raises UnusableList if their names or lengths differ."""
     if reference.is_dir() != candidate.is_dir():
         raise UnusableList(f"{reference} and {candidate} must be both files, or both folders")
     pairs = []
     for first, second in zip_longest(read_list(reference), read_list(candidate)):
         if first is None or second is None:
             longer, shorter, line = (candidate, reference, second) if first is None else (reference, candidate, first)
-            raise UnusableList(f"{longer} goes on at {line[0]} where {shorter} ends: the lists differ in length")
+            raise UnusableList(f"{longer} has {line[0]}, but {shorter} ends before it; both need the same images")
         if first[0] != second[0]:
-            raise UnusableList(f"{first[0]} of {reference} has no partner in {candidate}, which has {second[0]}")
+            raise UnusableList(f"{reference} has {first[0]}, but {candidate} has {second[0]}; use the same names")
         pairs.append((first, second))
     if not pairs:
         raise UnusableList(f"{reference} and {candidate} are empty")
@@ -60,12 +60,12 @@ def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:
 
 
 def compare_pair(pair: tuple[Line, Line]) -> ImageAgreement:
-    """One image. Raises UnusableList with the line's number."""
+    """Compares one image. Raises UnusableList, which names the line."""
     masks = []
     for side, (place, line) in zip("AB", pair, strict=True):
         if not line.strip():
             raise UnusableList(
-                f"{place} of {side} is empty: an image without an answer, or curl's -w '\\n' (not needed)"
+                f"{place} of {side} is empty: a request failed, or curl had -w '\\n'; leave that flag out"
             )
         try:
             masks.append(parse_masks(line))
@@ -78,7 +78,7 @@ def compare_pair(pair: tuple[Line, Line]) -> ImageAgreement:
 
 
 def compare(reference: Path, candidate: Path) -> dict[str, Any]:
-    """All figures of two lists, computed on all cores. Raises UnusableList."""
+    """The figures of two lists, computed on all cores. Raises UnusableList."""
     pairs = pair_up(reference, candidate)
     workers = min(len(os.sched_getaffinity(0)), 1 + len(pairs) // _CHUNK)
     with ProcessPoolExecutor(workers) as pool:
@@ -87,7 +87,7 @@ def compare(reference: Path, candidate: Path) -> dict[str, Any]:
 
 
 def report(figures: dict[str, Any]) -> str:
-    """The figures as a person reads them."""
+    """The figures as text."""
 
     def show(value: float | None) -> str:
         return "-" if value is None else f"{value:.6f}"

@@ -1,17 +1,17 @@
-"""The two kinds of failure that a person is told about. Everything else is a bug, and is logged with its traceback."""
+"""The two kinds of errors reported to users. Any other exception is a bug and is logged with its traceback."""
 
 from __future__ import annotations
 
 
 class StartupError(Exception):
-    """The server cannot start as asked. The message is one line: the file or flag, what is wrong, and the way out."""
+    """A command cannot run as asked. The message is one line: the file or flag, what is wrong, and the way out."""
 
 
 class RequestError(Exception):
-    """A request that cannot be answered. Becomes `{"error": {"code": ..., "message": ...}}`.
+    """The server refuses a request. The response body is `{"error": {"code": ..., "message": ...}}`.
 
-    `status` is the HTTP status, `code` a stable word for programs, `message` a sentence for people, and
-    `retry_after` (seconds), where given, the Retry-After header.
+    `status` is the HTTP status. `code` is stable, for programs; `message` is for people. `retry_after` (seconds), if
+    given, becomes the Retry-After header.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Writes ahead-of-time packages, and keeps them only if processes that start from them find what mode ao finds."""
+"""Writes ahead-of-time packages, and keeps them only if their results agree with mode ao's."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
-_SIDE_OF_TRIAL = 8  # of the grid, at most, on a CPU
-_POINTS_WITH_MASKS = 64  # at most
+_SIDE_OF_TRIAL = 8  # maximum side of the trial's point grid on a CPU
+_POINTS_WITH_MASKS = 64  # maximum number of points whose logits are compared
 
 
 def export(config: ExportConfig) -> None:
-    """Writes the packages, tries them, and only then puts them where they are wanted. Raises StartupError."""
+    """Writes the packages to a temporary folder, tries them, and moves them to --output. Raises StartupError."""
     exit_on_signals()
-    use_working_compiler(partial(logger.info, "%s ..."))  # first of all, rather than fail after minutes
+    use_working_compiler(partial(logger.info, "%s ..."))  # first, because a failure after minutes wastes them
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
@@ -51,35 +51,35 @@ def export(config: ExportConfig) -> None:
     build = Build(checkpoint, kind.name, config.mode, device, shapes)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        # what is left of it is cleared away, whatever happens; in the end that is nothing
+        # on failure the temporary folder is deleted; on success it has been renamed
         with (
             memory_errors("--batch_size or --points_per_side"),
             TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True) as folder,
         ):
             part = Path(folder)
             decibels = make_packages(config, build, part)
-            part.chmod(0o755)  # a temporary folder is its owner's alone
+            part.chmod(0o755)  # temporary folders have mode 0700
             part.rename(output)
     except OSError as error:
         at = error.filename or output
         raise StartupError(
-            f"making packages for --output {output} ends at {at} ({error.strerror}); "
-            "choose another folder, or another TMPDIR where that is in the way"
+            f"making packages for --output {output} failed at {at} ({error.strerror}); "
+            "choose another folder, or set TMPDIR if the path is in it"
         ) from error
     size = sum(path.stat().st_size for path in output.iterdir()) / 2**20
-    print(f"Wrote {output} ({size:.0f} MiB); in {EXAMPLE.name} {_in_words(decibels)}.")
+    print(f"Wrote {output} ({size:.0f} MiB). Agreement with mode ao on {EXAMPLE.name}: {_in_words(decibels)}.")
 
 
 def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
-    """Writes packages and their manifest to `folder`, and tries them: what `try_packages` answers."""
+    """Writes packages and their manifest to `folder`, and tries them; returns the result of `try_packages`."""
     device, report = build.device, partial(logger.info, "%s ...")
     model = load_model(build.checkpoint, find_model_type(build.model_type), device)
     subgraphs = subgraphs_of(model, config.mode, device, config.batch_size)
     paths = export_subgraphs(subgraphs, build.shapes, device, folder, report)
-    del model, subgraphs  # the processes that follow want the device's memory
+    del model, subgraphs  # frees device memory for the subprocesses
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        report("compiling our own kernels")
+        report("compiling the Triton kernels")
         paths.append(_in_subprocess("compiled kernels for", compile_kernels, config, build, folder))
     write_manifest(folder, build, paths)
     report("trying the packages")
@@ -87,10 +87,9 @@ def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[floa
 
 
 def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
-    """How far the packages agree with mode ao on a photograph, each in a process of its own, as servers are: dB of
-    predicted IoU, and of low-res logits.
+    """Signal over difference from mode ao on a photograph, in dB: of predicted IoU, and of low-res logits.
 
-    Raises StartupError where they do not agree, or where native code crashes.
+    Each mode runs in a separate process, as a server does. Raises StartupError if they disagree or native code crashes.
     """
     check_packages(folder, build, file_names(build.shapes, build.device))
     expected, found = (
@@ -99,44 +98,48 @@ def try_packages(config: ExportConfig, build: Build, folder: Path) -> list[float
     decibels = [signal_to_noise(*pair) for pair in zip(expected, found, strict=True)]
     if min(decibels) < least_decibels(config.mode):
         raise StartupError(
-            f"the packages find something else in {EXAMPLE.name} ({_in_words(decibels)}); they are not kept"
+            f"the packages disagree with mode ao on {EXAMPLE.name} ({_in_words(decibels)}; the minimum is "
+            f"{least_decibels(config.mode):.0f} dB); they are not kept"
         )
     return decibels
 
 
 def _in_subprocess(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`isolated_process.run_in_subprocess`; a crash of the process, which did `what` with the packages, is a
-    StartupError."""
+    """`isolated_process.run_in_subprocess`. Raises StartupError if the process crashes; `what` says what it did."""
     try:
         return run_in_subprocess(function, *arguments)
     except ProcessDied as died:
         raise StartupError(
-            f"a process that {what} the packages crashed ({died}); they are not kept. Another C++ compiler may write "
-            "better ones: set CXX to it, such as /usr/bin/g++"
+            f"a process that {what} the packages crashed ({died}); they are not kept. Try another C++ compiler: "
+            "set CXX, for example to /usr/bin/g++"
         ) from died
 
 
 def load_packaged(build: Build, folder: Path, mode: Mode, config: GeneratorConfig) -> Generator:
-    """The generator of a mode, from the packages in `folder` where it has any."""
+    """The generator of a mode; a compiled mode loads the packages in `folder`."""
     model = load_model(build.checkpoint, find_model_type(build.model_type), build.device)
     return build_generator(model, mode, config, build.device, from_packages(folder), build.shapes.batch_size)
 
 
 def compile_kernels(config: ExportConfig, build: Build, folder: Path) -> Path:
-    """Has Triton compile what else a server from the packages in `folder` runs, and keeps it there; in which file."""
+    """Compiles the Triton kernels outside the packages, by a warm-up, and packs them into a file in `folder`.
+
+    Returns its path.
+    """
     with TemporaryDirectory() as cache:
         keep_kernels_in(Path(cache))
         generator = load_packaged(build, folder, config.mode, config.generator)
-        warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), build.device)  # as a server begins
+        warm_up(generator, decode_image(EXAMPLE.read_bytes(), Limits()), build.device)  # as a server does
         pack(Path(cache), folder / NAME)
     return folder / NAME
 
 
 def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode) -> tuple[NDArray[np.float32], ...]:
-    """Predicted IoUs [P, 3], and logits [n, h, w] of some masks, of a photograph: in mode ao, or from the packages in
-    `folder`, of the last of as many images as are encoded together.
+    """Predicted IoUs [P, 3] of a photograph and logits [n, h, w] of some masks, in mode ao or from `folder`'s packages.
+
+    A full batch of `batch_size` copies is encoded; the result is that of the last one.
     """
-    # on a CPU a large model would take minutes for all points, and its subgraphs take few of them anyway
+    # on a CPU, all points of a large model take minutes, and its subgraphs take only a few points at a time
     most = config.generator.points_per_side if build.device.type == "cuda" else _SIDE_OF_TRIAL
     side = min(config.generator.points_per_side, most)
     image = decode_image(EXAMPLE.read_bytes(), Limits())
@@ -146,7 +149,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]
     points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
     with torch.inference_mode():
-        # all in one stream: what `generator.encode` answers belongs to the stream of the generator's thread
+        # all in one stream: the result of `generator.encode` belongs to the stream of the generator's thread
         features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).unbatch()[-1]
         prepared = decoder.prepare(features)
         predicted_iou = predict(decoder, prepared, points, lambda iou: every_mask(iou[:0])).predicted_iou
@@ -157,4 +160,4 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
 
 def _in_words(decibels: Sequence[float]) -> str:
     iou, logits = decibels
-    return f"predicted IoU {iou:.0f} dB and logits {logits:.0f} dB above the difference from mode ao"
+    return f"predicted IoU {iou:.0f} dB, logits {logits:.0f} dB"

@@ -1,4 +1,4 @@
-"""How this process was started, for errors that name it and messages that tell another command."""
+"""How this process was started, for messages that name its command or suggest another."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ SCRIPTS = {"serve": "server.py", "export": "compile_export.py", "compare": "comp
 
 
 def command_for(name: str) -> str:
-    """What to type for a command such as `export`, in the way in which this process was started."""
+    """What to type for a command such as `export`, in the form in which this process was started."""
     script = _script_for(name)
     return f"python {script}" if script else f"{console()} {name}"
 
 
 def prefix_for(name: str) -> str:
-    """What stands before the errors of a command, and before its flags in --help."""
+    """The program name in a command's error messages and usage line."""
     return _script_for(name) or command_for(name)
 
 
 def console() -> str:
-    """What to type before the name of a command."""
+    """What to type before a command's name."""
     is_module = Path(sys.argv[0]).parts[-2:] == ("sam2_amg", "__main__.py")
     return "python -m sam2_amg" if is_module or _is_script() else "sam2-amg"
 

@@ -1,4 +1,4 @@
-"""What signals do to a program that is not serving yet."""
+"""Signal handling of a program that does not serve yet."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import signal
 import threading
 from types import FrameType
 
-_GRACE = 10.0  # seconds to clear away what is half-made
+_GRACE = 10.0  # seconds to clean up before the process is ended
 
 
 def end_on_signals() -> None:
-    """SIGTERM and Ctrl-C end the process where it stands, without a word: nothing is half-made while it imports."""
+    """SIGTERM and Ctrl-C end the process at once. For the time of imports, which leave nothing to clean up."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
 
 def exit_on_signals() -> None:
-    """SIGTERM and Ctrl-C end the process, with what is half-made (a download, packages) cleared away.
+    """SIGTERM and Ctrl-C raise SystemExit, so that unfinished files (a download, packages) are deleted.
 
-    To be called once everything is imported: an import may swallow the exception that a signal raises. Whatever else
-    does is given ten seconds.
+    Call it after all imports: an import may swallow the exception. A process that has not ended after 10 seconds is
+    ended.
     """
 
     def stop(number: int, _frame: FrameType | None) -> None:

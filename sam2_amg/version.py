@@ -1,4 +1,4 @@
-"""The version of this code; pyproject.toml has it."""
+"""The version of this code, from pyproject.toml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def find_version() -> str:
-    """The version in pyproject.toml where this is a checkout, installed or not; elsewhere that which was installed."""
+    """The version in pyproject.toml in a checkout, else the version of the installed package."""
     if _PYPROJECT.is_file():
         project = tomllib.loads(_PYPROJECT.read_text()).get("project", {})
         if project.get("name") == _NAME:

@@ -70,7 +70,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "packages"
     answer = run_export("--fast", "--device", "cpu", "--points_per_side", "3", "--output", str(folder))
     assert answer.returncode == 0, answer.stderr[-3000:]
-    decibels = re.search(r"predicted IoU (\d+) dB and logits (\d+) dB above the difference from mode ao", answer.stdout)
+    decibels = re.search(r"mode ao on dog.jpg: predicted IoU (\d+) dB, logits (\d+) dB", answer.stdout)
     assert decibels is not None
     assert min(int(number) for number in decibels.groups()) >= 90
     return folder

@@ -58,9 +58,9 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     [
         (["--baseline", "--fast"], "--baseline contradicts --fast"),
         (["--baseline", "--furious"], "--baseline contradicts --fast and --furious"),
-        (["--furious"], "--furious goes with --fast"),
-        (["--fast", "--furious", "--device", "cpu"], "--fast --furious needs a CUDA GPU, and would run on cpu; give"),
-        (["--load_exported", "packages"], "--load_exported goes with --fast: there are no packages for mode ao"),
+        (["--furious"], "--furious needs --fast"),
+        (["--fast", "--furious", "--device", "cpu"], "--fast --furious needs a CUDA GPU, but the device is cpu; give"),
+        (["--load_exported", "packages"], "--load_exported needs --fast: mode ao has no packages"),
         (["checkpoints"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
         (["checkpoints", "huge"], "MODEL_TYPE 'huge' is unknown; choose one of tiny, small, plus, large, demo"),
         (["--points_per_side", "0"], "--points_per_side must be from 1 to 256, not 0"),
@@ -120,7 +120,7 @@ def test_a_port_in_use_is_named() -> None:
 def test_an_address_of_another_machine_is_named(host: str) -> None:
     with pytest.raises(StartupError) as refused:
         bind(host, 0)
-    assert f"--host {host} is no address of this machine" in str(refused.value)
+    assert f"--host {host} is not an address of this machine" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -180,18 +180,18 @@ GOOD = json.dumps(answer(random_masks(0, 2)))
     ("line", "message"),
     [
         ("", "line 2 of B is empty"),
-        ("{", "line 2 of B is no JSON"),
-        ("[]", "line 2 of B is no JSON object"),
+        ("{", "line 2 of B is not JSON"),
+        ("[]", "line 2 of B is not a JSON object"),
         ('{"error": {"code": "queue_full", "message": ""}}', "line 2 of B is an error of the server"),
         ('{"mask_0": {"counts": [4]}}', "line 2 of B mask_0: size must be [height, width]"),
         ('{"mask_0": {"size": [2, 2], "counts": [3]}}', "line 2 of B mask_0: counts add up to 3, not to 2 x 2"),
-        ('{"mask_0": {"size": [2, 2], "counts": [-1, 5]}}', "mask_0: counts must be a list of whole numbers"),
-        ('{"mask_0": {"size": [2, 2], "counts": [1.5, 2.5]}}', "mask_0: counts must be a list of whole numbers"),
-        ('{"mask_0": {"size": [2, 2], "counts": [[1], 3]}}', "mask_0: counts must be a list of whole numbers"),
-        ('{"mask_0": {"size": [2, 2], "counts": []}}', "mask_0: counts must be a list of whole numbers"),
-        ('{"mask_0": {"size": [2, 2], "counts": "4"}}', "mask_0: counts must be a list of whole numbers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [-1, 5]}}', "mask_0: counts must be a list of integers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [1.5, 2.5]}}', "mask_0: counts must be a list of integers"),
+        ('{"mask_0": {"size": [2, 2], "counts": [[1], 3]}}', "mask_0: counts must be a list of integers"),
+        ('{"mask_0": {"size": [2, 2], "counts": []}}', "mask_0: counts must be a list of integers"),
+        ('{"mask_0": {"size": [2, 2], "counts": "4"}}', "mask_0: counts must be a list of integers"),
         (f'{{"mask_0": {{"size": [2, 2], "counts": [{2**62 + 4}, {2**62}, {2**62}, {2**62}]}}}}', "is more than 2 x 2"),
-        ('{"mask_0": {"size": [70000, 70000], "counts": [4900000000]}}', "more than pycocotools can count"),
+        ('{"mask_0": {"size": [70000, 70000], "counts": [4900000000]}}', "over pycocotools' limit of 4294967295"),
         ('{"mask_0": {"size": [2, 2], "counts": [4]}}', "line 2: sizes differ: (40, 50) and (2, 2)"),
         (
             '{"mask_0": {"size": [2, 2], "counts": [4]}, "mask_1": {"size": [1, 4], "counts": [4]}}',
@@ -212,7 +212,7 @@ def test_lists_of_different_length_missing_and_empty(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_text(f"{GOOD}\n{GOOD}\n")
     b.write_text(f"{GOOD}\n")
-    assert f"{a} goes on at line 2 where {b} ends" in compare(a, b).stderr
+    assert f"{a} has line 2, but {b} ends before it" in compare(a, b).stderr
     assert f"{tmp_path / 'c'} cannot be read" in compare(a, tmp_path / "c").stderr
     a.write_text("")
     b.write_text("")

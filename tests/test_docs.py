@@ -18,6 +18,7 @@ from bench.__main__ import add_accuracy
 from bench.report.docs import PAGES, refresh
 from bench.report.pages import page_of
 from sam2_amg.cli import compare, export, serve
+from sam2_amg.config import AGREEMENT_SOURCE, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
@@ -158,6 +159,32 @@ def test_routes_and_error_codes_are_documented() -> None:
     for route in re.findall(r'@app\.(get|post)\("(/\w+)"\)', code):
         assert f"`{route[0].upper()} {route[1]}`" in HTTP_API
         assert f"`{route[0].upper()} {route[1]}`" in README
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode is not Mode.BASELINE], ids=lambda mode: mode.value)
+def test_agreement_of_a_mode_is_that_of_the_results(mode: Mode) -> None:
+    result = json.loads((ROOT / AGREEMENT_SOURCE).with_suffix(".json").read_text())
+    photographs = result["sets"]["photographs"]
+    counts = photographs["counts"]
+    different = sum(a != b for a, b in zip(counts["baseline"], counts[mode.value], strict=True))
+    (miou,) = re.findall(r"matched mIoU ([\d.]+)", mode.agreement)
+    digits = len(miou.partition(".")[2])
+    assert f"in {different} of {len(photographs['images'])} images" in mode.agreement
+    assert miou == f"{photographs['accuracy'][mode.value]['matched_miou']:.{digits}f}"
+    assert f"crops of {len(set(photographs['sources']))} photographs" in mode.agreement
+    assert f"{result['model']} model, {result['machine']['device']}" in mode.agreement
+
+
+def test_help_tells_the_agreement_of_the_results() -> None:
+    result = json.loads((ROOT / AGREEMENT_SOURCE).with_suffix(".json").read_text())
+    accuracy = result["sets"]["photographs"]["accuracy"]
+    help_ = " ".join(serve.build_parser().format_help().split())
+    for mode, one_in in (("fast", 200), ("furious", 4)):
+        assert f"in about 1 image in {one_in}" in help_
+        figures = accuracy[mode]
+        assert 0.8 < figures["count_mismatches"] / figures["images"] * one_in < 1.25
+    assert accuracy["ao"]["count_mismatches"] == 0
+    assert f"on {accuracy['ao']['images']} crops of photographs ({result['model']} model, H200)" in help_
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

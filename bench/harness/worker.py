@@ -69,7 +69,8 @@ def build(job: Job) -> tuple[Generator, StageClock, int]:
 
 def describe_peer(system: System, info: dict[str, Any]) -> dict[str, Any]:
     """What /info answers where the generator is somebody else's."""
-    return {**info, "mode": None, "peer": f"{system.name}: {system.what}"}
+    own = {key: value for key, value in info.items() if key != "agreement"}
+    return {**own, "mode": None, "peer": f"{system.name}: {system.what}"}
 
 
 def serve(job: Job, generator: Generator) -> None:

@@ -1,1 +1,1 @@
-"""The command lines. Nothing here imports torch before it must, so that --help and a wrong flag are instant."""
+"""The command lines. They import torch only when needed, so that --help and flag errors are instant."""

@@ -1,4 +1,4 @@
-"""What command lines share: their parser, the arguments that several have, and what these mean."""
+"""The parser and the arguments that the command lines share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sam2_amg.network.model_types import MODEL_TYPES, ModelType, find_model_type
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors of the command line are StartupErrors like any other, and texts keep their lines."""
+    """A parser that raises StartupError and keeps the line breaks of its texts."""
 
     def __init__(self, program: str, description: str, epilog: str | None = None) -> None:
         super().__init__(
@@ -26,11 +26,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """What argparse calls with what is wrong."""
+        """Called by argparse. Raises StartupError."""
         raise StartupError(f"{message}; see --help")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """`parse_args`, for flags with underscores or with hyphens."""
+        """`parse_args`, for flags with underscores or hyphens."""
         return self.parse_args([underscored(argument) for argument in arguments])
 
 
@@ -41,13 +41,14 @@ def underscored(argument: str) -> str:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the two arguments that name a model."""
-    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help="where checkpoints are")
+    """Adds CHECKPOINT_DIR and MODEL_TYPE."""
+    text = "folder of checkpoints (default: the bundled demo model)"
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help=text)
     parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
 
 
 def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
-    """The folder and the type that a command line names, the demo's where it names none. Raises StartupError."""
+    """The checkpoint folder and the model type; the demo model's by default. Raises StartupError."""
     if (args.checkpoint_dir is None) != (args.model_type is None):
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
     return args.checkpoint_dir or DEMO_DIR, find_model_type(args.model_type or "demo")
@@ -56,22 +57,23 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
 def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --batch_size."""
     text = (
-        f"up to N images that wait at the same time are encoded together, N at most {MOST_TOGETHER}; with --fast each "
-        "number is compiled, and takes room, by itself, and packages are made for one N (default %(default)s)"
+        f"encode up to N waiting images together, N at most {MOST_TOGETHER}; with --fast each batch size from 1 to N "
+        "is compiled separately and takes memory, and packages fit one N (default %(default)s)"
     )
     parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
 
 
 def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --device, which `device_of` resolves."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: cuda if there")
+    text = "default auto: cuda if available, else cpu"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
 
 
 def device_of(name: str) -> str:
-    """A device's name, with `auto` resolved. Raises StartupError for one that is not there."""
+    """A device's name, with `auto` resolved. Raises StartupError if cuda is not available."""
     if name == "cpu":
         return name
-    import torch  # takes seconds, for which --help and a wrong flag need not wait
+    import torch  # takes seconds; --help and flag errors do not wait for it
 
     there = torch.cuda.is_available()
     if name == "cuda" and not there:

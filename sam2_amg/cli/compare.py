@@ -1,4 +1,4 @@
-"""`compare`, or compare_rle_lists.py: its command line -> figures of how far two lists of masks agree."""
+"""The command line of `compare` and compare_rle_lists.py."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from sam2_amg.errors import StartupError
 from sam2_amg.program import prefix_for
 
 _DESCRIPTION = """\
-Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with a line of
-/upload_rle's JSON an image, compressed where they end in .gz, or folders of .json files with the same names.
+Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with one JSON line of
+/upload_rle per image (compressed if the name ends in .gz), or folders of .json files with the same names.
 """
 _EPILOG = """\
-The published metric pairs masks by rank of area, and leaves out images whose mask count differs. The matched metric
-counts every image: masks are matched one to one by IoU, and a mask without a partner counts 0. Precision is the share
-of B's masks, recall the share of A's, that are matched at an IoU or better.
+The published metric pairs masks by area rank and skips images whose mask counts differ. The matched metric counts every
+image: it matches masks one to one by IoU, and a mask without a partner counts 0. At each IoU threshold, precision is
+the share of B's masks that are matched, recall the share of A's.
 """
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the figures that the command line asks for; answers the exit status, 1 where the lists agree too little.
-    Raises StartupError where they cannot be compared."""
+    """Prints the figures; returns the exit status, 1 if the matched mIoU is below --min_miou.
+
+    Raises StartupError if the lists cannot be compared.
+    """
     args = build_parser().parse(arguments)
-    from sam2_amg.agreement_lists import UnusableList, compare, report  # numpy and scipy, which --help does not need
+    from sam2_amg.agreement_lists import UnusableList, compare, report  # imports numpy and scipy; --help does not wait
 
     try:
         figures = compare(args.a, args.b)
@@ -47,16 +49,16 @@ def main(arguments: Sequence[str]) -> int:
 def build_parser() -> Parser:
     """The parser of this command line."""
     parser = Parser(prefix_for("compare"), _DESCRIPTION, _EPILOG)
-    parser.add_argument("a", metavar="A", type=Path, help="the reference list, a baseline's say")
+    parser.add_argument("a", metavar="A", type=Path, help="the reference list, for example baseline's")
     parser.add_argument("b", metavar="B", type=Path, help="the list to compare with it")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
-    text = "exit with 1 where the matched mIoU is below X"
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
+    text = "exit with status 1 if the matched mIoU is below X"
     parser.add_argument("--min_miou", metavar="X", type=share, help=text)
     return parser
 
 
 def share(text: str) -> float:
-    """A number from 0 to 1, for argparse."""
+    """Parses a number from 0 to 1, for argparse."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError("must be from 0 to 1")

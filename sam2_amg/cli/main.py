@@ -1,4 +1,4 @@
-"""`sam2-amg COMMAND ...`, and what runs each command: its log, its signals, its errors."""
+"""The console script `sam2-amg COMMAND ...`. Sets up the log, signals and error messages of each command."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from sam2_amg.version import find_version
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its line in --help, and what runs it with its arguments and answers the exit status."""
+    """A command: its line in --help, and a function that takes its arguments and returns the exit status."""
 
     summary: str
     main: Callable[[Sequence[str]], int]
 
 
 COMMANDS = {
-    "serve": Command("answer images over HTTP", serve.main),
+    "serve": Command("segment images over HTTP", serve.main),
     "export": Command("compile a model ahead of time, so that a server starts in seconds", export.main),
     "compare": Command("measure how far two lists of masks agree", compare.main),
 }
 
 
 def main() -> int:
-    """The console script; answers the exit status. Exits where --help or --version is asked for."""
+    """The console script; returns the exit status. Exits for --help and --version."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in COMMANDS:
         return run(arguments[0], arguments[1:])
@@ -40,14 +40,14 @@ def main() -> int:
         build_parser().parse_args(arguments[:1])
     except StartupError as error:
         return _refuse(console(), error)
-    raise AssertionError("the parser exits, or refuses what is no command")
+    raise AssertionError("the parser exits, or raises StartupError for an unknown command")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of what stands before a command."""
+    """The parser of the arguments before a command."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    epilog = "\n".join(["commands:", *lines, "", f"Flags of a command: {console()} COMMAND --help"])
+    epilog = "\n".join(["commands:", *lines, "", f"For the flags of a command: {console()} COMMAND --help"])
     parser = Parser(console(), "SAM 2.1's automatic mask generator.", epilog)
     parser.usage = "%(prog)s [--help] [--version] COMMAND ..."
     version = f"sam2-amg {find_version()}"
@@ -57,15 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Runs a command, with its log on standard error, and answers the exit status. Signals end it."""
+    """Runs a command with a log on standard error, and returns the exit status. Signals end it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
+    logging.getLogger("torch").setLevel(logging.WARNING)  # at INFO, torch logs its caches when the process ends
     end_on_signals()
     return status_of(name, arguments)
 
 
 def status_of(name: str, arguments: Sequence[str]) -> int:
-    """The exit status of a command, in this process as it is. A StartupError is one line, and 2."""
+    """Runs a command without setting up log and signals. A StartupError prints one line and gives status 2."""
     try:
         return COMMANDS[name].main(arguments)
     except StartupError as error:

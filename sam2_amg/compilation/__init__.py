@@ -1,1 +1,1 @@
-"""Subgraphs of static shapes: compiled here and now, or ahead of time into packages; on a GPU, CUDA graphs."""
+"""Static-shape subgraphs: compiled at start-up or ahead of time into packages; on a GPU, captured as CUDA graphs."""

@@ -1,7 +1,7 @@
-"""Subgraphs as ahead-of-time packages: written once, loaded by any number of servers, which compile nothing.
+"""Subgraphs as ahead-of-time packages. A server that loads them compiles nothing.
 
-A package is native code. `load_packages` is to be called for folders that `manifest.check_packages` has passed, and for
-folders of one's own alone: a hash says that a file is the one that the manifest names, not who made the two.
+A package is native code. Call `load_packages` only for a folder that you made yourself and that
+`manifest.check_packages` has checked: hashes show that files match the manifest, not who made them.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 
 logger = logging.getLogger(__name__)
-_UNPACKING = "it is unpacked into TMPDIR, which needs room and must allow execution; or make the packages again"
+_UNPACKING = "it is unpacked into TMPDIR, which needs free space and must allow execution; else make the packages again"
 
 
 def package_name(subgraph: str) -> str:
-    """The file that a subgraph is packaged in."""
+    """The file name of a subgraph's package."""
     return f"{subgraph}.pt2"
 
 
 def package_names(shapes: SubgraphShapes) -> list[str]:
-    """The files of all subgraphs that there are."""
+    """The file names of all subgraphs' packages."""
     return [package_name(name) for name in shapes.names]
 
 
 def file_names(shapes: SubgraphShapes, device: torch.device) -> list[str]:
-    """All files beside the manifest: packages, and on a GPU our own kernels."""
+    """All files besides the manifest: packages, and on a GPU this project's compiled kernels."""
     return package_names(shapes) + [triton_cache.NAME] * (device.type == "cuda")
 
 
@@ -52,9 +52,9 @@ def export_subgraphs(
     folder: Path,
     report: Callable[[str], None] = logger.info,
 ) -> list[Path]:
-    """Compiles plain `subgraphs` for their shapes into packages in `folder`; `report` hears what is being done.
+    """Compiles uncompiled `subgraphs` for their shapes into packages in `folder`. `report` receives progress messages.
 
-    To be called after `compiler.use_working_compiler`. Raises StartupError where they cannot be compiled.
+    Call `compiler.use_working_compiler` first. Raises StartupError if compiling fails.
     """
     paths: list[Path] = []
     with compiler_errors(), environment_kept():
@@ -67,10 +67,10 @@ def export_subgraphs(
 
 @contextmanager
 def environment_kept() -> Iterator[None]:
-    """Puts the environment variables back as they were, for processes that are started after.
+    """Restores the environment variables afterwards, for subprocesses started later.
 
-    torch's compiler sets TRITON_PTXAS_PATH to an assembler of its own. Kernels that Triton compiles with that one, a
-    server would not find in their cache: it compiles nothing with torch, and uses Triton's own assembler.
+    torch's compiler sets TRITON_PTXAS_PATH to its own assembler. A server uses Triton's assembler, and would not find
+    kernels compiled with another one in the cache.
     """
     before = dict(os.environ)
     try:
@@ -83,8 +83,8 @@ def environment_kept() -> Iterator[None]:
 
 def _export(subgraph: Subgraph, examples: tuple[Tensor, ...], path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # torch 2.11 warns of itself
-        assert isinstance(subgraph, nn.Module)  # plain subgraphs are
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # from torch 2.11's own code
+        assert isinstance(subgraph, nn.Module)  # uncompiled subgraphs are modules
         program = torch.export.export(subgraph, examples, strict=False)
         aoti_compile_and_package(program, package_path=str(path))
 
@@ -92,18 +92,18 @@ def _export(subgraph: Subgraph, examples: tuple[Tensor, ...], path: Path) -> Non
 def load_packages(
     folder: Path, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Subgraphs:
-    """The subgraphs of packages, ready to run; on CUDA captured in graphs.
+    """The subgraphs of the packages in `folder`, ready to run; on a GPU captured as CUDA graphs.
 
-    Raises StartupError where the system lacks what a package needs.
+    Raises StartupError if a package cannot be loaded.
     """
     capturer = Capturer(shapes, device)
-    if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # it is not while it is being made
+    if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # missing while `export` compiles the kernels
         triton_cache.use_packed_kernels(folder)
 
     def load(name: str) -> Subgraph:
         report(f"loading {package_name(name)}")
         package = _open(folder / package_name(name), device)
-        # it reads its inputs as those lay that it was exported with, without a look at how they lie
+        # a package assumes the strides of its export examples without checking them
         subgraph = StaticInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
         return capturer.add(subgraph, capturer.examples(name))
 
@@ -113,15 +113,17 @@ def load_packages(
 def from_packages(
     folder: Path, report: Callable[[str], None] = logger.info
 ) -> Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]:
-    """What `modes.build.build_generator` makes subgraphs with, where packages take the place of compiling."""
+    """The `make_subgraphs` of `modes.build.build_generator` that loads packages instead of compiling."""
     return lambda _model, _mode, shapes, device: load_packages(folder, shapes, device, report)
 
 
 def _open(path: Path, device: torch.device) -> AOTICompiledModel:
-    """torch's loader of packages, without `aoti_load_package` around it: that one first finds out what processor this
-    is by compiling programs for ten seconds, and warns of another; the manifest has said already that it is the same.
+    """Opens a package with torch's loader, without `aoti_load_package`.
+
+    That function first checks the processor, which compiles programs for ten seconds. The manifest check covers it.
+    Raises StartupError if the package cannot be loaded.
     """
-    single_threaded = device.type == "cuda"  # its locks have no place in a graph
+    single_threaded = device.type == "cuda"  # the loader's locks cannot be captured in a CUDA graph
     try:
         return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(path), "model", single_threaded, 1, -1))
     except RuntimeError as error:

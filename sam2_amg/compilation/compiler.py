@@ -1,5 +1,4 @@
-"""The C++ compiler: tried before it is relied on, because some write libraries that crash the process they are loaded
-into."""
+"""Finds a C++ compiler by trying each one, because some write libraries that crash the process that loads them."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ from sam2_amg.errors import StartupError
 
 logger = logging.getLogger(__name__)
 _NAMES = ("g++", "c++")
-_TIMEOUT = 30.0  # seconds, to compile a few lines
-# What compiled subgraphs need of a C++ library: streams, strings, and exceptions that are caught.
+_TIMEOUT = 30.0  # seconds, for compiling or running the trial
+# What compiled subgraphs need from the C++ library: streams, strings, and catching exceptions.
 _SOURCE = """
 #include <sstream>
 #include <stdexcept>
@@ -32,19 +31,19 @@ extern "C" int trial() {
   catch (const std::exception& error) { return error.what() == std::string("1.5") ? 42 : 0; }
 }
 """
-# A process that has no C++ library but what the trial brings. A compiler that links its own statically writes libraries
-# that crash beside torch, which has the shared one.
+# Loads the trial in a process without another C++ library. A library with a statically linked C++ library crashes
+# next to torch, which uses the shared one.
 _LOAD = """
 import ctypes, sys
 if ctypes.CDLL(sys.argv[1]).trial() != 42:
-    sys.exit("exceptions are not caught in what it compiles")
+    sys.exit("its libraries do not catch exceptions")
 if not any(name in open("/proc/self/maps").read() for name in ("libstdc++", "libc++")):
     sys.exit("it links its own C++ library statically")
 """
 
 
 def compilers() -> Iterator[str]:
-    """Compilers to try, in order: CXX, then each g++ and each c++ on the PATH; each file once."""
+    """Yields compilers to try: CXX, then each g++ and each c++ on the PATH, without duplicates."""
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     named = [os.environ["CXX"]] if os.environ.get("CXX") else []
     paths = [path for name in _NAMES for folder in folders if (path := shutil.which(name, path=folder))]
@@ -58,7 +57,7 @@ def compilers() -> Iterator[str]:
 
 @cache
 def fault_of(compiler: str) -> str | None:
-    """What is wrong with a compiler, in a few words; None where a library that it writes can be loaded and runs."""
+    """What is wrong with a compiler, in a few words; None if its library loads and runs."""
     with TemporaryDirectory() as folder:
         source, library = Path(folder) / "trial.cpp", Path(folder) / "trial.so"
         source.write_text(_SOURCE)
@@ -80,18 +79,18 @@ def _run(command: list[str]) -> None:
 
 
 def use_working_compiler(report: Callable[[str], None] = logger.info) -> None:
-    """Has torch compile C++ with the first compiler that works; `report` hears which.
+    """Sets the first compiler that works as torch's C++ compiler, and passes its name to `report`.
 
-    Raises StartupError where none works.
+    Raises StartupError if none works.
     """
     faults: list[str] = []
     for compiler in compilers():
         fault = fault_of(compiler)
         if fault is None:
             inductor_config.cpp.cxx = (None, compiler)
-            os.environ["CXX"] = compiler  # for processes that compile
+            os.environ["CXX"] = compiler  # for subprocesses that compile
             report("; ".join([*faults, f"compiling C++ with {compiler}"]))
             return
-        faults.append(f"{compiler} is of no use ({fault})")
-    found = "; ".join(faults) or "there is no g++"
-    raise StartupError(f"--fast needs a C++ compiler, and {found}; install g++, or set CXX to one that works")
+        faults.append(f"{compiler} does not work ({fault})")
+    found = "; ".join(faults) or "g++ is missing"
+    raise StartupError(f"--fast needs a C++ compiler, but {found}; install g++, or set CXX to one that works")

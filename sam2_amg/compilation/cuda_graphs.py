@@ -1,4 +1,4 @@
-"""Warm-up of subgraphs, and on a GPU their capture as CUDA graphs."""
+"""Warm-up of subgraphs, and on a GPU capture as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from torch import Tensor
 
 from sam2_amg.compilation.subgraphs import CHAINED, Subgraph, SubgraphShapes
 
-_WARM_UPS = 3  # before a capture: libraries allocate their workspaces in the first calls
+_WARM_UPS = 3  # calls before a capture, in which libraries allocate their workspaces
 
 
 class StaticInputs:
-    """A subgraph that only ever meets inputs laid out as its examples were, so that torch.compile has no reason to
-    begin again. An image of one column, say, is resized to pixels whose first stride, of one image, is another."""
+    """A subgraph whose inputs always get the strides of its examples, so that torch.compile does not recompile.
+
+    Strides can differ even for equal shapes: those of the batch dimension do for an image one pixel wide.
+    """
 
     def __init__(self, subgraph: Subgraph, examples: Sequence[Tensor]) -> None:
         self.subgraph = subgraph
         self.layouts = [(example.shape, example.stride()) for example in examples]
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """The subgraph's answer. Raises ValueError for other shapes."""
+        """Runs the subgraph. Raises ValueError for other shapes."""
         return self.subgraph(*(_laid_out(x, *layout) for x, layout in zip(arguments, self.layouts, strict=True)))
 
 
@@ -33,14 +35,14 @@ def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
 
 
 class CudaGraph:
-    """A subgraph captured once and replayed. Its answers lie in the same memory each time, until the next call.
+    """A subgraph captured once and replayed. Each call overwrites the outputs of the one before.
 
-    Graphs that share a `pool` of memory, and run one after another, share it; their outputs do not overlap. The
-    `examples` are the graph's from now on: it reads its inputs there. What lies there already is not copied.
+    The graph owns `examples` and reads its inputs from them; an argument that is one of them is not copied. Graphs that
+    share a memory `pool` must run one after another; their outputs do not overlap.
     """
 
     def __init__(self, subgraph: Subgraph, examples: Sequence[Tensor], pool: Any = None) -> None:
-        self.subgraph = subgraph  # a graph knows where weights lie, and does not keep them there
+        self.subgraph = subgraph  # keeps the weights alive: a graph holds only their addresses
         self.inputs = tuple(examples)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -53,7 +55,7 @@ class CudaGraph:
             self.outputs = subgraph(*self.inputs)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Replays the subgraph on `arguments`, of the shapes that it was captured with."""
+        """Replays the subgraph on `arguments`. Raises ValueError for shapes other than the captured ones."""
         for static, argument in zip(self.inputs, arguments, strict=True):
             if argument is not static:
                 static.copy_(_laid_out(argument, static.shape, static.stride()))
@@ -62,19 +64,20 @@ class CudaGraph:
 
 
 class Capturer:
-    """Warm-up and graph capture of subgraphs, one after the other, in the order of `SubgraphShapes.names`.
+    """Warms up and captures subgraphs one after another, in the order of `SubgraphShapes.names`.
 
-    On CUDA, a graph reads the outputs of the graph before it in place, without a copy.
+    On a GPU, a graph reads the outputs of the previous graph in place.
     """
 
     def __init__(self, shapes: SubgraphShapes, device: torch.device) -> None:
         self.shapes = shapes
         self.device = device
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._answers: tuple[Tensor, ...] = ()  # outputs of the graph before
+        self._answers: tuple[Tensor, ...] = ()  # outputs of the previous graph
 
     def examples(self, name: str) -> tuple[Tensor, ...]:
-        """Inputs of a subgraph, zeros; the last of them are the answers of the subgraph before, where it is a graph."""
+        """Example inputs of a subgraph, all zeros. On a GPU, the last ones of `prepare` and `attend` are the previous
+        graph's outputs."""
         examples = self.shapes.examples(name, self.device)
         if name not in CHAINED or not self._answers:
             return examples
@@ -83,13 +86,13 @@ class Capturer:
         return (*examples[: -len(self._answers)], *self._answers)
 
     def add(self, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
-        """The subgraph, ready to run, so that nothing is left to be compiled or loaded."""
+        """Warms up and captures a subgraph; returns it ready to run."""
         captured = warm_up_and_capture(subgraph, examples, self._pool)
         self._answers = captured.outputs if isinstance(captured, CudaGraph) else ()
         return captured
 
 
 def warm_up_and_capture(subgraph: Subgraph, examples: Sequence[Tensor], pool: Any = None) -> Subgraph:
-    """Runs a subgraph once, so that nothing is left to compile or load; on CUDA, captures it as a graph."""
+    """Runs a subgraph once, which compiles and loads everything it needs; on a GPU, captures it as a CUDA graph."""
     subgraph(*examples)
     return CudaGraph(subgraph, examples, pool) if examples[0].is_cuda else StaticInputs(subgraph, examples)

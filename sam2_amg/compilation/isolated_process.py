@@ -1,4 +1,4 @@
-"""A call in a process of its own: native code that crashes takes that process along, and not this one."""
+"""Calls a function in a subprocess, so that a crash of native code does not end this process."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-_PATIENCE = 30.0  # seconds, for a process that has answered to end
+_PATIENCE = 30.0  # seconds for a process to end after it has returned its result
 
 
 class ProcessDied(Exception):
-    """The process ended before it answered."""
+    """The process ended without a result. The message says how."""
 
 
 def run_in_subprocess(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` answers, or raises, in a fresh process; all of it must be picklable, and importable from there.
+    """Runs `function` in a new process; returns its result or raises its exception.
 
-    Raises ProcessDied, which says how, where the process ends before.
+    Function, arguments and result must be picklable. Raises ProcessDied if the process ends first.
     """
-    context = get_context("spawn")  # fresh: CUDA does not survive a fork
+    context = get_context("spawn")  # CUDA does not work in a forked process
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
     process.start()
     sender.close()
     try:
         failed, value = pickle.loads(receiver.recv_bytes())
-        process.join(_PATIENCE)  # what it made may be cleared away at its end
+        process.join(_PATIENCE)  # lets its exit handlers delete temporary files
     except (EOFError, OSError) as error:
         process.join()
         raise ProcessDied(exit_cause(process.exitcode or 0)) from error
     finally:
-        process.terminate()  # nobody waits for it any longer
+        process.terminate()  # if it still runs
         process.join()
         receiver.close()
     if failed:
@@ -45,17 +45,17 @@ def run_in_subprocess(function: Callable[..., Any], *arguments: Any) -> Any:
 def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         answer = False, function(*arguments)
-    except Exception as error:  # it belongs to the caller
-        error.add_note(f"In a process of its own:\n{traceback.format_exc()}")
+    except Exception as error:  # the caller raises it
+        error.add_note(f"In a subprocess:\n{traceback.format_exc()}")
         answer = True, error
     try:
         data = pickle.dumps(answer)
-        pickle.loads(data)  # some errors are pickled, and then not read
+        pickle.loads(data)  # some exceptions can be pickled but not unpickled
     except Exception:
-        data = pickle.dumps((True, RuntimeError(f"{answer[1]!r} cannot leave its process")))
+        data = pickle.dumps((True, RuntimeError(f"{answer[1]!r} cannot be pickled")))
     sender.send_bytes(data)
 
 
 def exit_cause(code: int) -> str:
-    """How a process ended, by its exit code: -11 -> ended by SIGSEGV."""
+    """How a process ended, from its exit code: -11 -> "ended by SIGSEGV"."""
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"

@@ -1,4 +1,4 @@
-"""The subgraphs compiled for their static shapes by torch.compile."""
+"""Compiles the subgraphs for their static shapes with torch.compile."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 def compile_subgraphs(
     subgraphs: Subgraphs, shapes: SubgraphShapes, device: torch.device, report: Callable[[str], None] = logger.info
 ) -> Subgraphs:
-    """Compiles each subgraph for its shapes, runs it once, and on CUDA captures it. Takes a minute or two; `report`
-    hears what is being done.
+    """Compiles each subgraph for its shapes and runs it once; on a GPU, captures it as a CUDA graph.
 
-    Raises StartupError where it cannot be compiled, as without a C++ compiler.
+    It takes a minute or two. `report` receives progress messages. Raises StartupError if compiling fails, for example
+    without a C++ compiler.
     """
 
     def compile_one(name: str, subgraph: Subgraph) -> Subgraph:
@@ -39,7 +39,7 @@ def compile_subgraphs(
         return capturer.add(compiled, examples)
 
     capturer = Capturer(shapes, device)
-    if device.type == "cpu":  # for a GPU, no C++ is compiled
+    if device.type == "cpu":  # a GPU needs no C++ compiler here
         use_working_compiler(report)
     with compiler_errors():
         return map_subgraphs(compile_one, subgraphs)
@@ -47,16 +47,16 @@ def compile_subgraphs(
 
 @contextmanager
 def compiler_errors() -> Iterator[None]:
-    """Turns what torch's compilers raise into StartupError."""
+    """Turns exceptions of torch's compilers into StartupError."""
     try:
         yield
     except (TorchDynamoException, CppCompileError, UserError) as error:
         reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
-        raise StartupError(f"--fast cannot be compiled here ({reason}); do without it") from error
+        raise StartupError(f"--fast cannot be compiled on this machine ({reason}); leave it out") from error
 
 
 def count_compilations() -> int:
-    """What has been compiled in this process so far: graphs of torch.compile, and variants of our own kernels."""
+    """The number of torch.compile graphs and Triton kernel variants compiled in this process so far."""
     kernels = (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel)
     variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
     return counters["stats"]["unique_graphs"] + variants

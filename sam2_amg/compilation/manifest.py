@@ -1,6 +1,6 @@
-"""What a package was made for, and whether that is what this server needs.
+"""The manifest: what packages are made for. `export` writes it; `serve --load_exported` checks it.
 
-One description, `describe_build`, is written by `export` and compared by `serve --load_exported`.
+Both use the same description, `describe_build`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NAME = "manifest.json"
 _FORMAT = 2
 _CHUNK = 1 << 22  # bytes
 _ROOT = Path(__file__).resolve().parent.parent
-# What packages depend on: what subgraphs are, how they are compiled, and what goes in and comes out. Routes, command
-# lines, formats and start-up are not among it.
+# The code that packages depend on: the subgraphs, their compilation, their inputs and the use of their outputs. Routes,
+# command lines, formats and start-up are not part of it.
 _SOURCES = ("config.py", "postprocess", "kernels", "network", "pipeline", "compilation", "modes")
 
 
 @dataclass(frozen=True)
 class Build:
-    """What packages are made from. Two that are equal run the same code on the same weights."""
+    """What packages are made from."""
 
     checkpoint: Path
     model_type: str
@@ -44,10 +44,10 @@ class Build:
 
     @property
     def command(self) -> str:
-        """The command that makes the packages, but for its --output."""
+        """The command that makes the packages, without its --output."""
         directory = shlex.quote(str(self.checkpoint.parent))
         batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
-        # on a GPU, subgraphs take the points of a grid: a side that gives as many
+        # on a GPU, --points_per_side sets the number of points per call: a side that gives this number
         side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.device.type == "cuda" else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
         return f"{command_for('export')} {directory} {self.model_type} {flags}"
@@ -63,9 +63,9 @@ def hash_file(path: Path) -> str:
 
 
 def architecture(device: torch.device) -> str:
-    """What compiled code runs on: a GPU's compute capability, or a processor's instructions (a hash tells sets apart).
+    """A GPU's compute capability, or a processor's architecture with a hash of its instruction sets.
 
-    Code for a CPU is compiled for the very processor, and would end the process on one that lacks an instruction.
+    Code for a CPU is compiled for the exact processor. It crashes on a processor that lacks an instruction.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -77,7 +77,7 @@ def architecture(device: torch.device) -> str:
 
 
 def hash_code() -> str:
-    """SHA-256 of the source that packages depend on, `_SOURCES`: any change of it calls for new packages."""
+    """SHA-256 of the source files in `_SOURCES`. Any change of them requires new packages."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         source = _ROOT / name
@@ -87,7 +87,7 @@ def hash_code() -> str:
 
 
 def describe_build(build: Build) -> dict[str, Any]:
-    """Everything that must be the same where packages are made and where they run, by the names people see."""
+    """Everything that must be equal when packages are made and when they run; error messages show the keys."""
     return {
         "format": _FORMAT,
         "model type": build.model_type,
@@ -108,15 +108,15 @@ def describe_build(build: Build) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, build: Build, files: list[Path]) -> None:
-    """Writes the manifest of packages that lie in `folder`."""
+    """Writes the manifest of packages into `folder`."""
     hashes = {path.name: hash_file(path) for path in files}
     (folder / NAME).write_text(json.dumps({**describe_build(build), "files (SHA-256)": hashes}, indent=1) + "\n")
 
 
 def check_packages(folder: Path, build: Build, names: list[str]) -> None:
-    """Compares the packages of `folder`, files called `names`, with what is needed, before any of them is opened.
+    """Checks the manifest in `folder`, and the hashes of the files `names`, before any package is loaded.
 
-    Raises StartupError that names the first thing that is another, and the command that makes the right packages.
+    Raises StartupError, which names the first difference and the command that makes the right packages.
     """
     again = _command_for(build, folder)
 
@@ -126,7 +126,7 @@ def check_packages(folder: Path, build: Build, names: list[str]) -> None:
     found = _read(folder, refuse)
     for name, needed in describe_build(build).items():
         if found.get(name) != needed:
-            raise refuse(f"made for {name} {_short(found.get(name))}, and this server has {_short(needed)}")
+            raise refuse(f"made for {name} {_short(found.get(name))}, but this server has {_short(needed)}")
     hashes = found.get("files (SHA-256)")
     if not isinstance(hashes, dict) or sorted(hashes) != sorted(names):
         raise refuse(f"{NAME} does not list {', '.join(names)}")
@@ -138,11 +138,11 @@ def check_packages(folder: Path, build: Build, names: list[str]) -> None:
         except OSError as error:
             raise refuse(f"{name} cannot be read ({error.strerror})") from error
         if found_hash != hashes[name]:
-            raise refuse(f"{name} is damaged or was changed: its SHA-256 is not that of {NAME}")
+            raise refuse(f"{name} is damaged or was changed: its SHA-256 is not the one in {NAME}")
 
 
 def _command_for(build: Build, folder: Path) -> str:
-    """How to make the right packages: in the place of wrong ones, or beside a folder that holds something else."""
+    """The command that makes the right packages. It replaces a folder of packages, and spares any other folder."""
     make = f"make packages that fit: {build.command} --output"
     if folder.exists() and not (folder / NAME).exists():
         return f"{make} DIR, with another folder for DIR"
@@ -152,13 +152,13 @@ def _command_for(build: Build, folder: Path) -> str:
 def _read(folder: Path, refuse: Any) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
-        raise refuse(f"there is no {NAME}")
+        raise refuse(f"{NAME} is missing")
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise refuse(f"{NAME} cannot be read ({error})") from error
     if not isinstance(found, dict):
-        raise refuse(f"{NAME} is no manifest")
+        raise refuse(f"{NAME} is not a manifest")
     return found
 
 

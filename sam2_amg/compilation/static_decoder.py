@@ -1,4 +1,4 @@
-"""Encoder and mask decoder in static-shape subgraphs: any number of points, always so many at a time."""
+"""Encoder and mask decoder on static-shape subgraphs. Points are padded to the fixed number that a subgraph takes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from sam2_amg.network.upscaling import square_side
 
 
 class StaticEncoder:
-    """The image encoder in subgraphs, one for each number of images. The answer may lie in the same memory every
-    time."""
+    """The image encoder, with one subgraph per batch size. Each call may overwrite the output of the one before."""
 
     def __init__(self, subgraphs: Subgraphs) -> None:
         self.subgraphs = subgraphs
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [n, 3, S, S], of as many images as there is a subgraph for."""
+        """Encodes normalised pixels, float32 [n, 3, S, S]. A subgraph for n images must exist."""
         subgraph = self.subgraphs.encode if len(pixels) == 1 else self.subgraphs.batched[len(pixels)]
         embedding, s0, s1 = subgraph(pixels)
         return ImageFeatures(embedding, (s0, s1))
@@ -32,7 +31,7 @@ class StaticEncoder:
 
 @dataclass(frozen=True)
 class StaticAttended:
-    """The transformer's answer for P points, and what upscaling needs of it."""
+    """The transformer's output for P points, and the inputs of upscaling."""
 
     predicted_iou: Tensor  # [P, 3]
     hyper: Tensor  # [P, C/8, 3]
@@ -41,7 +40,7 @@ class StaticAttended:
 
 
 class StaticUpscaling:
-    """Masks of kept points by a subgraph that takes `at_once` points at a time and nothing else."""
+    """Masks of kept points, with a subgraph that takes exactly `at_once` points."""
 
     def __init__(self, subgraph: Subgraph, at_once: int) -> None:
         self.subgraph = subgraph
@@ -62,13 +61,13 @@ class StaticUpscaling:
 
 
 class StaticDecoder:
-    """Answers as `FoldedDecoder` does, through subgraphs that take so many points at a time and nothing else.
+    """`FoldedDecoder` on subgraphs that take a fixed number of points.
 
-    What `attend` answers is valid until any subgraph runs again.
+    The result of `attend` is valid until any subgraph runs again.
     """
 
     def __init__(self, subgraphs: Subgraphs, at_once: int, upscale: Callable[..., Tensor]) -> None:
-        """`at_once` are the points that `subgraphs.attend` takes; `upscale` is called as `StaticUpscaling` is."""
+        """`subgraphs.attend` takes `at_once` points; `upscale` has the signature of `StaticUpscaling.__call__`."""
         self.subgraphs = subgraphs
         self.at_once = at_once
         self.upscale = upscale

@@ -1,11 +1,11 @@
-"""The network in static-shape subgraphs, tensors in and out: what is compiled, captured in graphs and exported.
+"""The network as static-shape subgraphs of tensors, which are compiled, captured as CUDA graphs and exported.
 
-    encode(pixels)                       -> image embedding, high-resolution features; of one image, or of several
+    encode(pixels)                       -> image embedding, high-resolution features; of one or several images
     prepare(those three)                 -> what all points of an image share, the fields of `SharedImage`
-    attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; so many points at a time
-    upscale(tokens, vectors, features)   -> low-res logits; likewise, where no kernel does it
+    attend(points, shared...)            -> predicted IoU, mask vectors, image tokens; for a fixed number of points
+    upscale(tokens, vectors, features)   -> low-res logits; for a fixed number of points, if no kernel does it
 
-`SubgraphShapes` is the one specification of what goes in; nothing that arrives later changes it.
+`SubgraphShapes` specifies all input shapes. They do not depend on the images.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Subgraph = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Subgraphs:
-    """All of them, in whatever form: plain modules, compiled, captured or loaded from packages."""
+    """All subgraphs in any form: modules, compiled, captured or loaded from packages."""
 
     encode: Subgraph
     prepare: Subgraph
     attend: Subgraph
-    upscale: Subgraph | None  # None where a kernel takes its place, whose shapes need not be static
-    batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders by how many images they take
+    upscale: Subgraph | None  # None if a kernel replaces it, whose shapes need not be static
+    batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders of several images, by batch size
 
     def by_name(self) -> dict[str, Subgraph]:
-        """Those that there are, in the order of `SubgraphShapes.names`."""
+        """All existing subgraphs, in the order of `SubgraphShapes.names`."""
         encoders = {batched_name(count): self.batched[count] for count in sorted(self.batched, reverse=True)}
         base = {name: getattr(self, name) for name in BASE_NAMES}
         return {**encoders, **{name: subgraph for name, subgraph in base.items() if subgraph is not None}}
@@ -53,23 +53,23 @@ BASE_NAMES = ("encode", "prepare", "attend", "upscale")
 
 
 def batched_name(count: int) -> str:
-    """The name of the encoder of `count` images at a time."""
+    """The name of the encoder of `count` images."""
     return f"encode_{count}"
 
 
 def batch_of(name: str) -> int:
-    """How many images the encoder of this name takes at a time."""
+    """How many images the encoder of this name takes."""
     return int(name.removeprefix("encode_"))
 
 
-CHAINED = ("prepare", "attend")  # their last inputs are the outputs of the subgraph before
+CHAINED = ("prepare", "attend")  # their last inputs are the outputs of the previous subgraph
 
 
 class Encode(nn.Module):
     """Normalised pixels, float32 [n, 3, S, S] -> [n, 256, S/16, S/16], [n, 32, S/4, S/4], [n, 64, S/8, S/8]."""
 
     def __init__(self, encoder: nn.Module) -> None:
-        """`encoder` answers pixels with `ImageFeatures`."""
+        """`encoder` returns `ImageFeatures` for pixels."""
         super().__init__()
         self.encoder = encoder
 
@@ -83,7 +83,7 @@ class _OfDecoder(nn.Module):
     def __init__(self, decoder: FoldedDecoder) -> None:
         super().__init__()
         self.decoder = decoder
-        # registered, so that an export finds the weights where they belong
+        # registered as submodules, so that torch.export finds the weights
         self.mask_decoder = decoder.decoder
         self.prompt_encoder = decoder.model.sam_prompt_encoder
 
@@ -92,7 +92,7 @@ class Prepare(_OfDecoder):
     """The image's features -> the fields of `SharedImage`."""
 
     def forward(self, embedding: Tensor, s0: Tensor, s1: Tensor) -> tuple[Tensor, ...]:
-        """What all points share."""
+        """Computes what all points of an image share."""
         shared = self.decoder.prepare(ImageFeatures(embedding, (s0, s1)))
         return tuple(tensor.contiguous() for tensor in shared.tensors())
 
@@ -101,7 +101,7 @@ class Attend(_OfDecoder):
     """Points, float32 [P, 2], and the fields of `SharedImage` -> [P, 3], [P, C/8, 3], image tokens [P, N, C]."""
 
     def forward(self, points: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
-        """The transformer's answer for these points."""
+        """The transformer's output for these points."""
         attended = self.decoder.attend(SharedImage(*shared), points)
         return attended.predicted_iou, attended.hyper.contiguous(), attended.state
 
@@ -116,42 +116,41 @@ class Upscale(_OfDecoder):
 
 @dataclass(frozen=True)
 class SubgraphShapes:
-    """Shapes of everything that goes into the subgraphs, all float32: for compiling, exporting, and checking
-    packages."""
+    """Input shapes of all subgraphs, for compiling, exporting and checking packages. All inputs are float32."""
 
     encode: tuple[tuple[int, ...], ...]
     prepare: tuple[tuple[int, ...], ...]
     attend: tuple[tuple[int, ...], ...]
-    upscale: tuple[tuple[int, ...], ...]  # () without such a subgraph
-    batch_size: int = 1  # most images that are encoded together
+    upscale: tuple[tuple[int, ...], ...]  # () without that subgraph
+    batch_size: int = 1  # maximum number of images encoded together
 
     @property
     def points(self) -> int:
-        """How many points the transformer takes at a time."""
+        """How many points the transformer takes."""
         return self.attend[0][0]
 
     @property
     def names(self) -> list[str]:
-        """All subgraphs that there are, in the order in which they are made."""
+        """The names of all existing subgraphs, in the order in which they are compiled or loaded."""
         encoders = [batched_name(count) for count in range(self.batch_size, 1, -1)]
         return [*encoders, *(name for name in BASE_NAMES if getattr(self, name))]
 
     def of(self, name: str) -> tuple[tuple[int, ...], ...]:
-        """What goes into a subgraph."""
+        """The input shapes of a subgraph."""
         if name in BASE_NAMES:
             return getattr(self, name)
         return tuple((batch_of(name), *shape[1:]) for shape in self.encode)
 
     def examples(self, name: str, device: torch.device) -> tuple[Tensor, ...]:
-        """Inputs of a subgraph, zeros."""
+        """Example inputs of a subgraph, all zeros."""
         return tuple(torch.zeros(shape, device=device) for shape in self.of(name))
 
 
 def subgraph_shapes(image_size: int, points: int, upscaled: int | None, batch_size: int = 1) -> SubgraphShapes:
-    """The shapes for a model with square input of `image_size` pixels; SAM 2.1 has the same channels in all sizes.
+    """The shapes for a model with a square input of `image_size` pixels. All sizes of SAM 2.1 have the same channels.
 
-    `attend` takes `points` at a time, and `upscale`, where there is one, `upscaled` of them; up to `batch_size` images
-    are encoded together.
+    `attend` takes `points` points. `upscale` takes `upscaled` points; None leaves that subgraph out. Up to `batch_size`
+    images are encoded together.
     """
     side = image_size // 16
     tokens = side * side
@@ -169,9 +168,9 @@ def plain_subgraphs(
     encoder: nn.Module | None = None,
     batch_size: int = 1,
 ) -> Subgraphs:
-    """The subgraphs as modules in evaluation mode; the last one only if wanted.
+    """The subgraphs as modules in evaluation mode, uncompiled; `upscale` selects the last one.
 
-    `encoder` is sam2's own where None.
+    `encoder` defaults to sam2's own.
     """
     last = Upscale(decoder).eval() if upscale else None
     encode = Encode(encoder or PlainEncoder(model)).eval()
@@ -180,5 +179,5 @@ def plain_subgraphs(
 
 
 def map_subgraphs(change: Callable[[str, Subgraph], Subgraph], subgraphs: Subgraphs) -> Subgraphs:
-    """Each subgraph that is there changed, by its name."""
+    """Applies `change(name, subgraph)` to each existing subgraph."""
     return Subgraphs.named({name: change(name, subgraph) for name, subgraph in subgraphs.by_name().items()})

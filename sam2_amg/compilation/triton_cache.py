@@ -1,8 +1,7 @@
-"""Our own kernels as Triton compiled them, in one file beside the packages: a server that has it compiles none of them,
-and needs no C compiler.
+"""This project's compiled Triton kernels in one file next to the packages.
 
-Triton keeps what it compiled in a folder (TRITON_CACHE_DIR), by hashes of source, compiler and options. It names files
-there by their whole paths, so the folder cannot be moved as it is; here it is brought along, and put right.
+A server that loads it compiles no kernels and needs no C compiler. Triton caches compiled kernels in a folder
+(TRITON_CACHE_DIR) by hashes of source, compiler and options. The cache contains absolute paths; `unpack` rewrites them.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from zipfile import ZipFile
 from sam2_amg.errors import StartupError
 
 NAME = "kernels.zip"
-_GROUPS = "__grp__*"  # files that name the files of a kernel: {"child_paths": {name: path}}
+_GROUPS = "__grp__*"  # JSON files that list the files of a kernel: {"child_paths": {name: path}}
 
 
 def keep_kernels_in(cache: Path) -> None:
-    """From now on this process has Triton keep what it compiles in `cache`, and look for it there."""
+    """Sets `cache` as Triton's cache folder in this process."""
     os.environ["TRITON_CACHE_DIR"] = str(cache)
 
 
 def pack(cache: Path, file: Path) -> None:
-    """Writes all that Triton keeps in `cache` to `file`."""
+    """Writes Triton's cache folder to `file`, a zip archive."""
     with ZipFile(file, "w") as archive:
         for path in sorted(cache.rglob("*")):
             if path.is_file():
@@ -35,7 +34,7 @@ def pack(cache: Path, file: Path) -> None:
 
 
 def unpack(file: Path, cache: Path) -> None:
-    """Inverse of `pack`; `cache` may be another folder."""
+    """Inverse of `pack`. `cache` may differ from the folder that was packed."""
     with ZipFile(file) as archive:
         archive.extractall(cache)
     for group in cache.rglob(_GROUPS):
@@ -44,16 +43,16 @@ def unpack(file: Path, cache: Path) -> None:
 
 
 def use_packed_kernels(folder: Path) -> None:
-    """Has Triton find the kernels that are packed in `folder`, in a folder of this process alone that goes with it.
+    """Unpacks the kernels in `folder` into a temporary cache folder, which is deleted when the process ends.
 
-    Native code, as packages are: `manifest.check_packages` has passed the file before. Raises StartupError where it
-    cannot be unpacked.
+    The file is native code: `manifest.check_packages` must have checked it. Raises StartupError if it cannot be
+    unpacked.
     """
     try:
         cache = Path(tempfile.mkdtemp(prefix="sam2-amg-kernels-"))
         atexit.register(shutil.rmtree, cache, ignore_errors=True)
         unpack(folder / NAME, cache)
     except OSError as error:
-        needs = "which needs room and must allow execution"
-        raise StartupError(f"{folder / NAME} cannot be unpacked into TMPDIR ({error.strerror}), {needs}") from error
+        needs = "it needs free space and must allow execution"
+        raise StartupError(f"{folder / NAME} cannot be unpacked into TMPDIR ({error.strerror}); {needs}") from error
     keep_kernels_in(cache)

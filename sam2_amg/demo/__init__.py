@@ -1,4 +1,4 @@
-"""The bundled demo model: its checkpoint, its configuration and photographs to try it on."""
+"""The bundled demo model: checkpoint, configuration and photographs to try it on."""
 
 from __future__ import annotations
 

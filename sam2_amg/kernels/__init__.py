@@ -1,1 +1,1 @@
-"""Triton kernels, one operation a file. Each names its plain-torch twin."""
+"""Triton kernels, one operation per file. Each names its twin, a reference with the same results in plain torch."""

@@ -1,7 +1,7 @@
-"""Attention at tensor-core speed: the running softmax of Dao et al. 2022 ("FlashAttention").
+"""Attention on tensor cores, with the running softmax of Dao et al. 2022 ("FlashAttention").
 
-With float32 operands, products are fp16x3 (`network/fp16x3_linear.py`), as exact as float32. With float16 operands,
-products are float16. Sums and softmax are float32 in both. Twin: `F.scaled_dot_product_attention`.
+For float32 operands, products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. For float16 operands,
+products are float16. Accumulation and softmax are float32. Twin: `F.scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 from sam2_amg.kernels.launch_configs import launch_configs
 
-_WIDEST = 128  # channels a head
+_WIDEST = 128  # maximum channels per head
 
 
 @triton.jit
 def load_tile(pointer, row, length, stride, channel, width):
-    """Rows of a head [L, D], zeros beyond: [BLOCK, WIDE]"""
+    """Loads rows of a head [L, D], padded with zeros: [BLOCK, WIDE]"""
     real = (row < length)[:, None] & (channel < width)[None, :]
     return tl.load(pointer + row[:, None] * stride + channel[None, :], mask=real, other=0.0)
 
@@ -32,9 +32,9 @@ def attention_kernel(
     q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
     SCALE: tl.constexpr, KEYS: tl.constexpr, WIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program answers BLOCK queries of one head of one image (or window).
+    """A program computes BLOCK queries of one head of one image (or window).
 
-    The grid has one dimension: others end at 65,535, and eight images have more heads of windows than that.
+    The grid has one dimension, because the others are limited to 65,535, too few for the windows of eight images.
     """
     blocks = tl.cdiv(queries, BLOCK)
     place = tl.program_id(0) // blocks
@@ -68,16 +68,16 @@ def attention_kernel(
 
 @triton_op("sam2_amg::attention", mutates_args={})
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], channels side by side: [B, L, H, D].
+    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], channels contiguous: [B, L, H, D].
 
-    All float32, or all float16. Raises ValueError for other types and devices, and for heads of more than 128 channels.
+    All float32, or all float16. Raises ValueError for other dtypes and devices, and for over 128 channels per head.
     """
     require_kernel_device(q, "queries")
     images, queries, heads, width = q.shape
     if width > _WIDEST or any(x.stride(3) != 1 for x in (q, k, v)):
-        raise ValueError(f"written for heads of at most {_WIDEST} contiguous channels, not {width}")
+        raise ValueError(f"the attention kernel takes heads of at most {_WIDEST} contiguous channels, not {width}")
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"written for float32 or float16, not for {q.dtype}, {k.dtype} and {v.dtype}")
+        raise ValueError(f"the attention kernel takes float32 or float16, not {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width)
     configs = launch_configs(q.device)
     config = configs.small_attention if k.shape[1] <= configs.small_attention["BLOCK"] else configs.attention

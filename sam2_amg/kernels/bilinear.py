@@ -1,8 +1,8 @@
-"""Bilinear upsampling on the fly, float32, by the rule of `F.interpolate(mode="bilinear", align_corners=False)`.
+"""Bilinear upsampling inside kernels, float32, by the rule of `F.interpolate(mode="bilinear", align_corners=False)`.
 
 Output pixel i of n reads input pixels floor(s) and floor(s) + 1 (the last one at the edge), where
-s = max(m / n * (i + 0.5) - 0.5, 0) for m input pixels, with weights 1 - frac(s) and frac(s); columns are mixed
-first and rows after, as PyTorch does, so that results differ from its own by rounding at most.
+s = max(m / n * (i + 0.5) - 0.5, 0) for m input pixels, with weights 1 - frac(s) and frac(s). Columns are mixed before
+rows, as in PyTorch, so results differ from PyTorch's only by rounding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 _HUGE = tl.constexpr(1e30)
-_ROUNDING = tl.constexpr(1e-6)  # of a mix of two numbers, a share of their sizes: eight times what it can be
+_ROUNDING = tl.constexpr(1e-6)  # relative rounding error of a mix of two numbers: eight times the maximum
 
 
 def scale_of(inputs: int, outputs: int) -> float:
-    """m / n, rounded to float32 as PyTorch rounds it."""
+    """m / n of m inputs and n outputs, rounded to float32 as in PyTorch."""
     return float(np.float32(inputs) / np.float32(outputs))
 
 
@@ -28,7 +28,7 @@ def scales_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float]:
 
 @triton.jit
 def place_of(output, scale):
-    """Output pixel(s) -> where they lie among the input pixels, s above."""
+    """Output pixel(s) -> position among the input pixels, s above."""
     return tl.maximum(scale * (output.to(tl.float32) + 0.5) - 0.5, 0.0)
 
 
@@ -48,9 +48,9 @@ def source_of(output, scale, inputs):
 
 @triton.jit
 def rows_until(input_row, scale, inputs, y, end):
-    """The first output row behind `y` that reads from `input_row` or further down, `end` at most.
+    """The first output row after `y` that reads from `input_row` or below, at most `end`.
 
-    A division says where it is about, and `first_of` where it is.
+    A division gives an estimate, and `first_of` corrects it.
     """
     about = ((input_row.to(tl.float32) + 0.5) / scale - 0.5).to(tl.int32)
     until = tl.minimum(tl.maximum(about, y + 1), end)
@@ -63,7 +63,7 @@ def rows_until(input_row, scale, inputs, y, end):
 
 @triton.jit
 def mix_columns(row_pointer, first, second, weight, lanes):
-    """One input row at output columns: [BLOCK] float32."""
+    """One input row, interpolated at output columns: [BLOCK] float32."""
     left = tl.load(row_pointer + first, mask=lanes, other=0.0).to(tl.float32)
     right = tl.load(row_pointer + second, mask=lanes, other=0.0).to(tl.float32)
     return (1.0 - weight) * left + weight * right
@@ -71,12 +71,12 @@ def mix_columns(row_pointer, first, second, weight, lanes):
 
 @triton.jit
 def mix_rows(upper, lower, weight):
-    """Two input rows, columns mixed, at an output row: [BLOCK] float32."""
+    """Two results of `mix_columns`, interpolated at an output row: [BLOCK] float32."""
     return (1.0 - weight) * upper + weight * lower
 
 
 @triton.jit
 def bounds(upper, lower):
-    """Between which numbers any mix of two rows lies, rounding included."""
-    slack = _ROUNDING * tl.minimum(tl.abs(upper) + tl.abs(lower), _HUGE)  # infinity less infinity would be no number
+    """Lower and upper bound of any mix of two rows, rounding included."""
+    slack = _ROUNDING * tl.minimum(tl.abs(upper) + tl.abs(lower), _HUGE)  # infinity minus infinity would be NaN
     return tl.minimum(upper, lower) - slack, tl.maximum(upper, lower) + slack

@@ -1,5 +1,4 @@
-"""Emulated float32 products on tensor cores: each number is the sum of two of float16; see
-`network/fp16x3_linear.py`."""
+"""fp16x3: float32 products emulated on float16 tensor cores. `network/fp16x3_linear.py` explains it."""
 
 from __future__ import annotations
 
@@ -16,14 +15,14 @@ LAUNCH = {"BLOCK": 1024, "num_warps": 4}
 
 @triton.jit
 def to_fp16_pair(x):
-    """float32 -> two of float16 that add up to it."""
+    """float32 -> high and low part, float16, whose sum is x up to rounding."""
     high = x.to(tl.float16)
     return high, (x - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
 def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
-    """sum + a @ b, float32; of numbers in two parts all products but that of the two low ones."""
+    """sum + a @ b, float32. FP16X3 adds all products of parts except low times low; otherwise only high times high."""
     sum = tl.dot(a_high, b_high, sum)
     if FP16X3:
         sum = tl.dot(a_low, b_high, sum)
@@ -33,7 +32,7 @@ def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
 
 @triton.jit
 def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
-    """A program writes BLOCK of `count` numbers, rows of `width`, as rows of high part, low part, high part again."""
+    """A program splits BLOCK of `count` numbers. Rows of `width` become rows of high part, low part, high part."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
     high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
@@ -45,10 +44,10 @@ def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
 
 @triton_op("sam2_amg::fp16x3_rows", mutates_args={})
 def fp16x3_rows(x: Tensor) -> Tensor:
-    """Rows of float32 [N, K] -> of float16 [N, 3 K]: high part, low part, high part, as `Fp16x3Linear` multiplies them.
+    """Rows of float32 [N, K] -> float16 [N, 3 K]: high part, low part, high part, for `Fp16x3Linear`.
 
-    Twin: what `network.fp16x3_linear` concatenates on a CPU. In one kernel, because a compiler that fuses the three
-    would compute what makes x thrice. Raises ValueError for other devices.
+    It is one kernel, because a compiler that fuses the three parts would compute x three times. Raises ValueError for
+    other devices. Twin: the concatenation in `network.fp16x3_linear._product`.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()

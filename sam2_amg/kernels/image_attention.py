@@ -1,20 +1,21 @@
-"""Image tokens of the mask decoder updated and read, in three kernels with products on tensor cores.
+"""Updates of the mask decoder's image tokens and attention to them, in three kernels on tensor cores.
 
-    update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image tokens ask prompt tokens
+    update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image-to-token attention, layer 1
     update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
-    read_keys:     context_ht = sum_n softmax_n(keys . u_ht + e . q_ht) keys, prompt tokens ask image tokens
+    read_keys:     context_ht = sum_n softmax_n(keys . u_ht + e . q_ht) keys, token-to-image attention
 
-with keys [N, C] of a point, h heads, t tokens; q and e are projections of image tokens and of positions that all points
-share, s are scores of positions that come from elsewhere (in that kernel they would take registers that are not there;
-rounded to 16 bits they would blur what is read, and hardly what is updated). Only keys touch memory, once in and once
-out; scores and weights of [N, H*T] stay in registers. Registers are what there is least of, so no kernel adds
-LayerNorm's bias, and the second does not multiply by its gain: `network/fp16x3_image_tokens.py` folds them into the
-vectors, and into a shift of s.
+with keys [N, C] of a point, h heads, t tokens. q and e are projections of image tokens and of positions that all points
+share. s are scores of positions, computed outside, because update_second has no registers left for them. (read_keys
+computes its own, because rounding them to float16 would harm its result; update_second is hardly affected.)
 
-With FP16X3 all is float32, every number the sum of two of float16, as in `network/fp16x3_linear.py`, and products are
-as exact as float32's; without it all is float16, and what adds up is float32. LayerNorm's epsilon is compiled in: as an
-argument it would be of 64 bits in a compiled graph, and so would be everything that it meets. Twins: `PlainImageTokens`
-in `network/image_tokens.py`, whose symbols these are.
+Each kernel reads keys from memory once and writes them at most once; scores and weights [N, H*T] stay in registers. To
+save registers, no kernel adds LayerNorm's bias, and the second does not multiply by its gain:
+`network/fp16x3_image_tokens.py` folds them into the vectors and into a shift of s.
+
+With FP16X3, operands are float32 and products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Without
+it, operands are float16 and accumulation is float32. LayerNorm's epsilon is a constant, because a compiled graph would
+pass it as float64 and promote what it is added to. Twin: `PlainImageTokens` in `network/image_tokens.py`, with the same
+symbols.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from sam2_amg.kernels.launch_configs import launch_configs
 
 @triton.jit
 def score_rows(point, points, TOKENS: tl.constexpr):
-    """Rows of scores [H, P*T, N] that are a point's, in the order of tiles' rows, and which of them are real."""
+    """A point's rows in scores [H, P*T, N], in the order of a tile's rows, and whether each is a token, not padding."""
     row = tl.arange(0, ROWS)
     token = row // HEADS
     return ((row % HEADS) * points + point) * TOKENS + token, token < TOKENS
@@ -56,7 +57,7 @@ def updated_tile(
     before, score, values_high, values_low,
     EPS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Image tokens [BLOCK, CHANNELS], float32, after an update by their scores [BLOCK, ROWS], before gain and bias."""
+    """Image tokens [BLOCK, CHANNELS], float32, after an update with scores [BLOCK, ROWS], without gain and bias."""
     high, low = to_fp16_pair(softmax_over_tokens(score, TOKENS, BLOCK))
     return normalise(dot_fp16x3(high, low, values_high, values_low, before.to(tl.float32), FP16X3), EPS)
 
@@ -66,7 +67,7 @@ def update_first_kernel(
     keys, queries, heads, values, gain, updated, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """A program makes one of PARTS stretches of a point's image tokens from those that all points share."""
+    """A program computes one of PARTS stretches of a point's image tokens from the shared image tokens."""
     point = tl.program_id(0).to(tl.int64)
     channel = tl.arange(0, CHANNELS)
     first = point * HEADS * TOKENS
@@ -114,9 +115,9 @@ def read_kernel(
     keys, positions, heads, folded, context, most, total,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """A program reads one of PARTS stretches of a point's image tokens, with a running softmax.
+    """A program attends to one of PARTS stretches of a point's image tokens, with a running softmax.
 
-    It stores what `read_keys` joins: the largest score of each row, the sum of weights, and the weighted sum of keys.
+    For each row it stores the largest score, the sum of weights and the weighted sum of keys, which `read_keys` merges.
     """
     point = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -150,10 +151,10 @@ def read_kernel(
 
 
 def _check(fp16x3: bool, pixels: int, channels: int, rows: int, *operands: Tensor) -> None:
-    """Raises ValueError for what the kernels are not written for."""
+    """Raises ValueError for operands that the kernels do not support."""
     require_kernel_device(operands[0], "keys")
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
-        raise ValueError(f"written for SAM 2's decoder, not for {pixels} x {channels} image tokens and {rows} vectors")
+        raise ValueError(f"the kernels take SAM 2's decoder, not {pixels} x {channels} image tokens and {rows} vectors")
     dtype = torch.float32 if fp16x3 else torch.float16
     if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
         raise ValueError(f"image tokens, projections, scores and vectors must be contiguous and {dtype}")
@@ -170,8 +171,8 @@ def update_first(
 ) -> Tensor:
     """Image tokens [P, N, C] after layer 1's update, times LayerNorm's `gain` (float32 [C]), without its bias.
 
-    `keys` [N, C] and their projections `queries` [N, H*D] are those of all points; `heads` [P, H, T, D] and `values`
-    [P, H*T, C] are a point's. They and the answer are float32 where `fp16x3`, float16 where not.
+    `keys` [N, C] and their projections `queries` [N, H*D] are shared by all points. `heads` [P, H, T, D] and `values`
+    [P, H*T, C] are per point. They and the result are float32 if `fp16x3`, else float16.
     """
     points, rows, channels = values.shape
     pixels = len(keys)
@@ -190,11 +191,11 @@ def update_first(
 def update_second(
     keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, fp16x3: bool
 ) -> None:
-    """Layer 2's update of image tokens `keys` [P, N, C], in place: they take gigabytes. LayerNorm's gain and bias are
-    left out.
+    """Layer 2's update of image tokens `keys` [P, N, C], without LayerNorm's gain and bias.
 
-    To `scores`, [H, P*T, N], products of `keys` and `folded` are added, and `shift`, float32 [P, H*T]; `folded` and
-    `values` are [P, H*T, C]. All others are float32 where `fp16x3`, float16 where not.
+    It works in place, because the tokens take gigabytes. The attention scores are `scores` [H, P*T, N], plus products
+    of `keys` and `folded`, plus `shift`, float32 [P, H*T]. `folded` and `values` are [P, H*T, C]. All tensors except
+    `shift` are float32 if `fp16x3`, else float16.
     """
     points, rows, channels = values.shape
     pixels = keys.shape[1]
@@ -212,7 +213,10 @@ def update_second(
 def read_parts(
     keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, fp16x3: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `read_keys` joins: sums [P, parts, H*T, C], largest scores and weights [P, parts, H*T], float32."""
+    """Partial results for `read_keys`, float32.
+
+    Weighted sums of keys [P, parts, H*T, C], largest scores [P, parts, H*T] and sums of weights [P, parts, H*T].
+    """
     points, rows, channels = folded.shape
     pixels = keys.shape[1]
     _check(fp16x3, pixels, channels, rows, keys, positions, heads, folded)
@@ -229,10 +233,10 @@ def read_parts(
 
 
 def read_keys(keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, fp16x3: bool) -> Tensor:
-    """Attention of prompt tokens to image tokens `keys` [P, N, C]: weighted sums of keys, [P, H*T, C].
+    """Attention of prompt tokens to image tokens `keys` [P, N, C]; weighted sums of keys, float32 [P, H*T, C].
 
-    Scores are the products of keys and `folded`, [P, H*T, C], and of `positions` [N, H*D] and `heads` [P, H, T, D].
-    All are float32 where `fp16x3`, float16 where not; the answer is float32.
+    Scores are the products of keys and `folded` [P, H*T, C], plus those of `positions` [N, H*D] and `heads`
+    [P, H, T, D]. All inputs are float32 if `fp16x3`, else float16.
     """
     context, most, total = read_parts(keys, positions, heads, folded, fp16x3)
     share = torch.exp(most - most.amax(1, keepdim=True))  # [P, parts, H*T]

@@ -1,8 +1,8 @@
-"""Tiles of image tokens, in Triton: loading them and a point's vectors, softmax over tokens, LayerNorm.
+"""Triton functions for tiles of image tokens: loading them and a point's vectors, softmax over tokens, LayerNorm.
 
-The sums over heads of 16 channels, q_h . k_ht (see `network/folded_attention.py`), are one product with a
-block-diagonal matrix of the 64 token vectors. LayerNorm here has no gain and no bias: those who launch kernels fold
-both into the vectors.
+The products per head of 16 channels, q_h . k_ht (see `network/folded_attention.py`), are computed as one product with a
+block-diagonal matrix of the 64 token vectors. LayerNorm has no gain and bias here; callers of the kernels fold both
+into the vectors.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 HEADS = tl.constexpr(8)
-SLOTS = tl.constexpr(8)  # tokens a head in a tile: T of them, and padding
-WIDTH = tl.constexpr(16)  # channels a head
+SLOTS = tl.constexpr(8)  # rows per head in a tile: T tokens, and padding
+WIDTH = tl.constexpr(16)  # channels per head
 CHANNELS = tl.constexpr(256)
 ROWS = tl.constexpr(64)  # HEADS * SLOTS
 HEAD_CHANNELS = tl.constexpr(128)  # HEADS * WIDTH
@@ -21,10 +21,10 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def tile_rows(tokens: tl.constexpr):
-    """Which of a point's H*T vectors each row of a tile is, and whether it is one: [ROWS], [ROWS].
+    """The index of each tile row in a point's H*T vectors, and whether it is a token, not padding: [ROWS], [ROWS].
 
-    Rows go token by token, all heads of one side by side. The tokens of a head then lie in registers of one thread,
-    and a softmax over them asks no other.
+    Rows are ordered by token, then head. One thread then holds all tokens of a head in registers, so a softmax over
+    them needs no communication.
     """
     row = tl.arange(0, ROWS)
     token = row // HEADS
@@ -33,7 +33,7 @@ def tile_rows(tokens: tl.constexpr):
 
 @triton.jit
 def load_vectors(pointer, tokens: tl.constexpr):
-    """A point's folded vectors [H*T, C] -> [ROWS, CHANNELS], zeros in padding."""
+    """Loads a point's folded vectors [H*T, C] -> [ROWS, CHANNELS], zeros in padding."""
     source, real = tile_rows(tokens)
     return tl.load(
         pointer + source[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :], mask=real[:, None], other=0.0
@@ -42,7 +42,7 @@ def load_vectors(pointer, tokens: tl.constexpr):
 
 @triton.jit
 def load_block_diagonal(pointer, tokens: tl.constexpr):
-    """A point's vectors by head [H, T, D] -> [HEAD_CHANNELS, ROWS], a column a token and head, zeros elsewhere."""
+    """Loads a point's vectors by head [H, T, D] -> block-diagonal [HEAD_CHANNELS, ROWS]."""
     channel = tl.arange(0, HEAD_CHANNELS)
     source, real = tile_rows(tokens)
     own = (channel // WIDTH)[:, None] == (tl.arange(0, ROWS) % HEADS)[None, :]
@@ -52,7 +52,7 @@ def load_block_diagonal(pointer, tokens: tl.constexpr):
 
 @triton.jit
 def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
-    """[BLOCK, ROWS] -> the same, a softmax over the first `tokens` of each head."""
+    """Softmax over the first `tokens` rows of each head: [BLOCK, ROWS] -> [BLOCK, ROWS]."""
     grouped = tl.reshape(scores, (BLOCK, SLOTS, HEADS))
     if tokens < SLOTS:
         real = (tl.arange(0, SLOTS) < tokens)[None, :, None]
@@ -72,5 +72,5 @@ def normalise(x, eps):
 
 @triton.jit
 def load_rows(pointer, n, WIDE: tl.constexpr):
-    """Rows `n` of a row-major matrix WIDE wide."""
+    """Loads rows `n` of a row-major matrix of WIDE columns."""
     return tl.load(pointer + n[:, None] * WIDE + tl.arange(0, WIDE)[None, :])

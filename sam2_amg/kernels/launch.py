@@ -1,4 +1,4 @@
-"""What every launcher checks before it starts a kernel."""
+"""Checks of kernel arguments, and the launch of kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def require_kernel_device(tensor: Tensor, name: str) -> None:
     """Raises ValueError unless `tensor` is on a GPU, or kernels are interpreted (TRITON_INTERPRET=1)."""
     if not tensor.is_cuda and not knobs.runtime.interpret:
         raise ValueError(
-            f"{name} is on {tensor.device}, and Triton kernels run on CUDA; elsewhere use its twin in plain torch"
+            f"{name} is on {tensor.device}, but Triton kernels need CUDA; use the kernel's plain-torch twin elsewhere"
         )
 
 
@@ -28,9 +28,9 @@ def require_contiguous(tensor: Tensor, name: str, ndim: int) -> None:
             f"{name} must be a float tensor of {ndim} dimensions, not {tensor.dtype} {tuple(tensor.shape)}"
         )
     if not tensor.is_contiguous():
-        raise ValueError(f"{name} must be contiguous, and has strides {tensor.stride()}")
+        raise ValueError(f"{name} must be contiguous, but has strides {tensor.stride()}")
 
 
 def launcher(kernel: triton.JITFunction) -> Any:
-    """The kernel as a compiled graph can hold it, to be called inside a `triton_op`; the interpreter has no graphs."""
+    """Wraps a kernel for a launch inside a `triton_op`, so that torch.compile can trace it. Not if interpreted."""
     return kernel if knobs.runtime.interpret else wrap_triton(kernel)

@@ -1,8 +1,8 @@
-"""Launch configurations of the kernels by GPU: tile sizes, warps, stages, and programs a point.
+"""Launch configurations of the kernels by GPU: tile sizes, warps, stages, and programs per point.
 
-What is measured ships; a GPU that was not measured gets the smallest tiles, which is slower than it need be, but runs
-wherever there is room for the vectors of a point: see `SHARED_MEMORY`. Measure with `python -m bench.kernels`, and add
-a row.
+Measured GPUs have tuned configurations. Other GPUs get the smallest tiles, which are slower but run on any GPU with
+enough shared memory (`SHARED_MEMORY`). To tune for a GPU, measure with `python -m bench.kernels`, and add a row to
+`_MEASURED`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import torch
 
 from sam2_amg.errors import StartupError
 
-LaunchConfig = Mapping[str, int]  # constants of the kernel in capitals, and Triton's own num_warps and num_stages
+LaunchConfig = Mapping[str, int]  # the kernel's constants in capitals, and Triton's num_warps and num_stages
 
 
 @dataclass(frozen=True)
 class LaunchConfigs:
-    """One for each kernel and kind of product."""
+    """A configuration for each kernel and product type."""
 
-    update_first: LaunchConfig  # kernels/image_attention.py, fp16x3; as the next two
+    update_first: LaunchConfig  # kernels/image_attention.py, fp16x3, like the next two
     update_second: LaunchConfig
     read: LaunchConfig
     fp16_update_first: LaunchConfig  # the same, float16
     fp16_update_second: LaunchConfig
     fp16_read: LaunchConfig
     attention: LaunchConfig  # kernels/attention.py: images and large windows
-    small_attention: LaunchConfig  # windows of no more tokens than its tile
+    small_attention: LaunchConfig  # windows with at most as many tokens as its tile
     upscale: LaunchConfig  # kernels/upscale.py, fp16x3
     fp16_upscale: LaunchConfig
 
@@ -59,19 +59,19 @@ SAFE = LaunchConfigs(
     upscale={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
     fp16_upscale={"BLOCK": 32, "num_warps": 4, "num_stages": 1},
 )
-# Bytes of shared memory that a program needs with SAFE, by fp16x3 or not. An A100 gives 163 KiB, an
-# H100 and a B200 227, GPUs for graphics 99.
+# Bytes of shared memory that a program needs with SAFE, by `fp16x3`. An A100 has 163 KiB per program, an H100 and a
+# B200 have 227 KiB, graphics GPUs 99 KiB.
 SHARED_MEMORY = {True: 148 * 1024, False: 80 * 1024}
-# by compute capability: 9.0 was measured on an H200 and an H100, which have the same multiprocessors
+# by compute capability: 9.0 is measured on an H200 and an H100, which have the same multiprocessors
 _MEASURED = {(9, 0): HOPPER}
 
 
 def require_shared_memory(available: int, gpu: str, fp16x3: bool) -> None:
-    """Raises StartupError where a program of the GPU may have `available` bytes, and our kernels need more."""
+    """Raises StartupError if the kernels need more than the `available` bytes of shared memory per program."""
     if available < SHARED_MEMORY[fp16x3]:
         need, have = SHARED_MEMORY[fp16x3] >> 10, available >> 10
         way_out = "give --fast --furious, or leave --fast out" if fp16x3 else "leave --fast --furious out"
-        raise StartupError(f"{gpu} has {have} KiB of shared memory a program, and the kernels need {need}: {way_out}")
+        raise StartupError(f"{gpu} has {have} KiB of shared memory per program, but the kernels need {need}: {way_out}")
 
 
 _chosen: ContextVar[LaunchConfigs | None] = ContextVar("launch_configs", default=None)
@@ -79,7 +79,7 @@ _chosen: ContextVar[LaunchConfigs | None] = ContextVar("launch_configs", default
 
 @contextmanager
 def using_launch_configs(configs: LaunchConfigs) -> Iterator[None]:
-    """Uses these instead, whatever the device: to measure and to test."""
+    """A context that uses `configs` on any device, for measurements and tests."""
     token = _chosen.set(configs)
     try:
         yield
@@ -88,7 +88,7 @@ def using_launch_configs(configs: LaunchConfigs) -> Iterator[None]:
 
 
 def launch_configs(device: torch.device) -> LaunchConfigs:
-    """Those for a device; where kernels are interpreted, those of the GPU that was measured."""
+    """The configurations for a device. Interpreted kernels get HOPPER's."""
     if (chosen := _chosen.get()) is not None:
         return chosen
     if device.type != "cuda":

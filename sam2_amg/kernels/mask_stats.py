@@ -1,9 +1,9 @@
-"""Low-res logits -> counts above three thresholds, and the box, at the photograph's size. No mask is ever stored.
+"""Low-res logits -> pixel counts above three thresholds, and boxes, at the photograph's size. Stores no masks.
 
-A lane owns an output column and walks down its rows. Two input rows, mixed at the lane's column, stay in registers
-until the walk leaves them, so an output pixel costs one mix of rows and the comparisons, and no load. What lies between
-two numbers on one side of a threshold lies there, too: where that decides all thresholds for all lanes, as nearly
-everywhere in a mask, the rows between two input rows are counted at once.
+A lane handles an output column and goes down its rows. It keeps two input rows, interpolated at its column, in
+registers, so an output pixel needs no load, only a mix of the two and the comparisons. If both input rows are on the
+same side of each threshold in all lanes, as nearly everywhere in a mask, all output rows between them are counted at
+once.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until,
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.postprocess.mask_stats import MaskStats
 
-_BLOCK = 64  # columns a program, a lane each
-_ROWS = 256  # rows a program at most: enough to hide its start, few enough that ten masks fill a GPU
-_MASKS = 128  # a program that makes boxes
+_BLOCK = 64  # columns per program, one lane each
+_ROWS = 256  # maximum rows per program: enough to amortise its start, few enough that ten masks fill a GPU
+_MASKS = 128  # masks per program of `box_kernel`
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
 
 
 @triton.jit
 def widen_box(box, x, top, bottom, width, height):
-    """Takes columns x with rows from `top` to before `bottom` (0 where there are none) into a box, counted from the
-    far corner and then from the near one."""
+    """Extends a box by columns x with rows from `top` to before `bottom` (0 for no rows).
+
+    The box holds width - x0, height - y0, x1 + 1, y1 + 1, so that all four are maxima.
+    """
     tl.atomic_max(box, tl.max(tl.where(bottom > 0, width - x, 0)))
     tl.atomic_max(box + 1, tl.max(height - top))
     tl.atomic_max(box + 2, tl.max(tl.where(bottom > 0, x + 1, 0)))
     tl.atomic_max(box + 3, tl.max(bottom))
 
 
-# Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
+# Sizes differ between photographs. Without specialisation on them, a new size does not compile a new variant.
 @triton.jit(do_not_specialize=["h", "w", "height", "width"], do_not_specialize_on_alignment=["logits", "found"])
 def mask_stats_kernel(
     logits, found, h, w, height, width, scale_y, scale_x, high, middle, low, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Adds a tile of a mask to its row of `found`, int32 [n, 8], zeros at first:
+    """Adds a tile of a mask to its row of `found`, int32 [n, 8], which starts as zeros.
 
-    counts above high, middle and low; 1 where a logit is not finite; width - x0, height - y0, x1 + 1, y1 + 1.
+    Its columns: counts above high, middle and low; 1 if a logit is not finite; width - x0, height - y0, x1 + 1, y1 + 1.
     """
     mask = tl.program_id(0)
     logits += mask.to(tl.int64) * h * w
@@ -57,7 +59,7 @@ def mask_stats_kernel(
     top = tl.zeros((BLOCK,), tl.int32) + height  # first row above middle
     bottom = tl.zeros((BLOCK,), tl.int32)  # one past the last
     y = begin
-    while y < end:  # and not range(): the interpreter of Triton 3.6 cannot count to a tensor with NumPy 2.4
+    while y < end:  # not range(): with NumPy 2.4, Triton 3.6's interpreter does not accept a tensor as its end
         first, second, weight_y = source_of(y, scale_y, h)
         until = rows_until(first + 1, scale_y, h, y, end)
         upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
@@ -97,7 +99,7 @@ def mask_stats_kernel(
 
 @triton.jit(do_not_specialize=["n", "height", "width"], do_not_specialize_on_alignment=["found", "boxes"])
 def box_kernel(found, boxes, n, height, width, BLOCK: tl.constexpr):
-    """Boxes of masks, int64 [n, 4], from what was found."""
+    """Boxes of masks, int64 [n, 4], from `found` of `mask_stats_kernel`."""
     mask = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     real = mask < n
     found += mask * 8
@@ -112,11 +114,11 @@ def box_kernel(found, boxes, n, height, width, BLOCK: tl.constexpr):
 
 
 def mask_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: float) -> MaskStats:
-    """Pixel counts and boxes of masks at `size` (height, width) from their low-res logits, float32 or 16 bits [n, h,
-    w], contiguous.
+    """Pixel counts and boxes of masks at `size` (height, width) from low-res logits [n, h, w], contiguous.
 
-    Twin of `postprocess.mask_stats.mask_stats`; nothing of the photograph's size is allocated. Counts are exact but for
-    pixels whose logit is within float32 rounding of a threshold. Raises ValueError for other devices.
+    Logits are float32, float16 or bfloat16. Allocates nothing of the photograph's size. Counts are exact except for
+    pixels whose logit is within float32 rounding of a threshold. Raises ValueError for other devices. Twin:
+    `postprocess.mask_stats.mask_stats`.
     """
     require_kernel_device(logits, "logits")
     require_contiguous(logits, "logits", ndim=3)

@@ -1,9 +1,8 @@
-"""Low-res logits -> column-major run lengths at the photograph's size. No mask is ever stored.
+"""Low-res logits -> column-major run boundaries at the photograph's size. Stores no masks.
 
-A lane owns a column of the crop and walks down it, as in `mask_stats.py`, from input row to input row where it can. The
-first pass counts the places where the mask begins or ends in each column, a sum over the counts says where each column
-may write, and the second pass writes those places. Only they are copied to the host, where their differences are the
-runs.
+A lane handles a column of the crop and goes down it as in `mask_stats.py`. The first pass counts the boundaries of each
+column. A cumulative sum of the counts gives each column's place in the output. The second pass writes the boundaries.
+Only these are copied to the host, where their differences are the run lengths.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.rle import RunBoundaries
 
-_BLOCK = 64  # columns a program, a lane each
+_BLOCK = 64  # columns per program, one lane each
 _SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
 
 
@@ -31,15 +30,15 @@ def _value_at(logits, y, left, right, weight_x, lanes, scale_y, h, w):
     return mix_rows(upper, lower, weight_y)
 
 
-# Sizes change from photograph to photograph; without specialisation on them, none of them compiles anything.
+# Sizes differ between photographs. Without specialisation on them, a new size does not compile a new variant.
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "boundaries"])
 def boundaries_kernel(
     logits, counts, ends, boundaries, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
     x0, y0, height, width, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Counts the boundaries of each column into `counts`, int32 [n, crop_width]; or, the second time, writes them.
+    """Counts the boundaries of each column into `counts`, int32 [n, crop_width]. With WRITE, writes them instead.
 
-    A boundary is the position x * height + y of a pixel that differs from the one before it, in the order of columns.
+    A boundary is the position x * height + y of a pixel that differs from the one before it in column-major order.
     """
     mask = tl.program_id(0)
     logits += mask.to(tl.int64) * h * w
@@ -51,7 +50,7 @@ def boundaries_kernel(
     if WRITE:
         place += tl.load(ends + column, mask=lanes, other=0) - tl.load(counts + column, mask=lanes, other=0)
 
-    # A crop as tall as the photograph continues where the column before it ended; others have background around.
+    # In a crop as tall as the photograph, a column continues the previous one. Other crops have background between.
     tall = crop_height == height
     before = tl.maximum(x - 1, 0)
     left_before, right_before, weight_before = source_of(before, scale_x, w)
@@ -60,14 +59,14 @@ def boundaries_kernel(
 
     count = tl.zeros((BLOCK,), tl.int32)
     y = 0
-    while y < crop_height:  # and not range(), see mask_stats.py
+    while y < crop_height:  # not range(), see mask_stats.py
         first, second, weight_y = source_of(y, scale_y, h)
         until = rows_until(first + 1, scale_y, h, y, crop_height)
         upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
         lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
         least, most = bounds(upper, lower)
         decided = (least > threshold) | (most <= threshold)
-        same = tl.max((lanes & (decided == 0)).to(tl.int32)) == 0  # in all rows until then, column by column
+        same = tl.max((lanes & (decided == 0)).to(tl.int32)) == 0  # each column has one value in all rows to `until`
         while y < until:
             first, second, weight_y = source_of(y, scale_y, h)  # the same rows
             inside = mix_rows(upper, lower, weight_y) > threshold
@@ -77,7 +76,7 @@ def boundaries_kernel(
             count += boundary.to(tl.int32)
             was = inside
             y = tl.where(same, until, y + 1)
-    # what is open at the crop's last pixel ends there, unless the photograph does
+    # a run that is open at the crop's last pixel ends there, unless the photograph ends there
     end = (x0 + x) * height + y0 + crop_height
     closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (end < height * width)
     if WRITE:
@@ -87,10 +86,10 @@ def boundaries_kernel(
 
 
 def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[RunBoundaries]:
-    """Run boundaries of masks in a photograph of `size` (height, width), found in a crop of it.
+    """Run boundaries of masks of a crop, at the photograph's `size` (height, width).
 
-    `logits` are low-res, finite, float32 or 16 bits [n, h, w], contiguous. Twin of `postprocess.rle.run_boundaries`,
-    equal to it but for pixels whose logit is within float32 rounding of the threshold.
+    `logits` are low-res, finite, float32, float16 or bfloat16 [n, h, w], contiguous. Results equal those of the twin,
+    `postprocess.rle.run_boundaries`, except for pixels whose logit is within float32 rounding of the threshold.
     """
     require_kernel_device(logits, "logits")
     require_contiguous(logits, "logits", ndim=3)

@@ -1,9 +1,10 @@
-"""Image tokens of kept masks -> their low-res logits, in one kernel: nothing between the two touches memory.
+"""Image tokens of kept masks -> low-res logits in one kernel. Intermediate results stay out of memory.
 
-A token becomes 2 x 2 children by the first transposed convolution, each of them 2 x 2 by the second, with LayerNorm,
-GELU and high-resolution features in between; the products of what they are with mask vectors are logits. Operands of
-the two convolutions, and features, are float16, or float32 in two parts; all sums, and the last product, are
-float32's. Launched by `network/fused_upscaling.py`. Twin: `LinearUpscaling` in `network/upscaling.py`.
+The first transposed convolution makes 2 x 2 children of a token, the second 2 x 2 grandchildren of each child, with
+LayerNorm, GELU and high-resolution features in between. Logits are products of grandchildren and mask vectors. Operands
+of the convolutions and the features are float16, or float32 in two float16 parts; accumulation is float32, and the last
+product has float32 accuracy. Launched by `network/fused_upscaling.py`. Twin: `LinearUpscaling` in
+`network/upscaling.py`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
 from sam2_amg.kernels.image_tokens import CHANNELS
 
 CHILD = tl.constexpr(64)  # channels of a child
-GRANDCHILD = tl.constexpr(32)  # channels of a child's child
-FOUR = tl.constexpr(128)  # of the four children of one
+GRANDCHILD = tl.constexpr(32)  # channels of a grandchild
+FOUR = tl.constexpr(128)  # channels of the four children of a child, 4 * GRANDCHILD
 MASKS = tl.constexpr(3)
 
 
 @triton.jit
 def gelu(x):
-    """x times the normal distribution's function, off by at most 1e-6.
+    """x times the normal distribution function, with an error of at most 1e-6.
 
-    By formula 7.1.28 of Abramowitz and Stegun, whose coefficients are scaled here from x / sqrt(2) to x, and one over
-    its 16th power by way of the GPU's reciprocal square root. It takes less than half as many instructions as `erf`.
+    Formula 7.1.28 of Abramowitz and Stegun, with coefficients scaled from x / sqrt(2) to x. The inverse 16th power uses
+    the GPU's reciprocal square root. It takes less than half as many instructions as `erf`.
     """
     size = tl.abs(x)
     power = 5.3830e-6
@@ -45,7 +46,10 @@ def gelu(x):
 
 @triton.jit
 def load_mask_vectors(pointer):
-    """A point's mask vectors [GRANDCHILD, MASKS] -> [FOUR, 16]: column 4 g + m is mask m's, in the rows of pixel g."""
+    """Loads a point's mask vectors [GRANDCHILD, MASKS] -> [FOUR, 16].
+
+    Column 4 g + m has mask m's vector in the rows of grandchild g, and zeros elsewhere.
+    """
     row, column = tl.arange(0, FOUR), tl.arange(0, 16)
     own = (row // GRANDCHILD)[:, None] == (column // 4)[None, :]
     mask = column % 4
@@ -55,7 +59,7 @@ def load_mask_vectors(pointer):
 
 @triton.jit
 def find_rows(points, masks, count, entry, point, column_mask):
-    """Where each of the columns' masks of a point goes, -1 for nowhere; kept masks of a point follow `entry`."""
+    """The output row of each column's mask, -1 if it is not kept. A point's kept masks are adjacent, from `entry`."""
     row = tl.full(column_mask.shape, -1, tl.int64)
     for i in tl.static_range(MASKS):
         there = entry + i < count
@@ -65,15 +69,15 @@ def find_rows(points, masks, count, entry, point, column_mask):
     return row
 
 
-# How many masks there are changes from photograph to photograph; without specialisation on it, nothing is compiled.
+# The number of masks differs between photographs. Without specialisation, a new number does not compile a new variant.
 @triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["points", "masks"])
 def upscale_kernel(
     keys, points, masks, count, hyper, children, grandchildren, first, first_low, second, second_low, gain, bias, eps,
     logits, SIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of BLOCK image tokens, for all kept masks of a point, by the first of them; `points` and `masks` [n].
+    """Computes a tile of BLOCK image tokens for all kept masks of a point, in the program of the point's first mask.
 
-    Without FP16X3 nothing is read where the low parts of the weights are.
+    `points` and `masks` are [n]. Without FP16X3, the low parts of the weights are not read.
     """
     entry = tl.program_id(0)
     point = tl.load(points + entry)
@@ -94,7 +98,7 @@ def upscale_kernel(
     row = find_rows(points, masks, count, entry, point, mask)
     for child in range(4):
         column_of_first = child * CHILD + small[None, :]
-        if FP16X3:  # a part of the channels at a time: all of them, in two parts, would take too much shared memory
+        if FP16X3:  # CHILD channels at a time: all of them, in two parts, would take too much shared memory
             x = tl.zeros((BLOCK, CHILD), tl.float32)
             for start in range(0, CHANNELS, CHILD):
                 some = start + small

@@ -1,1 +1,1 @@
-"""A recipe a mode: which function stands at each stage of the pipeline. `build.py` chooses among them."""
+"""The modes: which function runs at each stage of the pipeline. `build.py` chooses by mode."""

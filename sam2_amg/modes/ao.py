@@ -18,7 +18,7 @@ from sam2_amg.pipeline.streams import StreamOrderedLock
 
 
 def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
-    """sam2's own preprocessing and encoder, and the folded decoder. `config` has its defaults filled in."""
+    """sam2's own preprocessing and encoder, and the folded decoder. `config` must have its defaults filled in."""
     return Stages(
         preprocess=Preprocess(model.image_size, device),
         encode=float32_convolutions()(partial(encode, model)),

@@ -1,4 +1,4 @@
-"""The baseline: sam2's own automatic mask generator, whose answer every other mode is measured against."""
+"""Mode baseline: sam2's own automatic mask generator, the reference for every other mode."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sam2_amg.postprocess.crops import is_empty
 
 
 class _Sam2Generator(SAM2AutomaticMaskGenerator):
-    """sam2's generator, but for two inputs on which it raises IndexError instead of answering."""
+    """sam2's generator, with fixes for two inputs on which it raises IndexError."""
 
     def _process_crop(
         self, image: NDArray[np.uint8], crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]
     ) -> MaskData:
-        if is_empty(crop_box):  # an image of a pixel or two, cut further
+        if is_empty(crop_box):  # a crop of an image of one or two pixels
             return MaskData()
         data = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
-        if not data["rles"]:  # sam2 makes this a tensor of shape [0], and then asks for its third column
+        if not data["rles"]:  # sam2 makes crop_boxes a tensor of shape [0], and then indexes its columns
             data["crop_boxes"] = torch.zeros(0, 4, dtype=torch.int64)
         return data
 
@@ -35,17 +35,17 @@ class BaselineGenerator(Generator):
     """`SAM2AutomaticMaskGenerator` with uncompressed RLEs."""
 
     def __init__(self, model: SAM2Base, config: GeneratorConfig) -> None:
-        """`config` has every default filled in."""
+        """`config` must have its defaults filled in."""
         self.model = model
         self.config = config
         options = asdict(config)
         del options["mask_memory_mib"]
         self.generator = _Sam2Generator(model, output_mode="uncompressed_rle", **options)
-        # sam2's predictor takes the feature sizes of a 1024 x 1024 input for granted.
+        # sam2's predictor hard-codes the feature sizes of a 1024 x 1024 input.
         side = model.image_size
         self.generator.predictor._bb_feat_sizes = [(side // stride,) * 2 for stride in (4, 8, 16)]
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
+        """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         with torch.inference_mode(), float32_convolutions():
             return self.generator.generate(image)

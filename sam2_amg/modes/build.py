@@ -1,4 +1,4 @@
-"""Mode -> generator. The one place that acts on the mode."""
+"""Builds the generator of a mode. Only this file branches on the mode."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 MakeSubgraphs = Callable[[SAM2Base, Mode, SubgraphShapes, torch.device], Subgraphs]
 
 _RECIPES = {Mode.FAST: fast.RECIPE, Mode.FURIOUS: furious.RECIPE}
-# On a CPU few points at a time stay in cache, and buffers of this size are reused instead of mapped anew.
+# On a CPU, the tensors of a few points fit in cache, and the allocator reuses buffers of this size.
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
-_MOST_POINTS_PER_BATCH = 4096  # whose masks take 3.2 GB on a GPU, if all are kept
-_GPU_WORKERS = 2  # threads that keep a GPU busy: while one image is in the network, another is past it
+_MOST_POINTS_PER_BATCH = 4096  # their masks take 3.2 GB on a GPU if all are kept
+_GPU_WORKERS = 2  # threads that keep a GPU busy: one image is in the network while another is post-processed
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 
 def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> GeneratorConfig:
-    """`config` with the defaults that depend on mode and device. Raises StartupError for what they do not know."""
+    """Fills in the defaults that depend on mode and device. Raises StartupError for a flag the device cannot use."""
     mode.require_device(device.type)
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
@@ -44,7 +44,7 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
     if device.type == "cpu":
         return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)
     if config.mask_memory_mib is not None:
-        raise StartupError("--mask_memory_mib is for --device cpu; on cuda no upsampled mask is stored: leave it out")
+        raise StartupError("--mask_memory_mib is for --device cpu; cuda stores no upsampled masks: leave it out")
     return config
 
 
@@ -56,19 +56,18 @@ def static_shapes(
 
 
 def subgraphs_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Subgraphs:
-    """The plain subgraphs of a compiled mode, which may change `model`.
+    """The uncompiled subgraphs of a compiled mode. May modify `model`.
 
-    Raises StartupError where the mode is not made for the device.
+    Raises StartupError if the mode does not run on the device.
     """
     mode.require_device(device.type)
     return compiled.subgraphs_of(_RECIPES[mode], model, device, batch_size)
 
 
 def least_decibels(mode: Mode) -> float:
-    """By how much predicted IoU and logits of a compiled mode's packages exceed their difference from ao's, at least.
+    """Minimum ratio of signal to difference from mode ao, in dB, for predicted IoU and logits of packages.
 
-    It is what masks need, and far above what something broken reaches. (Masks themselves would not do: a checkpoint may
-    find none in the photograph.)
+    Broken packages are far below it. Masks are not compared, because a checkpoint may find none in the photograph.
     """
     return _RECIPES[mode].least_decibels
 
@@ -80,7 +79,7 @@ def compile_mode(
     device: torch.device,
     report: Callable[[str], None] = logger.info,
 ) -> Subgraphs:
-    """The subgraphs of a mode, compiled; `report` hears what is being done. Raises StartupError where it cannot be."""
+    """The compiled subgraphs of a mode. `report` receives progress messages. Raises StartupError if compiling fails."""
     return compile_subgraphs(subgraphs_of(model, mode, device, shapes.batch_size), shapes, device, report)
 
 
@@ -92,7 +91,7 @@ def build_stages(
     make_subgraphs: MakeSubgraphs,
     batch_size: int = 1,
 ) -> Stages:
-    """The stages of any mode but baseline, which is sam2's own; `config` has its defaults filled in."""
+    """The stages of any mode except baseline. `config` must have its defaults filled in."""
     with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
@@ -109,15 +108,15 @@ def build_generator(
     make_subgraphs: MakeSubgraphs = compile_mode,
     batch_size: int = 1,
 ) -> Generator:
-    """The generator of a mode, around a model that is already on `device`; fast and furious change it, and keep it.
+    """The generator of a mode, for a `model` that is on `device`. Modes fast and furious modify the model.
 
-    `make_subgraphs` makes the subgraphs that run, where a mode has them: it compiles, or loads packages. Up to
-    `batch_size` images are encoded together, but in baseline.
+    For a compiled mode, `make_subgraphs` compiles the subgraphs or loads packages. Except in baseline, up to
+    `batch_size` images are encoded together.
     """
     config = fill_in(config, mode, device)
     if mode is Mode.BASELINE:
         return BaselineGenerator(model, config)
     stages = build_stages(model, mode, config, device, make_subgraphs, batch_size)
-    # elsewhere each image keeps the device busy by itself
+    # in the other cases, one image at a time keeps the device busy
     workers = _GPU_WORKERS if mode.is_compiled and device.type == "cuda" else 1
     return MaskGenerator(stages, config, model.image_size, device, batch_size, workers)

@@ -1,4 +1,4 @@
-"""What modes fast and furious share: the network in static-shape subgraphs, compiled or loaded from packages."""
+"""Shared by modes fast and furious: the network as static-shape subgraphs, compiled or loaded from packages."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
 from sam2_amg.pipeline.streams import StreamOrderedLock
 from sam2_amg.postprocess.crops import Crop
 
-_CPU_POINTS = 8  # at a time
-_POINTS_STEP = 128  # points at a time are a multiple of it
+_CPU_POINTS = 8  # points per call on a CPU
+_POINTS_STEP = 128  # points per call on a GPU are a multiple of it
 
 
 @dataclass(frozen=True)
 class CompiledRecipe:
-    """What tells the modes apart that compile."""
+    """The differences between the compiled modes."""
 
-    plain_subgraphs: Callable[[SAM2Base, torch.device, int], Subgraphs]  # of a model, for up to so many images
-    gpu_points: int  # most points that the transformer takes at a time on a GPU
-    fp16x3: bool  # operands of kernels: float32 as two of float16, or float16
-    least_decibels: float  # predicted IoU and logits of packages above their difference from mode ao's
+    plain_subgraphs: Callable[[SAM2Base, torch.device, int], Subgraphs]  # from model, device and batch size
+    gpu_points: int  # maximum points per call of the transformer on a GPU
+    fp16x3: bool  # kernel operands: float32 as a sum of two float16 if True, else float16
+    least_decibels: float  # minimum ratio of signal to difference from mode ao, for packages
 
 
 def static_shapes(
     recipe: CompiledRecipe, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int
 ) -> SubgraphShapes:
-    """The shapes that a recipe fixes on a device, where up to `batch_size` images are encoded together.
+    """The static shapes of a recipe on a device, for up to `batch_size` images encoded together.
 
-    A subgraph takes all points of a batch if there is room for their image tokens: that spares launches, and waits.
-    Otherwise calls share the points evenly. (The smaller grids of crops are padded.)
+    On a GPU, one call takes all points of a batch, up to `gpu_points`, which limits the memory of image tokens. More
+    points are split evenly over calls. Fewer points, as in the grids of crops, are padded.
     """
     if device.type == "cuda":
         every = config.points_per_side**2
@@ -53,7 +53,7 @@ def static_shapes(
 
 
 def subgraphs_of(recipe: CompiledRecipe, model: SAM2Base, device: torch.device, batch_size: int) -> Subgraphs:
-    """The plain subgraphs of a recipe. Raises StartupError for a GPU with too little shared memory."""
+    """The uncompiled subgraphs of a recipe. Raises StartupError for a GPU with too little shared memory."""
     if device.type == "cuda":
         properties = driver.active.utils.get_device_properties(torch.cuda.current_device())
         require_shared_memory(properties["max_shared_mem"], torch.cuda.get_device_name(device), recipe.fp16x3)
@@ -68,7 +68,7 @@ def compiled_stages(
     shapes: SubgraphShapes,
     subgraphs: Subgraphs,
 ) -> Stages:
-    """The stages around subgraphs that are ready to run; `config` has its defaults filled in."""
+    """The stages around subgraphs that are ready to run. `config` must have its defaults filled in."""
     _let_go(model)
     on_gpu = device.type == "cuda"
     if subgraphs.upscale is None:
@@ -84,19 +84,21 @@ def compiled_stages(
     )
     if on_gpu:
         _load_kernels(stages, model.image_size, device)
-        torch.cuda.empty_cache()  # what building left behind
+        torch.cuda.empty_cache()  # frees memory that only building needed
     return stages
 
 
 def _let_go(model: SAM2Base) -> None:
-    """Lets go of what subgraphs do not need: what follows objects through video, and the encoder, which they hold
-    themselves, or have in a package: 850 MiB of large."""
+    """Releases the video modules and the encoder: the subgraphs hold the encoder, or a package does.
+
+    This frees 850 MiB for large.
+    """
     for name in ("memory_attention", "memory_encoder", "image_encoder"):
         setattr(model, name, None)
 
 
 def _load_kernels(stages: Stages, image_size: int, device: torch.device) -> None:
-    """Runs what follows the transformer once, so that its kernels, which compile when first called, are there."""
+    """Runs the stages after the transformer once, because their kernels compile on the first call."""
     pixels = torch.zeros(1, 3, image_size, image_size, device=device)
     prepared = stages.decoder.prepare(stages.encode(pixels))
     attended = stages.decoder.attend(prepared, torch.zeros(1, 2, device=device))

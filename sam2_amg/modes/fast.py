@@ -1,4 +1,4 @@
-"""Mode fast: ao's network compiled, with products of float32 accuracy on tensor cores."""
+"""Mode fast: ao's network compiled; on a GPU, matrix products of float32 accuracy on tensor cores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 
 def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Subgraphs:
-    """The plain subgraphs: what is compiled, or exported.
+    """The uncompiled subgraphs.
 
-    On a GPU the encoder's linear layers and attention, the decoder's image tokens and its upscaling use fp16x3, which
-    changes `model`.
+    On a GPU, the encoder's linear layers and attention and the decoder's image tokens and upscaling use fp16x3; this
+    modifies `model`.
     """
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
@@ -28,7 +28,7 @@ def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -
 
 RECIPE = CompiledRecipe(
     plain_subgraphs=fast_subgraphs,
-    gpu_points=256,  # whose image tokens take 1.1 GB
+    gpu_points=256,  # their image tokens take 1.1 GB
     fp16x3=True,
     least_decibels=50.0,
 )

@@ -1,4 +1,4 @@
-"""Mode furious: fast with float16 products nearly everywhere. Needs a CUDA GPU."""
+"""Mode furious: fast with float16 matrix products nearly everywhere. Needs a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam2_amg.network.fp16_encoder import Fp16Encoder
 
 
 def furious_subgraphs(model: SAM2Base, _device: torch.device, batch_size: int = 1) -> Subgraphs:
-    """The plain subgraphs: what is compiled, or exported. Changes `model`."""
+    """The uncompiled subgraphs. Modifies `model`."""
     decoder = Fp16Decoder(model)
     encoder = Fp16Encoder(model)
     return plain_subgraphs(model, decoder, upscale=False, encoder=encoder, batch_size=batch_size)
@@ -20,7 +20,7 @@ def furious_subgraphs(model: SAM2Base, _device: torch.device, batch_size: int = 
 
 RECIPE = CompiledRecipe(
     plain_subgraphs=furious_subgraphs,
-    gpu_points=1024,  # whose image tokens take 2.1 GB
+    gpu_points=1024,  # their image tokens take 2.1 GB
     fp16x3=False,
     least_decibels=35.0,
 )

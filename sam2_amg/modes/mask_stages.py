@@ -1,4 +1,4 @@
-"""What follows the decoder, in every mode but baseline."""
+"""The stages after the decoder, in every mode except baseline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sam2_amg.postprocess.nms import suppress
 
 
 def mask_stages(config: GeneratorConfig, device: torch.device) -> dict[str, Any]:
-    """What follows the decoder: kernels that store no upsampled mask on a GPU, plain torch in bounded memory on a CPU.
+    """The stages after the decoder, as arguments of `Stages`. `config` must have its defaults filled in.
 
-    `config` has its defaults filled in.
+    A GPU runs Triton kernels that store no upsampled masks; a CPU runs plain torch in bounded memory.
     """
     if device.type == "cuda":
         return {

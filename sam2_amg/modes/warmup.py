@@ -1,4 +1,4 @@
-"""A first image through every stage, before the server says that it is ready."""
+"""Warm-up: a first image through every stage, before the server reports that it is ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sam2_amg.pipeline.generator import MaskGenerator
 
 
 def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:
-    """Runs uint8 RGB [H, W, 3] through every stage with few points, and on a GPU, where that is quick, in full, too."""
+    """Runs uint8 RGB [H, W, 3] through every stage with few points; on a GPU, also with each batch size and in full."""
     _with_few_points(generator).generate(image)
     if device.type == "cuda":
         for count in range(2, generator.batch_size + 1):
@@ -29,7 +29,7 @@ def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device
 
 @contextmanager
 def memory_errors(flags: str) -> Iterator[None]:
-    """Turns a lack of the device's memory into StartupError, which says to lower `flags`."""
+    """Turns torch.OutOfMemoryError into StartupError, which says to lower `flags`."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -38,14 +38,17 @@ def memory_errors(flags: str) -> Iterator[None]:
 
 
 def keep_from_garbage_collection() -> None:
-    """Has Python's collector pass over what is there now, which stays: hundreds of thousands of objects, most of them
-    torch's. Going through them takes a tenth of a second, and a request would wait for it now and then."""
+    """Excludes all current objects from garbage collection.
+
+    They are hundreds of thousands, mostly torch's, and live until the end. A full collection would scan them for a
+    tenth of a second and delay a request.
+    """
     gc.collect()
     gc.freeze()
 
 
 def _with_few_points(generator: Generator) -> Generator:
-    """The same stages with four points and thresholds that all masks pass, so that there are some to encode."""
+    """The same stages with four points and thresholds that all masks pass, so that every stage has input."""
     few = _few(generator.config)
     if isinstance(generator, MaskGenerator):
         return MaskGenerator(generator.stages, few, generator.image_size, generator.device)

@@ -1,1 +1,1 @@
-"""The network: checkpoints, image encoder and mask decoder, in each form that a mode may use."""
+"""The network: checkpoints, and the image encoder and mask decoder in the variants that the modes use."""

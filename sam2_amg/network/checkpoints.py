@@ -1,4 +1,4 @@
-"""Checkpoints: model type -> file, download of a missing one, verified load."""
+"""Checkpoints: finds the file of a model type, downloads it if missing, checks and loads it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 PUBLISHED_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 URL_VARIABLE = "SAM2_AMG_CHECKPOINT_URL"
-_DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
+_DOWNLOAD_TIMEOUT = 30.0  # seconds without data
 _CHUNK = 1 << 20  # bytes
 _POSITION_SCALE = 0.02
-# what fills a parameter: functions of torch.nn.init, and the steps of those that are none for a TorchFunctionMode
+# operations that initialise parameters: functions of torch.nn.init, and the tensor methods that others of them call
 _FILLING = {"kaiming_uniform_", "uniform_", "normal_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_"}
 
 
@@ -41,16 +41,16 @@ def _demo_config() -> dict[str, Any]:
 
 
 def build_model(kind: ModelType, overrides: Sequence[str] = ()) -> SAM2Base:
-    """A model of this size with random weights, on the CPU, in float32, by sam2's own builder.
+    """A model of this type with random weights, on the CPU, in float32, from sam2's own builder.
 
-    `overrides` change its configuration further, in hydra's words (`model.image_size=256`).
+    `overrides` are further changes of its configuration in hydra's syntax (`model.image_size=256`).
     """
     base, own = configuration_of(kind)
     return build_sam2(base, None, device="cpu", hydra_overrides_extra=[*own, *overrides])
 
 
 def configuration_of(kind: ModelType) -> tuple[str, list[str]]:
-    """The name of one of sam2's own configurations, and what this size changes in it, in hydra's words."""
+    """The name of one of sam2's configurations, and this model type's overrides in hydra's syntax."""
     if kind.download:
         return kind.config, []
     config = _demo_config()
@@ -67,31 +67,31 @@ def image_size_of(kind: ModelType) -> int:
 
 @torch.no_grad()
 def fill_position_embeddings(model: SAM2Base) -> None:
-    """Draws the image encoder's position embeddings, which sam2 leaves at zero for a checkpoint to fill."""
+    """Fills the image encoder's position embeddings with random values; sam2 initialises them to zero."""
     for name, parameter in model.named_parameters():
         if "pos_embed" in name:
             parameter.normal_(0, _POSITION_SCALE)
 
 
 def find_checkpoint(directory: Path, kind: ModelType) -> Path:
-    """The checkpoint's path; an official one that is missing is downloaded first. Raises StartupError."""
+    """The checkpoint's path. Downloads a missing official checkpoint first. Raises StartupError."""
     if directory.exists() and not directory.is_dir():
         raise StartupError(f"CHECKPOINT_DIR {directory} is a file; give the folder that {kind.file} is in")
     path = directory / kind.file
     if path.is_file():
         return path
     if not kind.download:
-        raise StartupError(f"{path} is missing; the demo model is in {DEMO_DIR}: give that directory, or no arguments")
+        raise StartupError(f"{path} is missing; the demo model is in {DEMO_DIR}: give that folder, or no arguments")
     base = os.environ.get(URL_VARIABLE, PUBLISHED_URL).rstrip("/")
     _download(f"{base}/{kind.file}", path)
     return path
 
 
 def _download(url: str, path: Path) -> None:
-    """Downloads to a temporary file beside `path`, which it becomes only when complete."""
+    """Downloads to a temporary file next to `path`, and renames it when complete."""
     way_out = f"download {url} by other means and put it at {path}"
     if URL_VARIABLE in os.environ:
-        way_out = f"set {URL_VARIABLE}, which gives this address, to another, or {way_out}"
+        way_out = f"set {URL_VARIABLE}, which gives this address, to another one, or {way_out}"
     is_new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,27 +99,27 @@ def _download(url: str, path: Path) -> None:
         try:
             with open(handle, "wb") as file:
                 _copy(url, file, path.name)
-            os.chmod(part, 0o644)  # a temporary file is its owner's alone
+            os.chmod(part, 0o644)  # temporary files have mode 0600
             os.replace(part, path)
         finally:
             Path(part).unlink(missing_ok=True)
     except (OSError, ValueError, HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it holds the connection
+            error.close()  # closes the connection
         if is_new:
-            with contextlib.suppress(OSError):  # it could not be made, or holds something by now
+            with contextlib.suppress(OSError):  # the folder does not exist, or is no longer empty
                 path.parent.rmdir()
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StartupError(f"{path} is missing, and {url} could not be downloaded ({reason}); {way_out}") from error
 
 
 def _copy(url: str, target: Any, label: str) -> None:
-    """Copies what `url` answers into a file, with a progress bar. Raises OSError where the answer ends early."""
+    """Downloads `url` into an open file, with a progress bar. Raises OSError if the download is incomplete."""
     logger.info("downloading %s", url)
     with urllib.request.urlopen(url, timeout=_DOWNLOAD_TIMEOUT) as answer:
         length = answer.headers.get("Content-Length")
         if not length and not answer.chunked:
-            raise OSError("the server does not say how long the file is, so an early end would go unnoticed")
+            raise OSError("the server does not send Content-Length, so an incomplete download cannot be detected")
         total = int(length) if length else None
         with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as progress:
             while chunk := answer.read(_CHUNK):
@@ -130,7 +130,7 @@ def _copy(url: str, target: Any, label: str) -> None:
 
 
 def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
-    """The model of a checkpoint, in float32, ready to infer. Raises StartupError for a file that is none of `kind`."""
+    """The model of a checkpoint, in float32, for inference. Raises StartupError if the file is not one of `kind`."""
     state = _read_state(path, kind)
     with _Unfilled():
         model = build_model(kind)
@@ -142,8 +142,7 @@ def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Parameters stay as their memory is found, for a checkpoint to take their place: drawing those of large takes
-    seconds."""
+    """Skips parameter initialisation, because a checkpoint replaces the values. Initialising large takes seconds."""
 
     def __torch_function__(
         self, function: Callable[..., Any], _types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -157,24 +156,24 @@ class _Unfilled(TorchFunctionMode):
 
 
 def _read_state(path: Path, kind: ModelType) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file. Nothing in the file is executed: torch unpickles tensors only."""
+    """The state dict of a checkpoint file. torch unpickles only tensors, so no code in the file runs."""
     again = "delete it and start again to download it anew" if kind.download else "restore it from the repository"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise StartupError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise StartupError(f"{path} is truncated, damaged or no checkpoint; {again}") from error
+    except Exception as error:  # torch raises many types for a damaged file
+        raise StartupError(f"{path} is truncated, damaged or not a checkpoint; {again}") from error
     state = loaded.get("model") if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise StartupError(f"{path} is no SAM 2.1 checkpoint (it has no state dict under 'model'); {again}")
+        raise StartupError(f"{path} is not a SAM 2.1 checkpoint (it has no state dict under 'model'); {again}")
     return state
 
 
 def _trunk_of(state: dict[str, Tensor]) -> tuple[int, int] | None:
-    """Width and depth of the Hiera trunk in a state dict, or None where there is none."""
+    """Width and depth of the Hiera trunk in a state dict; None without a trunk."""
     patches = state.get("image_encoder.trunk.patch_embed.proj.weight")
     blocks = {name.split(".")[3] for name in state if name.startswith("image_encoder.trunk.blocks.")}
     return None if patches is None or patches.ndim == 0 else (patches.shape[0], len(blocks))
@@ -189,11 +188,11 @@ def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     problems = {
         "lacks": expected.keys() - state.keys(),
         "has unknown": state.keys() - expected.keys(),
-        "misfits": wrong,
+        "has a wrong shape for": wrong,
     }
     for problem, names in problems.items():
         if names:
             raise StartupError(
-                f"{path} is no checkpoint of SAM 2.1 {kind.name}: it {problem} {min(names)} ({len(names)} such keys); "
+                f"{path} is not a SAM 2.1 {kind.name} checkpoint: it {problem} {min(names)} ({len(names)} such keys); "
                 f"put the right {kind.file} there"
             )

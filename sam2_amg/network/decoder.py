@@ -1,10 +1,10 @@
-"""Mask decoder: what every form of it answers, and sam2's own. `folded_decoder.py` has the fast one.
+"""Mask decoder: the interface of all variants, and sam2's own. `folded_decoder.py` has the fast one.
 
-All answer the same three calls, in this order; `predict` makes the last two, as often as it takes:
+Call these three methods in order; `predict` calls the last two in a loop over points:
 
-    prepared = decoder.prepare(features)          # once an image: whatever does not depend on the point
+    prepared = decoder.prepare(features)          # once per image: everything that does not depend on the point
     attended = decoder.attend(prepared, points)   # the two-way transformer; gives the predicted IoU
-    logits = decoder.predict_masks(attended, kept)  # low-res logits, of the kept masks only
+    logits = decoder.predict_masks(attended, kept)  # low-res logits, only of the kept masks
 
 Symbols in the shape comments: P points, C channels of the transformer (256), h x w image tokens, n kept masks.
 """
@@ -24,7 +24,7 @@ from sam2_amg.network.encoder import ImageFeatures
 
 @dataclass(frozen=True)
 class Kept:
-    """Which of the P x 3 masks survive: row (point) and column (mask) of each, both int64 [n], row after row."""
+    """Which of the P x 3 masks are kept: row (point) and column (mask) of each, both int64 [n], sorted by row."""
 
     point: Tensor
     mask: Tensor
@@ -36,7 +36,7 @@ def every_mask(predicted_iou: Tensor) -> Kept:
 
 
 class Attended(Protocol):
-    """What `attend` hands on; what else it holds is the decoder's own."""
+    """The result of `attend`. Other fields are private to the decoder."""
 
     @property
     def predicted_iou(self) -> Tensor:
@@ -44,11 +44,11 @@ class Attended(Protocol):
 
 
 class MaskDecoder(Protocol):
-    """The three calls. What goes from one to the next is the decoder's own; the next `attend` may overwrite it."""
+    """The interface. Intermediate results are private to the decoder, and the next `attend` may overwrite them."""
 
     @property
     def at_once(self) -> int | None:
-        """Most points that `attend` takes; None where any number will do."""
+        """Maximum number of points that `attend` takes; None for any number."""
 
     def prepare(self, features: ImageFeatures) -> Any:
         """Computes what all points of an image share."""
@@ -61,7 +61,7 @@ class MaskDecoder(Protocol):
 
 
 class Predicted(NamedTuple):
-    """What a decoder says of P points: predicted IoU [P, 3], which masks are kept, and the logits of those."""
+    """A decoder's output for P points: predicted IoU [P, 3], the kept masks, and their low-res logits."""
 
     predicted_iou: Tensor
     kept: Kept
@@ -69,9 +69,9 @@ class Predicted(NamedTuple):
 
 
 def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[[Tensor], Kept]) -> Predicted:
-    """The masks of `points`, float [P, 2], as many at a time as the decoder takes: image tokens of no more are kept.
+    """The masks of `points`, float [P, 2], for up to `decoder.at_once` points at a time, which bounds memory.
 
-    `keep` chooses by predicted IoU, [p, 3], of some of the points.
+    `keep` selects masks by the predicted IoU [p, 3] of p points.
     """
     parts = []
     for some in points.split(decoder.at_once or len(points)):
@@ -90,10 +90,10 @@ def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[
 
 
 def embed_points(model: SAM2Base, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeds foreground points, a prompt each: float [P, 2] in (x, y) pixels of the model's input.
+    """Embeds foreground points, one prompt each: float [P, 2] in (x, y) pixels of the model's input.
 
-    Returns the sparse embeddings [P, 2, C] (the point, and padding) and the dense one [P, C, h, w] (no mask). They are
-    sines of large angles, which float16 would blur: autocast has no say here.
+    Returns the sparse embeddings [P, 2, C] (the point, and padding) and the dense one [P, C, h, w] (no mask). Autocast
+    is disabled, because float16 is too inaccurate for sines of large angles.
     """
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
     with torch.autocast(points.device.type, enabled=False):
@@ -107,7 +107,7 @@ class _PlainAttended:
 
 
 class PlainDecoder:
-    """sam2's `MaskDecoder.forward`, unchanged: the specification of `FoldedDecoder`."""
+    """sam2's `MaskDecoder.forward`, unchanged: the reference for `FoldedDecoder`."""
 
     at_once = None
 
@@ -115,7 +115,7 @@ class PlainDecoder:
         self.model = model
 
     def prepare(self, features: ImageFeatures) -> ImageFeatures:
-        """Nothing: sam2 works from the features, batch by batch."""
+        """Returns the features unchanged, because sam2 computes everything from them for each batch of points."""
         return features
 
     def attend(self, prepared: ImageFeatures, points: Tensor) -> _PlainAttended:

@@ -1,4 +1,4 @@
-"""Image encoder: pixels -> the features that the mask decoder reads; sam2's own, and what other forms share."""
+"""Image encoder: pixels -> features for the mask decoder. sam2's own, and code shared by other variants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the decoder needs of n images, for a model whose input is S x S pixels; it takes those of one.
+    """The features of n images, for a model whose input is S x S pixels. The decoder takes those of one image.
 
     `image_embedding` is [n, 256, S/16, S/16]; `high_res_features` are [n, 32, S/4, S/4] and [n, 64, S/8, S/8].
     """
@@ -22,7 +22,7 @@ class ImageFeatures:
     high_res_features: tuple[Tensor, Tensor]
 
     def clone(self) -> ImageFeatures:
-        """A copy, which lies in memory of its own."""
+        """A copy in separate memory."""
         s0, s1 = self.high_res_features
         return ImageFeatures(self.image_embedding.clone(), (s0.clone(), s1.clone()))
 
@@ -44,7 +44,7 @@ def encode(model: SAM2Base, pixels: Tensor) -> ImageFeatures:
 
 
 def require_sam2_encoder(model: SAM2Base) -> None:
-    """Raises ValueError for an encoder of another build than SAM 2's, which what takes its place is written for."""
+    """Raises ValueError if the encoder's structure is not SAM 2's, which the replacements assume."""
     encoder, neck = model.image_encoder, model.image_encoder.neck
     built = encoder.scalp, sorted(neck.fpn_top_down_levels), neck.fpn_interp_model, neck.fuse_type
     if built != (1, [2, 3], "nearest", "sum") or not model.sam_mask_decoder.use_high_res_features:
@@ -52,14 +52,14 @@ def require_sam2_encoder(model: SAM2Base) -> None:
 
 
 class PlainEncoder(nn.Module):
-    """`encode` as a module of what an image needs, which is what a package holds.
+    """`encode` as a module with only the weights that an image needs, for packages.
 
-    sam2's own computes positions of the feature maps, too, 88 MiB of them for 1024 x 1024 pixels, which only video
-    reads.
+    sam2's encoder also computes position encodings of the feature maps, 88 MiB for 1024 x 1024 pixels, which only video
+    uses.
     """
 
     def __init__(self, model: SAM2Base) -> None:
-        """Raises ValueError for an encoder of another build than SAM 2's."""
+        """Raises ValueError if the encoder's structure is not SAM 2's."""
         super().__init__()
         require_sam2_encoder(model)
         decoder = model.sam_mask_decoder
@@ -78,17 +78,17 @@ class PlainEncoder(nn.Module):
 
 
 class LaidOutAttention(nn.Module):
-    """sam2's `MultiScaleAttention` around another product, which reads queries, keys and values where they lie."""
+    """sam2's `MultiScaleAttention` with another attention function, which takes strided queries, keys and values."""
 
     def __init__(self, attention: MultiScaleAttention, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-        """`attend` takes queries [B, L, H, D], and keys and values [B, M, H, D]; it answers [B, L, H, D]."""
+        """`attend` takes queries [B, L, H, D], and keys and values [B, M, H, D]; it returns [B, L, H, D]."""
         super().__init__()
         self.heads = attention.num_heads
         self.qkv, self.proj, self.q_pool = attention.qkv, attention.proj, attention.q_pool
         self.attend = attend
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attention within each image or window, [B, h, w, C] -> [B, h', w', C']; h' is h but where queries pool."""
+        """Attention within each image or window, [B, h, w, C] -> [B, h', w', C']; h' is h unless queries are pooled."""
         size = x.shape[1:3]
         q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, h*w, H, D]
         if self.q_pool:

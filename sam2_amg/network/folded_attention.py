@@ -1,9 +1,9 @@
-"""One cross attention of the mask decoder, its projections of image tokens folded into the prompt tokens.
+"""One cross attention of the mask decoder, with the projections of image tokens folded into the prompt tokens.
 
-This is weight absorption, as DeepSeek-V2 (2024, section 2.1.2) uses it in multi-head latent attention.
+This is weight absorption, used in the multi-head latent attention of DeepSeek-V2 (2024, section 2.1.2).
 
-Symbols in the shape comments: P points, T tokens a point (8, or 7 without an object-score token), H heads,
-D channels a head, C channels of the transformer (256), N image tokens (h * w).
+Symbols in the shape comments: P points, T tokens per point (8, or 7 without an object-score token), H heads,
+D channels per head, C channels of the transformer (256), N image tokens (h * w).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FoldedTokens:
-    """Prompt tokens as image tokens meet them, one vector a head: `keys @ folded.mT` are scores without positions.
+    """Projected prompt tokens, one vector per head, multiplied by 1 / sqrt(D).
 
-    `heads`, [P, H, T, D], are the same vectors before they were folded, for the scores of positions; scaled, both.
+    `keys @ folded.mT` are the scores without positions. `heads` are the vectors before folding, for the scores of
+    positions.
     """
 
     heads: Tensor  # [P, H, T, D]
@@ -36,8 +37,8 @@ class FoldedAttention:
         image to token:  s = (K + E) (Wq_h^T k) / sqrt(d) + bq_h . k / sqrt(d), softmax over the T tokens;
                          out = sum_ht a_ht (Wo_h v_ht + bo / H)
 
-    A key bias is the same for every image token and cancels in the first softmax. In the second the weights of a
-    head sum to one, so a share of the output bias added to every folded value adds up to the bias.
+    A key bias is the same for every image token and cancels in the first softmax. In the second, the weights of a head
+    sum to one, so adding bo / H to every folded value adds bo in total.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -53,12 +54,12 @@ class FoldedAttention:
         self.wo = attention.out_proj.weight.unflatten(1, (heads, width)).permute(1, 2, 0)  # [H, D, C]
 
     def position_keys(self, pe: Tensor) -> Tensor:
-        """Positions E [N, C] as tokens that ask the image meet them, [H, D, N]."""
+        """Positions E [N, C] projected as keys, for token-to-image attention: [H, D, N]."""
         with torch.autocast(pe.device.type, enabled=False):
             return (self.wk.to(pe.dtype) @ pe.mT).contiguous()
 
     def position_queries(self, pe: Tensor) -> Tensor:
-        """Positions E [N, C] as tokens that the image asks meet them, bias included, [H, D, N]."""
+        """Positions E [N, C] projected as queries with bias, for image-to-token attention: [H, D, N]."""
         bias = self.attention.q_proj.bias.unflatten(0, (self.heads, -1, 1))
         with torch.autocast(pe.device.type, enabled=False):
             return (self.wq.to(pe.dtype) @ pe.mT + bias).contiguous()
@@ -68,22 +69,22 @@ class FoldedAttention:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def fold_queries(self, tokens: Tensor) -> FoldedTokens:
-        """Tokens [P, T, C] that will ask the image."""
+        """Folds tokens [P, T, C] as queries, for token-to-image attention."""
         q = self.split_heads(self.attention.q_proj(tokens)) * self.scale
         return FoldedTokens(q, by_head(q, self.wk).flatten(1, 2))
 
     def fold_keys(self, tokens: Tensor) -> FoldedTokens:
-        """Tokens [P, T, C] that the image will ask."""
+        """Folds tokens [P, T, C] as keys, for image-to-token attention."""
         k = self.split_heads(self.attention.k_proj(tokens)) * self.scale
         return FoldedTokens(k, by_head(k, self.wq).flatten(1, 2))
 
     def fold_values(self, tokens: Tensor) -> Tensor:
-        """What an attention weight of 1 adds to an image token: [P, T, C] -> [P, H*T, C]."""
+        """Folds tokens as values: what an attention weight of 1 adds to an image token. [P, T, C] -> [P, H*T, C]."""
         v = self.split_heads(self.attention.v_proj(tokens))  # [P, H, T, D]
         return (by_head(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
 
     def read_out(self, context: Tensor) -> Tensor:
-        """What the tokens make of what they read, attention-weighted sums of keys [P, H*T, C] -> [P, T, C]."""
+        """The attention's output from weighted sums of keys: value and output projection. [P, H*T, C] -> [P, T, C]."""
         values = by_head(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv  # [P, H, T, D]
         return self.attention.out_proj(values.transpose(1, 2).flatten(2))
 
@@ -91,19 +92,19 @@ class FoldedAttention:
 def by_head(x: Tensor, weights: Tensor) -> Tensor:
     """`x @ weights` of [P, H, T, A] and [H, A, B]: [P, H, T, B].
 
-    One product a head: by broadcasting, each point would get a copy of the weights.
+    One product per head, because broadcasting copies the weights for each point.
     """
     rows = x.transpose(0, 1)  # [H, P, T, A]
     return (rows.flatten(1, 2) @ weights).unflatten(1, rows.shape[1:3]).transpose(0, 1)
 
 
 def position_scores(tokens: FoldedTokens, positions: Tensor) -> Tensor:
-    """The share of positions [H, D, N] in the scores: [P, H*T, N]."""
+    """The part of the scores that comes from positions [H, D, N]: [P, H*T, N]."""
     return (tokens.heads @ positions).flatten(1, 2)
 
 
 def read(tokens: FoldedTokens, keys: Tensor, positions: Tensor) -> Tensor:
-    """Attention of tokens to image tokens `keys` [P, N, C]: weighted sums of keys, [P, H*T, C]."""
+    """Attention of tokens to image tokens `keys` [P, N, C]; returns weighted sums of keys, [P, H*T, C]."""
     scores = torch.baddbmm(position_scores(tokens, positions), tokens.folded, keys.mT)  # [P, H*T, N]
     return scores.softmax(-1) @ keys
 

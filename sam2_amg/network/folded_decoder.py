@@ -1,6 +1,6 @@
-"""The mask decoder with far fewer operations: what points share is computed once, what they do not is folded.
+"""The mask decoder with far fewer operations: work that points share is done once, and projections are folded.
 
-This file is the prompt tokens' side; `image_tokens.py` is the image tokens'. Symbols as in `folded_attention.py`.
+This file handles the prompt tokens, `image_tokens.py` the image tokens. Symbols as in `folded_attention.py`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from sam2_amg.network.upscaling import LinearUpscaling
 
 @dataclass(frozen=True)
 class FoldedAttended:
-    """The transformer's answer for P points; `hyper` are the vectors whose products with pixels are logits."""
+    """The transformer's output for P points. `hyper` are the mask vectors: their products with pixels are logits."""
 
     predicted_iou: Tensor  # [P, 3]
     hyper: Tensor  # [P, C/8, 3]
-    state: Any  # of the image tokens, a row a point
+    state: Any  # of the image tokens, one row per point
     image: SharedImage
 
 
 class FoldedDecoder:
-    """sam2's decoder with layer 1's image projections shared by all points and every other one folded into tokens.
+    """sam2's decoder with layer 1's image projections shared by all points, and the other ones folded into tokens.
 
-    Agrees with `PlainDecoder` to rounding: the algebra is exact (see `FoldedAttention`). It differs in what it leaves
-    out: transposed convolutions run for points with a kept mask only, the mask token that several masks never use has
-    no hypernetwork, and the image's share of layer 1 is computed once, not once a point.
+    Agrees with `PlainDecoder` to rounding (see `FoldedAttention`). It skips work: transposed convolutions run only for
+    points with a kept mask, the unused mask token has no hypernetwork, and layer 1's image projections are computed
+    once per image.
     """
 
     at_once = None
@@ -48,9 +48,9 @@ class FoldedDecoder:
         upscaling: LinearUpscaling | None = None,
         image_tokens: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageTokens] = PlainImageTokens,
     ) -> None:
-        """`upscaling` defaults to `LinearUpscaling`; image tokens of `Fp16x3ImageTokens` are for `FusedUpscaling`.
+        """`upscaling` defaults to `LinearUpscaling`. `Fp16x3ImageTokens` needs `FusedUpscaling`.
 
-        Raises ValueError for a decoder of another build than SAM 2's.
+        Raises ValueError if the decoder's structure is not SAM 2's.
         """
         decoder = model.sam_mask_decoder
         if not decoder.use_high_res_features or len(decoder.transformer.layers) != 2:
@@ -109,7 +109,7 @@ class FoldedDecoder:
         queries = self.second_to_image.fold_queries(tokens + pe)
         state, context = self.image_tokens.first(prepared, update, queries)
         tokens = self._read_image(second, tokens, self.second_to_image.read_out(context))
-        # the tokens' last look at the image
+        # final attention of tokens to the image
         update = _tell(self.second_to_tokens, tokens, pe)
         state, context = self.image_tokens.second(prepared, state, update, self.final.fold_queries(tokens + pe))
         tokens = self.decoder.transformer.norm_final_attn(tokens + self.final.read_out(context))
@@ -118,12 +118,12 @@ class FoldedDecoder:
 
     @staticmethod
     def _read_image(layer: TwoWayAttentionBlock, tokens: Tensor, attention: Tensor) -> Tensor:
-        """The rest of a layer on the token side: residual, norm, MLP, norm. [P, T, C]"""
+        """The rest of a layer for the tokens: residual, norm, MLP, norm. [P, T, C]"""
         tokens = layer.norm2(tokens + attention)
         return layer.norm3(tokens + layer.mlp(tokens))
 
     def _read_shared_image(self, tokens: Tensor, prepared: SharedImage) -> Tensor:
-        """Layer 1, token to image: one attention of P*T queries to the shared image tokens. [P, T, C]"""
+        """Layer 1, token to image: a single attention of P*T queries to the shared image tokens. [P, T, C]"""
         attention = self.first_to_image.attention
         q = attention.q_proj(tokens).flatten(0, 1)  # [P*T, H*D]
         q = q.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)  # [H, P*T, D]
@@ -132,7 +132,7 @@ class FoldedDecoder:
 
     def _hyper(self, tokens: Tensor) -> Tensor:
         """The hypernetworks of the three masks: tokens [P, T, C] -> [P, C/8, 3]."""
-        first = self.iou_index + 2  # the token behind the IoU token answers alone; its mask is not used
+        first = self.iou_index + 2  # the token after the IoU token is for single-mask output, which is not used
         mlps = list(self.decoder.output_hypernetworks_mlps)[1:]
         return torch.stack([mlp(tokens[:, first + i]) for i, mlp in enumerate(mlps)], dim=2)
 
@@ -145,5 +145,5 @@ class FoldedDecoder:
 
 
 def _tell(attention: FoldedAttention, tokens: Tensor, pe: Tensor) -> TokenUpdate:
-    """What tokens [P, T, C] tell the image in a layer."""
+    """The update of the image tokens by tokens [P, T, C] in a layer."""
     return TokenUpdate(attention.fold_keys(tokens + pe), attention.fold_values(tokens))

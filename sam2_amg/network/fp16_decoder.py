@@ -1,4 +1,4 @@
-"""The folded decoder in float16: products on tensor cores; LayerNorm, softmax and what adds up in float32."""
+"""The folded decoder in float16: float16 products on tensor cores; LayerNorm, softmax and accumulation in float32."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from sam2_amg.network.image_tokens import SharedImage
 
 
 class InFloat32(nn.Module):
-    """A module whose products are of float32, whatever is around it."""
+    """A module that runs in float32 even under autocast."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the module makes of `x`, float32."""
+        """The module's output for `x`, in float32."""
         with torch.autocast(x.device.type, enabled=False):
             return self.module(x.float())
 
 
 class Fp16Decoder(FoldedDecoder):
-    """`FoldedDecoder` by products of float16; it answers float32, but image tokens, which are float16.
+    """`FoldedDecoder` with float16 products. Its outputs are float32, except the image tokens, which are float16.
 
-    Predicted IoU decides which masks are kept and in which order, so its head stays in float32: float16 would have many
-    masks tie.
+    The head of predicted IoU stays in float32, because predicted IoU selects and orders the masks, and in float16 many
+    would tie.
     """
 
     def __init__(self, model: SAM2Base) -> None:
-        """Changes the weights of `model`'s mask decoder."""
+        """Modifies the weights of `model`'s mask decoder."""
         decoder = model.sam_mask_decoder
         upscaling = FusedUpscaling(decoder, fp16x3=False)
         decoder.iou_prediction_head = InFloat32(decoder.iou_prediction_head)
@@ -61,7 +61,7 @@ class Fp16Decoder(FoldedDecoder):
 
 
 def convert_linears(module: nn.Module) -> None:
-    """Weights of the linear layers in `module` to float16, in place; norms stay as they are."""
+    """Converts the linear layers in `module` to float16, in place. Norms do not change."""
     for child in module.modules():
         if isinstance(child, nn.Linear):
             child.half()

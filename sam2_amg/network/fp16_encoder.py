@@ -1,9 +1,9 @@
-"""The image encoder in float16: products on tensor cores, what adds up and what is normalised in float32.
+"""The image encoder in float16: float16 products on tensor cores; accumulation, softmax and LayerNorm in float32.
 
-Linear layers, convolutions and attention take and give float16; their sums, softmax and LayerNorm are float32. So is
-the residual stream: in float16 it would cost 2 to 3 dB of the image embedding's 61 (seeded tiny) or 70 (demo), and
-overflow beyond 65504. Between the trunk and the high-resolution features sam2 has two linear layers and nothing between
-the two, neck and `conv_s0` (or `conv_s1`); here they are one.
+Linear layers, convolutions and attention take and return float16. The residual stream is float32: in float16 it would
+cost 2 to 3 dB of the image embedding's 61 dB (seeded tiny) or 70 dB (demo), and overflow above 65504. Between the trunk
+and the high-resolution features, sam2 has two adjacent linear layers, the neck and `conv_s0` (or `conv_s1`); they are
+merged into one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from sam2_amg.kernels.attention import attention
 from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder
 
-# Windows of at most so many tokens are our kernel's, which takes tiles as small as they are; torch's takes 64 queries
-# or more at a time, and is the quicker one for the rest.
+# Windows of up to this many tokens run in our attention kernel, which has tiles of that size. torch's attention has
+# tiles of at least 64 queries, and is faster for larger windows.
 _SMALL_WINDOW = 16
 
 
@@ -31,7 +31,7 @@ def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class Fp16Norm(nn.Module):
-    """LayerNorm of float32, computed in float32, for a product of float16."""
+    """LayerNorm in float32 with a float16 output."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Fp16Norm(nn.Module):
 
 
 class _Shortcut(nn.Module):
-    """The linear layer parallel to a block that changes the number of channels: its answer is the residual stream."""
+    """The linear shortcut of a block that changes the number of channels. Its output is the residual stream."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Shortcut(nn.Module):
 
 
 def convert_block(block: MultiScaleBlock) -> None:
-    """Changes a block of sam2's trunk, in place: float32 in and out, products of float16."""
+    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products."""
     block.norm1, block.norm2 = Fp16Norm(block.norm1), Fp16Norm(block.norm2)
     block.attn = LaidOutAttention(block.attn.half(), fp16_attention)
     block.mlp.half()
@@ -64,12 +64,12 @@ def convert_block(block: MultiScaleBlock) -> None:
 
 
 class Fp16Encoder(nn.Module):
-    """sam2's image encoder and the convolutions that follow it, of a `model` that is changed by that."""
+    """sam2's image encoder and the convolutions `conv_s0` and `conv_s1` that follow it. Modifies `model`."""
 
     positions: Tensor  # [1, S/4, S/4, C] float32
 
     def __init__(self, model: SAM2Base) -> None:
-        """Raises ValueError for an encoder of another build than SAM 2's."""
+        """Raises ValueError if the encoder's structure is not SAM 2's."""
         super().__init__()
         encoder, decoder = model.image_encoder, model.sam_mask_decoder
         trunk, neck = encoder.trunk, encoder.neck
@@ -89,13 +89,13 @@ class Fp16Encoder(nn.Module):
             convert_block(block)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [n, 3, S, S]; features are float32."""
+        """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""
         x = self.patch(pixels.half()).permute(0, 2, 3, 1) + self.positions  # [n, S/4, S/4, C] float32
         ends = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.stage_ends:
-                ends.append(x.half())  # [n, S/4, S/4, C], and then half the side and twice the channels
+                ends.append(x.half())  # [n, S/4, S/4, C]; each further stage halves the side and doubles the channels
         above = self.to_embedding_above(ends[3]).float()  # [n, S/32, S/32, 256]
         above = above[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2)
         embedding = self.to_embedding(ends[2]).float() + above  # [n, S/16, S/16, 256]
@@ -105,7 +105,7 @@ class Fp16Encoder(nn.Module):
 
 @torch.no_grad()
 def _pixel_linear(convolution: nn.Conv2d, then: nn.Conv2d | None = None, shift: Tensor | None = None) -> nn.Linear:
-    """One or two convolutions of one pixel, and what is added, as a linear layer of float16 on channels."""
+    """Merges one or two 1 x 1 convolutions, and a `shift` of the output, into a float16 linear layer on channels."""
     assert convolution.bias is not None
     weight, bias = convolution.weight.flatten(1).double(), convolution.bias.double()
     if then is not None:

@@ -1,6 +1,6 @@
-"""Image tokens of the folded decoder by the kernels of `kernels/image_attention.py`, in fp16x3 or in float16.
+"""Image tokens of the folded decoder with the kernels of `kernels/image_attention.py`, in fp16x3 or float16.
 
-What they store lacks an affine part of LayerNorm, gain g and bias b, which meets the vectors instead:
+The kernels store image tokens without part of LayerNorm's affine map, gain g and bias b. It is folded into the vectors:
 
     layer 1, keys = stored + b:    keys . w = stored . w + b . w
                                    keys + sum_ht a_ht v_ht = stored + sum_ht a_ht (v_ht + b / H)
@@ -8,7 +8,7 @@ What they store lacks an affine part of LayerNorm, gain g and bias b, which meet
     layer 2, keys = g stored + b:  keys . u = stored . (g u) + b . u
                                    sum_n a_n keys = g (sum_n a_n stored) + b
 
-for the weights of a head add up to one; and what is added to all scores of a softmax cancels.
+because the weights of a head sum to one, and a constant added to all scores of a softmax cancels.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sam2_amg.network.upscaling import LinearUpscaling
 
 
 class Fp16x3ImageTokens(PlainImageTokens):
-    """Keeps the image tokens of every point, float32 [P, N, C], as its parent does, and is as exact.
+    """Keeps the image tokens of every point, float32 [P, N, C], with the accuracy of `PlainImageTokens`.
 
-    Its upscaling takes those of layer 2 as they are stored: see `FusedUpscaling`.
+    Upscaling reads layer 2's image tokens as stored; see `FusedUpscaling`.
     """
 
-    fp16x3 = True  # float32 operands in two parts
-    dtype = torch.float32  # of everything that a kernel reads
+    fp16x3 = True  # float32 operands as two float16 parts
+    dtype = torch.float32  # of all kernel inputs
 
     def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
         """`pe` are the positions E, [N, C]."""
         super().__init__(model, pe, upscaling)
-        # the parent's, as kernels read them: they are the same for every image
+        # the parent's keys in the kernels' layout, computed once for all images
         self.asked_second, self.asked_last = self._by_token(self.second_keys), self._by_token(self.final_keys)
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
@@ -51,11 +51,11 @@ class Fp16x3ImageTokens(PlainImageTokens):
     ) -> tuple[Tensor, Tensor]:
         """See `ImageTokens`; the state is the image tokens [P, N, C], without gain and bias of their norm.
 
-        They lie where those of layer 1 lay, which are gone.
+        They overwrite the image tokens of layer 1.
         """
         bias, norm = self.first_norm.bias, self.second_norm
         scores = self._scores(update.keys, self.second_queries)
-        shift = (update.keys.folded.float() * bias).sum(-1)  # [P, H*T]; a product would be of float16 under autocast
+        shift = (update.keys.folded.float() * bias).sum(-1)  # [P, H*T]; autocast would run a matmul in float16
         folded, values = self._operand(update.keys.folded), self._operand(update.values + bias / self.heads)
         update_second(state, scores, folded, shift, values, norm.eps, self.fp16x3)
         context = self._read(state, queries, queries.folded * norm.weight, self.asked_last)
@@ -70,7 +70,7 @@ class Fp16x3ImageTokens(PlainImageTokens):
         return self._operand(projections.permute(2, 0, 1).flatten(1))
 
     def _scores(self, tokens: FoldedTokens, positions: Tensor) -> Tensor:
-        """The share of positions [H, D, N] in the scores, a product a head: [H, P*T, N]."""
+        """The part of the scores that comes from positions [H, D, N], one product per head: [H, P*T, N]."""
         heads = tokens.heads.transpose(0, 1).flatten(1, 2)  # [H, P*T, D]
         return heads.to(self.dtype) @ positions.to(self.dtype)
 
@@ -79,7 +79,7 @@ class Fp16x3ImageTokens(PlainImageTokens):
 
 
 class Fp16ImageTokens(Fp16x3ImageTokens):
-    """Keeps the image tokens of every point in float16, [P, N, C]; so are products, and the scores of positions."""
+    """Keeps the image tokens of every point in float16, [P, N, C]. Products and the scores of positions are float16."""
 
     fp16x3 = False
     dtype = torch.float16

@@ -1,12 +1,11 @@
-"""Linear layers, and a whole encoder, in float32 accuracy at tensor-core speed: each number as the sum of two of
-float16.
+"""fp16x3: linear layers with float32 accuracy on float16 tensor cores. Each number is the sum of two float16 numbers.
 
 x = x_hi + x_lo and W = W_hi + W_lo with x_hi = float16(x), x_lo = float16(x - x_hi); then
 
     x W^T ~ x_hi W_hi^T + x_lo W_hi^T + x_hi W_lo^T
 
-which leaves out x_lo W_lo^T, about 2^-22 of the result. The three products are one, of three times the depth, that
-adds up in float32 (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision").
+which leaves out x_lo W_lo^T, about 2^-22 of the result. The three products run as one product of three times the depth
+with float32 accumulation (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision").
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal n
 
 
 def to_fp16_pair(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 -> (hi, lo), float16, whose sum is x to about 2^-22 of it, or to 2^-25 where |x| is under 2^-3.
+    """Float32 -> (hi, lo), float16. Their sum is x to about 2^-22 of x, or to 2^-25 if |x| is under 2^-3.
 
-    Not to be compiled: a compiler that fuses the casts computes `x - hi.float()` as zero. `fp16x3_rows` is for that.
+    Do not compile it: a compiler that fuses the casts computes `x - hi.float()` as zero. Use `fp16x3_rows` there.
     """
     hi = x.half()
     return hi, (x - hi.float()).half()
 
 
 class Fp16x3Linear(nn.Module):
-    """`nn.Linear` of float32, [..., K] -> [..., M], by float16 products. A |x| over 65504 gives infinity or NaN."""
+    """A float32 `nn.Linear`, [..., K] -> [..., M], with float16 products. A |x| over 65504 gives infinity or NaN."""
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_hi, W_lo, scaled
     bias: Tensor | None
@@ -56,7 +55,7 @@ class Fp16x3Linear(nn.Module):
 
 
 def _product(x: Tensor, product: Tensor) -> Tensor:
-    """Rows [N, K] times [3 K, M], float32. On CPUs, by float32 products of the same parts, which are exact."""
+    """Rows [N, K] times [3 K, M], float32. A CPU multiplies the same parts in float32, where each product is exact."""
     if x.is_cuda:
         return torch.mm(fp16x3_rows(x), product, out_dtype=torch.float32)
     hi, lo = to_fp16_pair(x)
@@ -64,7 +63,7 @@ def _product(x: Tensor, product: Tensor) -> Tensor:
 
 
 def use_fp16x3_linears(module: nn.Module) -> None:
-    """Puts a `Fp16x3Linear` in the place of every `nn.Linear` inside `module`."""
+    """Replaces every `nn.Linear` inside `module` by an `Fp16x3Linear`."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Fp16x3Linear(child))
@@ -73,7 +72,7 @@ def use_fp16x3_linears(module: nn.Module) -> None:
 
 
 def use_fp16x3_encoder(encoder: ImageEncoder) -> None:
-    """Changes the linear layers and the attention of sam2's image encoder, in place."""
+    """Replaces the linear layers and the attention of sam2's image encoder by fp16x3 versions, in place."""
     use_fp16x3_linears(encoder)
     for block in encoder.trunk.blocks:
         block.attn = LaidOutAttention(block.attn, attention)

@@ -1,4 +1,4 @@
-"""Masks of kept points by one kernel, `kernels/upscale.py`, whose weights are prepared here."""
+"""Masks of kept points in one kernel, `kernels/upscale.py`. This file prepares its weights and launches it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
 
 class FusedUpscaling(LinearUpscaling):
-    """`LinearUpscaling` whose masks of kept points can be made in one kernel.
+    """`LinearUpscaling` that computes the masks of kept points in one kernel.
 
-    Image tokens are taken before gain and bias of the norm that made them, as `Fp16x3ImageTokens` keeps them: both are
-    in the weights here.
+    It takes image tokens without gain and bias of their norm, as `Fp16x3ImageTokens` stores them. Both are folded into
+    its weights.
     """
 
     def __init__(self, decoder: Sam2MaskDecoder, fp16x3: bool) -> None:
-        """With `fp16x3`, operands of the kernel are float32 in two parts; without, float16."""
+        """Kernel operands are float32 in two float16 parts if `fp16x3`, else float16."""
         super().__init__(decoder)
         norm = decoder.transformer.layers[-1].norm4
         first, second = self.biases
@@ -34,13 +34,14 @@ class FusedUpscaling(LinearUpscaling):
             part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)
         )
         if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
-            raise ValueError("the upscaling kernel is written for SAM 2's mask decoder")
+            raise ValueError("the upscaling kernel supports only SAM 2's mask decoder")
 
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
 
-        `keys` are [P, N, C], float32, or float16 without `fp16x3`, `hyper` float32 [P, C/8, 3], both of all
-        points; features as `arrange` answers them. Raises ValueError for other devices and numbers of image tokens.
+        `keys` are [P, N, C], float32 if `fp16x3`, else float16; `hyper` is float32 [P, C/8, 3]. Both are of all points.
+        `children` and `grandchildren` are from `arrange`. Raises ValueError for a device other than CUDA, and for a
+        number of image tokens that is not a multiple of the kernel's tile.
         """
         require_kernel_device(keys, "keys")
         side = square_side(keys.shape[1])

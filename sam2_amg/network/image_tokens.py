@@ -1,6 +1,6 @@
-"""Image tokens of the folded decoder, in plain torch: how they learn from each point's tokens.
+"""Image tokens of the folded decoder in plain torch: their updates by each point's tokens.
 
-The twin of `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
+The reference for `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sam2_amg.network.upscaling import LinearUpscaling
 
 @dataclass(frozen=True)
 class SharedImage:
-    """What the folded decoder needs of one image, none of it depending on a point."""
+    """The folded decoder's data of one image. None of it depends on a point."""
 
     keys: Tensor  # [N, C] image tokens before layer 1
     first_keys: Tensor  # [H, N, D] layer 1, token to image: projected keys
     first_values: Tensor  # [H, N, D] layer 1, token to image: projected values
     first_queries: Tensor  # [H, D, N] layer 1, image to token: projected queries
-    children: Tensor  # high-resolution features, as the upscaling wants them
+    children: Tensor  # high-resolution features, from `LinearUpscaling.arrange`
     grandchildren: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -35,26 +35,26 @@ class SharedImage:
 
 @dataclass(frozen=True)
 class TokenUpdate:
-    """What a layer's tokens tell every image token: attention over `keys`, of `values` [P, H*T, C]."""
+    """The update of image tokens in a layer: attention to the tokens' `keys` and `values` [P, H*T, C]."""
 
-    keys: FoldedTokens  # in layer 1 `heads` alone is used: its image tokens are projected, once an image
+    keys: FoldedTokens  # layer 1 uses only `heads`, because its image tokens are projected once per image
     values: Tensor
 
 
 class ImageTokens(Protocol):
-    """Two updates of the image tokens, a reading after each, and masks of what has come of them."""
+    """Two updates of the image tokens, attention of the tokens to them after each, and the masks."""
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
-        """Layer 1's update, and what layer 2's tokens read: the state for the next call, and [P, H*T, C]."""
+        """Layer 1's update, then attention of layer 2's tokens: the state for `second`, and [P, H*T, C]."""
 
     def second(self, image: SharedImage, state: Any, update: TokenUpdate, queries: FoldedTokens) -> tuple[Any, Tensor]:
-        """Layer 2's update, and what the tokens read in the end: a state of tensors [P, ...], and [P, H*T, C].
+        """Layer 2's update, then the tokens' final attention: a state of tensors [P, ...], and [P, H*T, C].
 
-        The given state is used up.
+        May overwrite the given state.
         """
 
     def upscale(self, image: SharedImage, state: Any, hyper: Tensor) -> Tensor:
-        """Low-res logits [U, 3, 4h, 4w] of the points whose rows of the state are given; `hyper` is [U, C/8, 3]."""
+        """Low-res logits [U, 3, 4h, 4w] of U points; `state` has their rows, and `hyper` is [U, C/8, 3]."""
 
 
 class PlainImageTokens:

@@ -1,4 +1,4 @@
-"""The sizes of SAM 2.1 that are known. Imports nothing that takes long."""
+"""The supported sizes of SAM 2.1. Imports nothing slow, because --help needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sam2_amg.errors import StartupError
 
 @dataclass(frozen=True)
 class ModelType:
-    """One size of SAM 2.1. `trunk` tells sizes apart: the width of the Hiera trunk and its number of blocks.
+    """One size of SAM 2.1. `trunk`, the width of the Hiera trunk and its number of blocks, identifies a checkpoint.
 
     `config` names one of sam2's own configurations, or a file in `sam2_amg/demo/` (a base and overrides).
     """
@@ -34,7 +34,7 @@ MODEL_TYPES = {
 
 
 def find_model_type(name: str) -> ModelType:
-    """Raises StartupError for an unknown type."""
+    """The model type of this name. Raises StartupError if it is unknown."""
     if name not in MODEL_TYPES:
         raise StartupError(f"MODEL_TYPE {name!r} is unknown; choose one of {', '.join(MODEL_TYPES)}")
     return MODEL_TYPES[name]

@@ -1,4 +1,4 @@
-"""What float32 means on a GPU."""
+"""Float32 precision on a GPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def float32_convolutions() -> Iterator[None]:
-    """Has cuDNN run convolutions of float32 in float32, while it lasts.
+    """A context in which cuDNN runs float32 convolutions in float32 instead of TF32, torch's default.
 
-    By torch's default they are TF32, which rounds what differs in the last bit by 2^-11, so that no two ways to the
-    same mask would agree; as for products, float32 is then float32 on every device.
+    TF32 rounding can turn a difference in the last bit into one of 2^-11, so that modes would disagree. Matrix products
+    are float32 by default.
     """
     benchmark = torch.backends.cudnn.benchmark
     with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):

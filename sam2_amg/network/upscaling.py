@@ -1,7 +1,7 @@
-"""From image tokens to low-res logits: two transposed convolutions, high-resolution features, hypernetworks.
+"""Image tokens -> low-res logits: two transposed convolutions, high-resolution features, and mask vectors.
 
-The kernel in `kernels/upscale.py` does the same sum. Symbols: U points, N = h * w image tokens, C
-channels of the transformer (256).
+The kernel in `kernels/upscale.py` computes the same. Symbols: U points, N = h * w image tokens, C channels of the
+transformer (256).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from sam2_amg.network.encoder import ImageFeatures
 
 
 class LinearUpscaling:
-    """A transposed convolution of kernel 2 and stride 2 as what it is: a linear layer from a pixel to its 2 x 2
-    children. Nothing is turned around until the logits are."""
+    """Computes each transposed convolution (kernel 2, stride 2) as a linear layer from a pixel to its 2 x 2 children.
+
+    Only the logits are permuted to image layout.
+    """
 
     def __init__(self, decoder: Sam2MaskDecoder) -> None:
         first, self.norm, _, second, _ = decoder.output_upscaling
@@ -24,9 +26,9 @@ class LinearUpscaling:
         self.biases = first.bias, second.bias
 
     def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """High-resolution features as `__call__` wants them, once an image: children, grandchildren.
+        """High-resolution features in the layout of `__call__`, with the biases added; once per image.
 
-        [N, 2*2, C/4] and [N, 2*2, 2*2*C/8]: each image token's children side by side, theirs within.
+        Returns children [N, 2*2, C/4] and grandchildren [N, 2*2, 2*2*C/8], grouped by image token and by child.
         """
         h, w = features.image_embedding.shape[-2:]
         s0, s1 = features.high_res_features
@@ -49,7 +51,7 @@ class LinearUpscaling:
 
 
 def square_side(tokens: int) -> int:
-    """Of a square of image tokens, [h * w] -> h. SAM 2's input is always square."""
+    """The side of a square of `tokens` image tokens. SAM 2's input is always square."""
     side = round(tokens**0.5)
     assert side * side == tokens
     return side

@@ -1,1 +1,1 @@
-"""The way of an image: decoded, preprocessed, prompted, segmented, and its masks as records."""
+"""The pipeline of an image: decode, preprocess, prompt, segment, and convert masks to records."""

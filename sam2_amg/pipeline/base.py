@@ -1,4 +1,4 @@
-"""What every generator is, and what it returns: one record a mask, with sam2's keys."""
+"""The interface of every generator and its result: one record per mask, with sam2's keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sam2_amg.postprocess.rle import UncompressedRle
 
 
 class MaskRecord(TypedDict):
-    """One mask, as `SAM2AutomaticMaskGenerator` describes it; boxes are XYWH in pixels of the photograph."""
+    """One mask, in the format of `SAM2AutomaticMaskGenerator`. Boxes are XYWH in pixels of the photograph."""
 
     segmentation: UncompressedRle
     area: int
@@ -25,25 +25,25 @@ class MaskRecord(TypedDict):
 
 
 PendingResult = Callable[[], list[MaskRecord]]
-"""Masks that have left the device: called on any thread, it makes records of them."""
+"""Converts masks to records. It uses only host memory and may be called on any thread."""
 
 
 class Generator(Protocol):
-    """Makes masks of an image, in whatever mode. `config` has no None left in it."""
+    """Makes the masks of an image. `config` has its defaults filled in."""
 
     config: GeneratorConfig
-    batch_size: int = 1  # most images that `encode` takes
-    workers: int = 1  # threads that may call `segment` at a time
+    batch_size: int = 1  # maximum number of images that `encode` takes
+    workers: int = 1  # number of threads that may call `segment` concurrently
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: smallest crops first)."""
+        """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         ...
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
-        """What `segment` is given with each of these images, in the same thread."""
+        """The features of each image, for `segment` in the same thread; None lets `segment` encode the image."""
         return [None] * len(images)
 
     def segment(self, image: NDArray[np.uint8], features: Any = None) -> PendingResult:
-        """Masks in two steps: while one thread finishes an image, another can begin the next."""
+        """Segments an image; the returned function makes the records, while this thread may take the next image."""
         records = self.generate(image)
         return lambda: records

@@ -1,4 +1,4 @@
-"""Masks on their way through the pipeline, as tensors, and how they become records."""
+"""Candidate masks as tensors, and their conversion to records."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BOX, _IOU, _POINT, _STABILITY, _CROP = slice(0, 4), 4, slice(5, 7), 7, 8
 
 @dataclass(frozen=True)
 class Candidates:
-    """n masks on their way through the pipeline, a row each; coordinates are pixels of the photograph.
+    """n candidate masks, one per row. Coordinates are pixels of the photograph.
 
-    Logits are by far the largest of it, so choosing among masks does not copy them: `row` says where they lie. All
-    other figures are columns of one table, which is chosen from, and leaves the device, at once: on a GPU it is the
-    number of calls that takes the time. (Pixels are whole numbers that float32 has exactly.)
+    Selecting masks does not copy logits, which take most of the memory: `row` indexes them. All other values are
+    columns of one table, so that selecting and copying to the host take one call each; on a GPU, each call has a fixed
+    cost. Float32 represents the pixel coordinates exactly.
     """
 
     logits: Tensor  # float32 or float16 [m, h, w], low-res, of these masks and others
-    row: Tensor  # int64 [n], of each mask in `logits`
+    row: Tensor  # int64 [n], index of each mask in `logits`
     table: Tensor  # float32 [n, 9], the columns below
 
     @property
@@ -54,24 +54,24 @@ class Candidates:
 
     @property
     def crop(self) -> Tensor:
-        """[n], the number of the crop of the image"""
+        """[n], index of the crop"""
         return self.table[:, _CROP]
 
     def __len__(self) -> int:
         return len(self.row)
 
     def select(self, rows: Tensor) -> Self:
-        """The masks that an index names, in its order."""
+        """The masks at the given rows, in that order."""
         return type(self)(self.logits, self.row[rows], self.table[rows])
 
     def compact(self) -> Self:
-        """The same masks with a copy of their own logits, which lets go of the others'."""
+        """The same masks with a copy of only their logits, so that the other logits can be freed."""
         row = torch.arange(len(self), device=self.row.device)
         return type(self)(self.logits[self.row], row, self.table)
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
-        """All masks of one part or more, in order."""
+        """All masks of at least one part, in order."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.logits) for part in parts[:-1])]).tolist()
@@ -82,13 +82,15 @@ class Candidates:
     def to_host(
         self, boundaries: list[RunBoundaries], size: tuple[int, int], crop_boxes: Sequence[list[int]]
     ) -> PendingResult:
-        """One record a row, with its boundaries in a photograph of `size`. `crop_boxes` are the XYXY boxes of all
-        crops."""
+        """One record per row, from its run boundaries in a photograph of `size` (height, width).
+
+        `crop_boxes` are the XYXY boxes of all crops.
+        """
         return partial(_to_records, boundaries, size, self.table.cpu(), crop_boxes)
 
 
 def tabulate(boxes: Tensor, predicted_iou: Tensor, points: Tensor, stability: Tensor, crop: int) -> Tensor:
-    """The table of `Candidates` for n masks of the crop of this number: boxes [n, 4], points [n, 2], others [n]."""
+    """The table of `Candidates` for n masks of the crop with index `crop`: boxes [n, 4], points [n, 2], others [n]."""
     number = torch.full((len(boxes), 1), float(crop), device=boxes.device)
     return torch.cat([boxes.float(), predicted_iou[:, None].float(), points, stability[:, None], number], 1)
 

@@ -1,4 +1,4 @@
-"""Images: the bytes of a file -> upright 8-bit RGB."""
+"""Decoding: the bytes of an image file -> upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 
 logger = logging.getLogger(__name__)
-# The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
+# The JPEG reader also opens MPO, a JPEG followed by further pictures, which many phones write into .jpg files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
-# What brings an image of each EXIF orientation upright, 1 is upright: rows and columns change places, rows are turned
-# round, columns are turned round, in this order.
+# EXIF orientation -> whether to transpose, then reverse the rows, then reverse the columns, to turn it upright.
+# Orientation 1 is upright.
 _TURNS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -34,9 +34,9 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """Decodes the bytes of an image file (the first frame of several) to uint8 RGB [H, W, 3], turned upright by EXIF.
+    """Decodes an image file (the first frame of several) to uint8 RGB [H, W, 3], turned upright by EXIF orientation.
 
-    Alpha is laid over white, 16-bit grey is scaled to 8 bits, palettes, grey and CMYK are converted.
+    Alpha is composited over white. 16-bit grey is scaled to 8 bits. Palettes, grey and CMYK are converted.
     Raises RequestError: not_an_image, too_many_pixels, truncated_image or unsupported_pixels.
     """
     try:
@@ -47,21 +47,21 @@ def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise _too_many_pixels("The image", limits) from error
     except UnidentifiedImageError as error:
         raise RequestError(
-            415, "not_an_image", f"The file is not an image that this server reads: {_ACCEPTED}."
+            415, "not_an_image", f"The file is not an image in a supported format: {_ACCEPTED}."
         ) from error
     except (RequestError, MemoryError):
         raise
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
+    except Exception as error:  # Pillow's readers raise many types for a damaged file
         raise RequestError(
             400, "truncated_image", f"The image is truncated or damaged and cannot be read ({error})."
         ) from error
 
 
 def decode_into_huge_pages() -> None:
-    """Has torch ask the kernel for huge pages under its host tensors of 2 MiB and more; to be called before the first,
-    for torch looks once (THP_MEM_ALLOC_ENABLE, PyTorch's pull request 107697).
+    """Makes torch request huge pages for host tensors of 2 MiB and more (THP_MEM_ALLOC_ENABLE, PyTorch PR 107697).
 
-    A photograph of two megapixels lies on 1,600 pages of 4 KiB, which the kernel clears one by one, each time anew.
+    Call it before the first tensor, because torch reads the variable once. Without it, the kernel clears 1,600 pages of
+    4 KiB for each photograph of two megapixels.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
@@ -78,47 +78,46 @@ def _too_many_pixels(subject: str, limits: Limits) -> RequestError:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8. Cameras write much that is wrong around it; whatever cannot be read means upright."""
+    """EXIF's orientation, 1 to 8; 1 (upright) if the EXIF block cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow's EXIF reader raises whatever a broken block makes it stumble over
+    except Exception:  # Pillow's EXIF reader raises many types for a damaged block
         return 1
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """[H, W, 3] -> the same, or turned."""
+    """Turns an image [H, W, 3] upright."""
     if orientation not in _TURNS:
         return pixels
     swap, rows, columns = _TURNS[orientation]
     turned = pixels.transpose(1, 0, 2) if swap else pixels
-    # a copy in any case: an axis of one pixel that is turned round counts as contiguous, with a step that torch refuses
+    # always a copy: NumPy calls a reversed axis of one pixel contiguous, but torch refuses its negative stride
     return turned[:: -1 if rows else 1, :: -1 if columns else 1].copy()
 
 
 def _pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
-    """[H, W, 3] of an image that has been opened and not yet read, whose file is `data`.
+    """The pixels [H, W, 3] of an opened, not yet loaded image; `data` are the bytes of its file.
 
-    torchvision has Pillow's library for colour JPEGs, and does not copy pixels three times over. What it cannot read
-    is left to Pillow.
+    torchvision decodes colour JPEGs with the same library as Pillow but with fewer copies. Pillow decodes all others.
     """
     if image.format in ("JPEG", "MPO") and image.mode == "RGB":
         try:
             pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
-            logger.debug("torchvision does not read this JPEG", exc_info=True)
+            logger.debug("torchvision cannot decode this JPEG; trying Pillow", exc_info=True)
         else:
             return pixels.permute(1, 2, 0).contiguous().numpy()
     return np.array(_to_rgb(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those with no defined range."""
+    """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those without a defined range."""
     image.load()
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
         return _sixteen_bit_to_rgb(image)
     if image.mode in ("F", "LAB"):
         raise RequestError(
-            415, "unsupported_pixels", f"Pixels of type {image.mode} have no defined range; save as 8 or 16 bits."
+            415, "unsupported_pixels", f"Pixels of type {image.mode} have no defined range. Save as 8 or 16 bits."
         )
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -128,9 +127,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey of 0 to 65535 -> RGB of 0 to 255, to the nearest."""
+    """Grey of 0 to 65535 -> RGB of 0 to 255, rounded to nearest. Raises RequestError unsupported_pixels."""
     grey = np.asarray(image).astype(np.int64)
     if grey.min() < 0 or grey.max() > 65535:
-        message = "Pixels of 32 bits outside 0 to 65535 have no defined range; save as 8 or 16 bits."
+        message = "32-bit pixels outside 0 to 65535 have no defined range. Save as 8 or 16 bits."
         raise RequestError(415, "unsupported_pixels", message)
     return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")

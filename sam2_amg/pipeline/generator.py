@@ -1,4 +1,4 @@
-"""The pipeline: an image goes through it once, a named call for each stage."""
+"""The pipeline of every mode except baseline: one named call per stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ImageSize = tuple[int, int]  # (height, width)
 
 @dataclass(frozen=True)
 class Stages:
-    """The function of each step. `modes/build.py` chooses them; modes differ in nothing else."""
+    """The function of each stage. Modes differ only in these; `modes/build.py` chooses them."""
 
     preprocess: Callable[[NDArray[np.uint8]], Tensor]
     encode: Callable[[Tensor], ImageFeatures]
@@ -39,12 +39,14 @@ class Stages:
     mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
     run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
-    network: StreamOrderedLock  # held in encoder and decoder, whose static tensors all threads share
+    network: StreamOrderedLock  # held while encoder or decoder runs, because all threads share their static tensors
 
 
 class PredictedMasks(NamedTuple):
-    """What the network says of n masks: low-res logits [n, h, w], predicted IoU [n], and the photograph's pixel
-    (x, y) that each was asked for, [n, 2]."""
+    """The network's output for n masks: low-res logits [n, h, w], predicted IoU [n] and prompt points [n, 2].
+
+    Points are (x, y) in pixels of the photograph.
+    """
 
     logits: Tensor
     predicted_iou: Tensor
@@ -52,7 +54,7 @@ class PredictedMasks(NamedTuple):
 
 
 class MaskGenerator(Generator):
-    """Segments everything in an image: the same records as `SAM2AutomaticMaskGenerator`, in the same order."""
+    """Segments everything in an image. Records and their order are those of `SAM2AutomaticMaskGenerator`."""
 
     def __init__(
         self,
@@ -63,9 +65,9 @@ class MaskGenerator(Generator):
         batch_size: int = 1,
         workers: int = 1,
     ) -> None:
-        """`image_size` is the side of the model's square input; `config` has every default filled in.
+        """`image_size` is the side of the model's square input. `config` must have its defaults filled in.
 
-        The encoder takes up to `batch_size` images at a time; as many threads as there are `workers` may segment.
+        The encoder takes up to `batch_size` images at a time. Up to `workers` threads may call `segment` concurrently.
         """
         assert config.points_per_batch is not None
         self.stages = stages
@@ -79,25 +81,28 @@ class MaskGenerator(Generator):
         self._stream = PerThreadStream(device)
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3], best predicted IoU first (with crops: those of small crops first)."""
+        """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         return self.segment(image)()
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[ImageFeatures]:
-        """The features of up to `batch_size` images, in this thread's stream, for `segment` in the same thread."""
+        """The features of up to `batch_size` images, in this thread's stream; `segment` needs the same thread."""
         with self._stream():
             pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
             with self.stages.network:
-                return self.stages.encode(pixels).clone().unbatch()  # another thread's images may be encoded next
+                return self.stages.encode(pixels).clone().unbatch()  # a copy, because the next encode overwrites it
 
     @torch.inference_mode()
     def segment(self, image: NDArray[np.uint8], features: ImageFeatures | None = None) -> PendingResult:
-        """Everything that takes the device; what is left takes none. `features` are the image's, if it is encoded."""
+        """All work on the device. The returned function makes the records on the host.
+
+        `features` are those of `encode`, or None to encode the image here.
+        """
         with self._stream():
             return self._find(image, features)
 
     def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None) -> PendingResult:
-        """What `segment` answers."""
+        """`segment`, in this thread's stream."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
         known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
@@ -114,7 +119,7 @@ class MaskGenerator(Generator):
         """The masks of one crop, without duplicates."""
         size = image.shape[0], image.shape[1]
         points = self.point_grids(crop)  # [P, 2]
-        # in the model's input, and in the photograph; on the device before it has anything to do, so that none waits
+        # in pixels of the model's input and of the photograph; copied before other work is queued, so it does not wait
         both = torch.stack([to_model_input(points, crop.size, self.image_size), uncrop_points(points, crop.box)])
         both = both.to(self.device, non_blocking=True)
         if features is None:
@@ -127,18 +132,18 @@ class MaskGenerator(Generator):
             for batch in batches:
                 masks = self._predict(prepared, batch[0], batch[1])
                 if batch is batches[-1]:
-                    network.close()  # another image may have it, while it is found out what these masks are
+                    network.close()  # another thread's image may use the network while these masks are filtered
                 candidates = self._filter_by_stability(masks, crop, crop_index, size)
-                # of many batches, only what survives is kept in memory; of one alone, nothing need be copied
+                # with several batches, only surviving masks stay in memory; a single batch needs no copy
                 found.append(candidates.compact() if len(batches) > 1 else candidates)
         candidates = Candidates.concatenate(found)
         survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, self.config.box_nms_thresh)
         return candidates.select(survivors).compact()
 
     def _predict(self, prepared: Any, asked: Tensor, points: Tensor) -> PredictedMasks:
-        """The masks of a batch of points that pass predicted IoU.
+        """The masks of a batch of points that pass the predicted-IoU threshold.
 
-        The points are [P, 2], in pixels of the model's input and in those of the photograph.
+        `asked` and `points` are the same points, [P, 2], in pixels of the model's input and of the photograph.
         """
         keep = partial(_keep_predicted_iou, threshold=self.config.pred_iou_thresh)
         predicted_iou, kept, logits = predict(self.stages.decoder, prepared, asked, keep)
@@ -147,10 +152,10 @@ class MaskGenerator(Generator):
     def _filter_by_stability(
         self, masks: PredictedMasks, crop: Crop, crop_index: int, image_size: ImageSize
     ) -> Candidates:
-        """Those of them that pass stability and the crop's edge."""
+        """The masks that pass the stability threshold and are not near the crop's edge."""
         config = self.config
         stats = self.stages.mask_stats(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
-        whole = crop.size == image_size  # its edges are the photograph's, where masks may end
+        whole = crop.size == image_size  # masks may touch the edges of the photograph
         stability = stats.stability
         table = tabulate(
             boxes=stats.boxes if whole else uncrop_boxes_xyxy(stats.boxes, crop.box),
@@ -159,24 +164,23 @@ class MaskGenerator(Generator):
             stability=stability,
             crop=crop_index,
         )
-        # at a threshold of 0, sam2 keeps even empty masks, whose stability is NaN
+        # at a threshold of 0, sam2 also keeps empty masks, whose stability is NaN
         demanding = config.stability_score_thresh > 0
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
             keep &= ~is_box_near_crop_edge(stats.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        rows = keep.nonzero()[:, 0]  # the device is waited for here, and the statistics are looked at after
+        rows = keep.nonzero()[:, 0]  # waits for the device, so `require_finite` need not wait again
         stats.require_finite()
         return Candidates(masks.logits, rows, table[rows])
 
     def _drop_duplicates_across_crops(self, candidates: Candidates, crop_boxes: Sequence[list[int]]) -> Candidates:
-        """Of masks that overlap, keeps the one found in the smaller crop."""
+        """Of overlapping masks, keeps the one from the smaller crop."""
         areas = box_area(torch.tensor(crop_boxes, device=self.device))
         scores = 1 / areas[candidates.crop.long()]
         return candidates.select(self.stages.suppress(candidates.boxes, scores, self.config.crop_nms_thresh))
 
     def _find_run_boundaries(self, candidates: Candidates, crops: list[Crop], size: ImageSize) -> list[RunBoundaries]:
-        """Run boundaries of the candidates at the image's size, in their order; masks of crops are placed where they
-        belong."""
+        """Run boundaries of the candidates at the image's size, in their order, also for masks of crops."""
         if len(crops) == 1:
             return self.stages.run_boundaries(candidates.logits, crops[0], size, self.config.mask_threshold)
         boundaries: dict[int, RunBoundaries] = {}
@@ -189,7 +193,7 @@ class MaskGenerator(Generator):
 
 
 def _keep_predicted_iou(predicted_iou: Tensor, threshold: float) -> Kept:
-    """The masks above the threshold, point by point; a threshold of 0 keeps all, as sam2 has it. [P, 3] -> n rows"""
+    """The masks of [P, 3] above the threshold, ordered by point. A threshold of 0 keeps all, as in sam2."""
     keep = predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou, dtype=torch.bool)
     point, mask = keep.nonzero(as_tuple=True)
     return Kept(point, mask)

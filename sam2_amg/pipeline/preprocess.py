@@ -1,4 +1,4 @@
-"""Images: RGB -> the model's input."""
+"""Preprocessing: RGB -> the model's input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 class Preprocess:
     """RGB uint8 [H, W, 3] -> normalised float32 [1, 3, S, S] on the model's device, exactly as sam2's predictor does.
 
-    sam2 resizes on the CPU, with antialiasing; a resize without it moves masks visibly.
+    sam2 resizes on the CPU with antialiasing; without antialiasing, masks shift visibly.
     """
 
     def __init__(self, image_size: int, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class Preprocess:
 
 
 class Upload:
-    """Copies a photograph's bytes to a device without a wait of the host's, by way of pinned memory on a GPU."""
+    """Copies a photograph to a device; on a GPU asynchronously, through pinned memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -42,11 +42,11 @@ class Upload:
             return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
         with self._lock:
             if self._copied is not None:
-                self._copied.synchronize()  # what is staged is not overwritten before it has left
+                self._copied.synchronize()  # the previous image must have left the staging buffer
             if self._staged.numel() < image.size:
                 self._staged = torch.empty(image.size, dtype=torch.uint8, pin_memory=True)
             staged = self._staged[: image.size].view(image.shape)
-            np.copyto(staged.numpy(), image)  # one thread: torch's own take longer to start than to copy so few bytes
+            np.copyto(staged.numpy(), image)  # on one thread: starting torch's threads takes longer than the copy
             uploaded = staged.to(self.device, non_blocking=True)
             self._copied = torch.cuda.Event()
             self._copied.record()
@@ -54,9 +54,9 @@ class Upload:
 
 
 class PreprocessOnDevice:
-    """The same on the device, where only the photograph's bytes are copied to; agrees with `Preprocess` to 1e-5.
+    """`Preprocess` computed on the device, which receives only uint8 pixels. Agrees with `Preprocess` to 1e-5.
 
-    The resize is PyTorch's, with antialiasing, in float32, as on the CPU; it is linear, so that scaling can follow it.
+    It resizes in float32 with PyTorch's antialiasing, as on the CPU. The resize is linear, so scaling can follow it.
     """
 
     def __init__(self, image_size: int, device: torch.device) -> None:

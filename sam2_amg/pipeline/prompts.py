@@ -1,4 +1,4 @@
-"""Prompts: at which points the crops of an image are searched."""
+"""Prompts: the grid points of each crop of an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam2_amg.postprocess.crops import Crop
 
 
 class PointGrids:
-    """sam2's point grids, one a crop layer, evenly spaced in [0, 1] x [0, 1]."""
+    """sam2's point grids, one per crop layer, evenly spaced in [0, 1] x [0, 1]."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         self.grids = build_all_layer_point_grids(
@@ -20,7 +20,7 @@ class PointGrids:
         )
 
     def __call__(self, crop: Crop) -> Tensor:
-        """Points of a crop in its own pixels, float32 [P, 2], (x, y), row by row, in host memory."""
+        """Points of a crop in pixels of the crop, float32 [P, 2], (x, y), row by row, in host memory."""
         height, width = crop.size
         return torch.as_tensor(self.grids[crop.layer] * np.array([[width, height]]), dtype=torch.float32)
 

@@ -1,7 +1,7 @@
-"""Threads that segment images side by side: on a GPU each has a stream of its own, and the network is behind a lock.
+"""Concurrent threads on a GPU: each has its own CUDA stream, and a lock guards the network.
 
-What follows the network waits for the device several times an image, and takes little of it. Meanwhile another thread's
-image has the network, so that the device always has work.
+The stages after the network wait for the device several times per image but use little of it. Meanwhile another
+thread's image runs in the network, so the device stays busy.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import torch
 
 
 class StreamOrderedLock:
-    """A lock for tensors that all threads share, on the host and in the order of CUDA streams.
+    """A lock for tensors that all threads share. It orders both host threads and CUDA streams.
 
-    One thread holds it at a time. On a GPU, work queued under the lock starts when all work queued under it before has
-    finished.
+    One thread holds it at a time. On a GPU, work queued under the lock starts after all work queued under it earlier.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -39,7 +38,7 @@ class StreamOrderedLock:
 
 
 class PerThreadStream(threading.local):
-    """A CUDA stream a thread, made when the thread first asks; no stream on another device."""
+    """One CUDA stream per thread, created on the thread's first use; none on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -47,5 +46,5 @@ class PerThreadStream(threading.local):
             self.stream.wait_stream(torch.cuda.default_stream(device))  # where the model was loaded
 
     def __call__(self) -> AbstractContextManager:
-        """A context in which the device is given work in this stream."""
+        """A context that queues the device's work in this thread's stream."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)

@@ -1,1 +1,1 @@
-"""Plain torch: mask statistics, run lengths, NMS, crops. What a CPU runs, and the twins of kernels."""
+"""Mask statistics, run lengths, NMS and crops in plain torch, for CPUs and as references for the Triton kernels."""

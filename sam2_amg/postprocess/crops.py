@@ -1,4 +1,4 @@
-"""Crops: which rectangles of an image are searched."""
+"""Crops: the rectangles of an image that are searched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sam2_amg.config import GeneratorConfig
 
 @dataclass(frozen=True)
 class Crop:
-    """A rectangle of the image, corners in pixels, x1 and y1 exclusive, and its layer (0 is the whole image)."""
+    """A rectangle of the image in pixels, x1 and y1 exclusive. Layer 0 is the whole image."""
 
     x0: int
     y0: int
@@ -27,18 +27,18 @@ class Crop:
 
     @property
     def box(self) -> list[int]:
-        """[x0, y0, x1, y1], as sam2 writes it."""
+        """[x0, y0, x1, y1], sam2's format."""
         return [self.x0, self.y0, self.x1, self.y1]
 
 
 def is_empty(crop_box: Sequence[int]) -> bool:
-    """Whether a crop holds no pixel, as happens when an image of a pixel or two is cut further; sam2 fails on it."""
+    """Whether a crop has no pixels, which happens in images of one or two pixels. sam2 fails on such crops."""
     x0, y0, x1, y1 = crop_box
     return x1 <= x0 or y1 <= y0
 
 
 def crops_of(size: tuple[int, int], config: GeneratorConfig) -> list[Crop]:
-    """The crops of an image of `size` (height, width), whole image first, in sam2's order."""
+    """The non-empty crops of an image of `size` (height, width) in sam2's order, the whole image first."""
     boxes, layers = generate_crop_boxes(size, config.crop_n_layers, config.crop_overlap_ratio)
     return [
         Crop(x0=box[0], y0=box[1], x1=box[2], y1=box[3], layer=layer)

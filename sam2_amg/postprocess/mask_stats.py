@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from sam2.utils.amg import batched_mask_to_box
 from torch import Tensor
 
-# What one pixel of one mask takes while it is counted: its float32 logit, and two masks of one byte.
+# Memory per pixel and mask during counting: a float32 logit, and two bool masks of one byte.
 BYTES_PER_PIXEL = 6
 
 
 @dataclass(frozen=True)
 class MaskStats:
-    """Measurements of n masks, a row each: pixels above three thresholds, and boxes.
+    """Statistics of n masks: pixels above three thresholds, and boxes.
 
-    `boxes` are [x0, y0, x1, y1], pixels, corners inclusive, zeros for an empty mask.
+    `boxes` are [x0, y0, x1, y1] in pixels, inclusive, zeros for an empty mask.
     """
 
     above_high: Tensor  # int32 [n], pixels above threshold + offset
@@ -28,13 +28,13 @@ class MaskStats:
     not_finite: Tensor  # bool [], whether any logit was NaN or infinite
 
     def require_finite(self) -> None:
-        """Raises ValueError where a logit is NaN or infinite. It waits for the device, which `mask_stats` does not."""
+        """Raises ValueError if a logit is NaN or infinite. Waits for the device, which `mask_stats` does not."""
         if self.not_finite:
-            raise ValueError("the logits hold NaN or infinity, so no mask follows from them")
+            raise ValueError("the network's logits contain NaN or infinity; the masks would be wrong")
 
     @property
     def stability(self) -> Tensor:
-        """Float32 [n]: IoU of the mask cut at the high threshold with that cut at the low; NaN where both are empty."""
+        """Float32 [n]: IoU of the masks at the high and the low threshold; NaN if both are empty."""
         return self.above_high / self.above_low
 
 
@@ -44,9 +44,9 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, extra_bytes: int = 0) -> Iterator[Tensor]:
-    """Yields upsampled logits [b, H, W] in order, as many at a time as `memory` bytes allow, one at least.
+    """Yields upsampled logits [b, H, W] in order, as many at a time as fit in `memory` bytes, at least one.
 
-    `extra_bytes` are the bytes that the caller makes of each mask besides.
+    `extra_bytes` is the memory that the caller uses per mask in addition.
     """
     at_once = max(1, memory // (size[0] * size[1] * BYTES_PER_PIXEL + extra_bytes))
     for part in logits.split(at_once):
@@ -54,14 +54,14 @@ def upsampled_in_batches(logits: Tensor, size: tuple[int, int], memory: int, ext
 
 
 def _count(masks: Tensor) -> Tensor:
-    """Pixels in bool masks [n, H, W], int32 [n]; rows in 16 bits first (W <= 32767), which is much faster on a CPU."""
+    """Pixels in bool masks [n, H, W], int32 [n]. Rows are summed in int16 (W <= 32767), much faster on a CPU."""
     return masks.sum(2, dtype=torch.int16).sum(1, dtype=torch.int32)
 
 
 def mask_stats(logits: Tensor, size: tuple[int, int], threshold: float, offset: float, memory: int) -> MaskStats:
-    """Pixel counts and boxes of masks at `size` (height, width) from their low-res logits, float [n, h, w], in `memory`
-    bytes.
+    """Pixel counts and boxes of masks at `size` (height, width) from low-res logits, float [n, h, w].
 
+    Upsampled logits and masks use up to `memory` bytes at a time, or those of one mask if that is more.
     Source: `calculate_stability_score` and `batched_mask_to_box` of sam2.utils.amg.
     """
     counts = [torch.empty(3, 0, dtype=torch.int32, device=logits.device)]

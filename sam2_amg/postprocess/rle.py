@@ -14,21 +14,26 @@ from sam2_amg.postprocess.mask_stats import upsampled_in_batches
 
 
 class UncompressedRle(TypedDict):
-    """COCO's uncompressed RLE: `size` is [height, width]; `counts` alternate background and mask, column by column,
-    background first (0 where the first pixel belongs to the mask)."""
+    """COCO's uncompressed RLE. `size` is [height, width].
+
+    `counts` are the lengths of alternating runs of background and mask, column by column. The first run is background;
+    its length is 0 if the first pixel belongs to the mask.
+    """
 
     size: list[int]
     counts: list[int]
 
 
 RunBoundaries = NDArray[np.integer]
-"""Of a mask: positions, column by column, of pixels that differ from the one before. Before the first pixel there is
-background, so position 0 is a boundary where the mask holds it."""
+"""The column-major positions of a mask's pixels that differ from the pixel before. Position 0 is a boundary if it
+belongs to the mask."""
 
 
 def find_run_boundaries(masks: Tensor) -> list[RunBoundaries]:
-    """The boundaries of bool masks [n, H, W]. With `boundaries_to_rle` it equals `mask_to_rle_pytorch` of
-    sam2.utils.amg."""
+    """The run boundaries of bool masks [n, H, W].
+
+    Followed by `boundaries_to_rle`, it equals `mask_to_rle_pytorch` of sam2.utils.amg.
+    """
     columns = masks.transpose(1, 2).flatten(1)  # [n, W * H]
     changed = columns[:, 1:] != columns[:, :-1]
     mask, position = changed.nonzero().cpu().numpy().T
@@ -50,11 +55,11 @@ def boundaries_to_rle(boundaries: RunBoundaries, size: tuple[int, int]) -> Uncom
 def run_boundaries(
     logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float, memory: int
 ) -> list[RunBoundaries]:
-    """Run boundaries, at the photograph's `size` (height, width), of masks found in a crop of it, in `memory` bytes.
+    """Run boundaries of masks of a crop, at the photograph's `size` (height, width), in about `memory` bytes.
 
-    `logits` are low-res, float [n, h, w]; a mask is where they are above `threshold` once upsampled to the crop.
+    `logits` are low-res, float [n, h, w]. A mask is the pixels above `threshold` after upsampling to the crop's size.
     """
-    extra_bytes = 3 * size[0] * size[1]  # a mask in its place, turned, and where it changes, a byte a pixel each
+    extra_bytes = 3 * size[0] * size[1]  # uncropped mask, transposed copy and changes: one byte per pixel each
     boundaries: list[RunBoundaries] = []
     for masks in upsampled_in_batches(logits, crop.size, memory, extra_bytes):
         boundaries += find_run_boundaries(uncrop_masks(masks > threshold, crop.box, *size))

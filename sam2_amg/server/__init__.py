@@ -1,1 +1,1 @@
-"""The HTTP server: routes, the WSGI server, the queue, start-up, the overlay."""
+"""The HTTP server: routes, WSGI server, queue, start-up and overlay."""

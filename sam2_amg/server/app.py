@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compilation.jit import count_compilations
-from sam2_amg.config import ServerConfig
+from sam2_amg.config import AGREEMENT_SOURCE, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.pipeline.decode import decode_image
@@ -31,7 +31,7 @@ _MIB = 1 << 20
 
 
 def json_line(value: Any, status: int = 200) -> Response:
-    """A response of one line of JSON, newline included, so that a file of answers is a file of lines."""
+    """A response of one JSON line with its newline, so that responses can be appended to a file."""
     return Response(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, mimetype="application/json")
 
 
@@ -46,7 +46,8 @@ def read_upload() -> bytes:
     if upload is None:
         if not request.content_length and not request.headers.get("Transfer-Encoding"):
             raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
-        raise RequestError(400, "missing_field", f"No multipart form with a file in the field 'image'. {_USAGE}")
+        message = f"The request is not a multipart form with a file in the field 'image'. {_USAGE}"
+        raise RequestError(400, "missing_field", message)
     data = upload.read()
     if not data:
         raise RequestError(400, "empty_body", f"The file in the field 'image' is empty. {_USAGE}")
@@ -54,10 +55,10 @@ def read_upload() -> bytes:
 
 
 def create_app(config: ServerConfig, engine: Engine) -> Flask:
-    """The Flask application that answers with `engine`."""
+    """The Flask application. `engine` makes the masks."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
-    rendering = threading.Lock()  # one overlay at a time: each takes several times its image's memory
+    rendering = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
 
     @app.post("/upload")
     def upload() -> Response:
@@ -76,7 +77,7 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
     @app.get("/healthz")
     def healthz() -> Response:
         if not engine.is_alive:
-            raise RequestError(503, "not_serving", "The server does not take requests.", retry_after=5)
+            raise RequestError(503, "not_serving", "The server does not accept requests.", retry_after=5)
         return json_line({"status": "ok"})
 
     @app.get("/readyz")
@@ -95,11 +96,12 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
 
 
 def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
-    """What /info answers: model, mode, device, parameters, limits and versions."""
+    """The body of /info: model, mode, device, parameters, limits and versions."""
     versions = {name: version(name) for name in _PACKAGES}
     return {
         "model": config.model.model_type,
         "mode": config.model.mode.value,
+        "agreement": {"with_baseline": config.model.mode.agreement, "source": AGREEMENT_SOURCE},
         "device": config.model.device,
         "batch_size": config.model.batch_size,
         "ready": engine.is_ready,
@@ -112,7 +114,7 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
 
 
 def register_errors(app: Flask, config: ServerConfig) -> None:
-    """Every error leaves as JSON, and none of them takes the server along."""
+    """Registers handlers that turn every exception into a JSON response."""
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
@@ -133,7 +135,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        message = f"The server failed on this request ({type(error).__name__}); its log says more."
+        message = f"The server failed on this request ({type(error).__name__}); its log has the traceback."
         return json_line(error_body("internal_error", message), 500)
 
 
@@ -141,10 +143,10 @@ def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[st
     match error.code:
         case 404:
             paths = "POST /upload, POST /upload_rle, GET /healthz, GET /readyz, GET /info"
-            return "not_found", f"There is no {request.path} here. There are: {paths}."
+            return "not_found", f"{request.path} does not exist. Use one of: {paths}."
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-            return "method_not_allowed", f"{request.path} does not take {request.method}; it takes {allowed}."
+            return "method_not_allowed", f"{request.path} does not support {request.method}; use {allowed}."
         case 413 if (request.content_length or 0) <= config.limits.max_body_mib * _MIB:
             return "too_many_fields", f"The form has too many fields. {_USAGE}"
         case 413:

@@ -1,4 +1,4 @@
-"""Bounded queue -> the workers that share the model -> a future for each request."""
+"""A bounded queue of requests, worker threads that share the model, and a future per request."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ class _Job:
 
 
 class Engine:
-    """Runs a generator for many callers at once, in the order in which they asked, in as many worker threads as the
-    generator allows. Images that wait at the same time are encoded together, as many as the generator takes.
+    """Runs a generator for concurrent callers in first-come, first-served order.
+
+    It starts `generator.workers` threads. Up to `generator.batch_size` waiting images are encoded together.
 
         with engine.slot():                    # RequestError 503 if the queue is full
             image = decode_image(...)
-            records = engine.generate(image)   # waits; whatever the generator raises comes out here
+            records = engine.generate(image)   # blocks; raises what the generator raises
 
-    A slot is held from before decoding until the answer is made, so `queue_size` bounds the images in
-    memory (and as many more as are encoded together, where requests ran out of time meanwhile).
+    A slot is held from before decoding until the response is made, so `queue_size` bounds the images in memory. An
+    image whose request timed out during encoding comes on top.
 
-    Without a generator it refuses, and says what `report` last said is being done, until `set_generator` brings one.
+    Before `set_generator`, requests are refused with the phase that `report` last set.
     """
 
     def __init__(self, generator: Generator | None, limits: Limits) -> None:
@@ -50,7 +51,7 @@ class Engine:
         self._generator: Generator | None = None
         self._jobs: deque[_Job] = deque()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # a job came, or the engine is closing
+        self._changed = threading.Condition(self._lock)  # a job arrived, a slot was released, or the engine closes
         self._in_flight = 0
         self._closing = False
         self._seconds_per_image = 1.0  # a moving average, for Retry-After
@@ -59,14 +60,14 @@ class Engine:
             self.set_generator(generator)
 
     def report(self, phase: str) -> None:
-        """Says what is being done before there is a generator."""
+        """Sets and logs the start-up phase, which /readyz shows."""
         logger.info("%s ...", phase)
         self.phase = phase
 
     def start_worker(self, first: Callable[[], None]) -> None:
-        """Starts a worker with this call, and waits for it. Raises what it raises; the worker is gone then.
+        """Starts a worker that calls `first`, and waits for that call. If it raises, re-raises it and ends the worker.
 
-        A first image belongs here: CUDA's libraries have handles of their own for every thread.
+        `first` should run an image, because CUDA libraries create handles per thread.
         """
         started: Future[None] = Future()
         worker = threading.Thread(target=self._work, args=(first, started), name="generator", daemon=True)
@@ -75,7 +76,7 @@ class Engine:
         self._workers.append(worker)
 
     def set_generator(self, generator: Generator) -> None:
-        """Starts to answer, with as many worker threads as the generator allows."""
+        """Starts to accept requests, after starting the remaining workers of `generator.workers`."""
         while len(self._workers) < generator.workers:
             self.start_worker(lambda: None)
         with self._lock:
@@ -83,28 +84,28 @@ class Engine:
 
     @property
     def generator(self) -> Generator | None:
-        """What makes the masks; None until `set_generator`."""
+        """The generator that makes the masks; None until `set_generator`."""
         return self._generator
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are being answered: all workers run, and the engine is not closing."""
+        """Whether requests are accepted: a generator is set, all workers run, and the engine is not closing."""
         working = bool(self._workers) and all(worker.is_alive() for worker in self._workers)
         return self._generator is not None and working and not self._closing
 
     @property
     def is_closing(self) -> bool:
-        """Whether it accepts nothing more."""
+        """Whether the engine is shutting down and refuses new requests."""
         return self._closing
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are being answered, or will be: nothing has gone wrong."""
+        """Whether the engine is ready or still starting."""
         return self.is_ready or (self._generator is None and not self._closing)
 
     @property
     def in_flight(self) -> int:
-        """How many slots are in use."""
+        """The number of slots in use."""
         return self._in_flight
 
     def check_room(self) -> None:
@@ -115,12 +116,12 @@ class Engine:
             raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
         if self._in_flight >= self.limits.queue_size:
             wait = max(1, math.ceil(self._in_flight * self._seconds_per_image / len(self._workers)))
-            message = f"All {self.limits.queue_size} places (--queue_size) are taken; try again in {wait} s."
+            message = f"All {self.limits.queue_size} slots (--queue_size) are in use; try again in {wait} s."
             raise RequestError(503, "queue_full", message, retry_after=wait)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Holds one of `queue_size` slots. Raises RequestError queue_full or shutting_down (503)."""
+        """Holds one of `queue_size` slots. Raises RequestError queue_full, starting or shutting_down (503)."""
         with self._lock:
             self.check_room()
             self._in_flight += 1
@@ -129,12 +130,12 @@ class Engine:
         finally:
             with self._changed:
                 self._in_flight -= 1
-                self._changed.notify_all()  # workers that wait for the last slot to be free
+                self._changed.notify_all()  # when closing, workers wait for the last slot
 
     def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504).
 
-        A worker goes on to the next image while this thread makes records of what was found.
+        This thread converts masks to records while the worker segments the next image.
         """
         return self._segment(image)()
 
@@ -146,17 +147,17 @@ class Engine:
         try:
             return job.answer.result(self.limits.request_timeout)
         except FutureTimeout as error:
-            if job.answer.done():  # it came at this very moment, or the generator itself raised TimeoutError
+            if job.answer.done():  # it finished after the timeout, or the generator itself raised TimeoutError
                 return job.answer.result()
-            job.answer.cancel()  # if it is not begun, nobody need begin it
+            job.answer.cancel()  # if no worker has started it
             with self._lock:
-                if job in self._jobs:  # it holds an image
+                if job in self._jobs:  # frees its image
                     self._jobs.remove(job)
-            message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout)."
+            message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout); try again later."
             raise RequestError(504, "timeout", message) from error
 
     def close(self) -> None:
-        """Accepts nothing more, waits until every slot is free again, and stops the workers."""
+        """Refuses new requests, waits until every slot is released, and stops the workers."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -166,7 +167,7 @@ class Engine:
     def _work(self, first: Callable[[], None], started: Future[None]) -> None:
         try:
             first()
-        except BaseException as error:  # whoever waits is to know
+        except BaseException as error:  # `start_worker` raises it
             started.set_exception(error)
             return
         started.set_result(None)
@@ -174,9 +175,9 @@ class Engine:
             pass
 
     def _answer_next(self) -> bool:
-        """Answers one request, and those that wait with it; False where there will be no more of them.
+        """Serves the next request and those encoded with it; returns False once the engine is closed.
 
-        Images and features are let go of as soon as they are answered: what comes next may be long in coming.
+        Images and features are released after each request, because the wait for the next one may be long.
         """
         jobs = self._next()
         start, count = time.monotonic(), len(jobs)
@@ -189,14 +190,14 @@ class Engine:
         return count > 0
 
     def _next(self) -> list[_Job]:
-        """The next jobs, in order of arrival: one, and what waits already; none where there will be none."""
+        """Waits for a job; returns it and up to `batch_size` - 1 others that wait, or [] if the engine is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or (self._closing and self._in_flight == 0))
             most = self._generator.batch_size if self._generator else 1
             return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
 
     def _encode(self, jobs: list[_Job]) -> Sequence[Any]:
-        """What the generator knows of the images that were encoded together; nothing of one alone."""
+        """The features of each image if there are several; else None, and `segment` encodes the image."""
         unencoded = [None] * len(jobs)
         if len(jobs) <= 1 or self._generator is None:
             return unencoded
@@ -205,17 +206,17 @@ class Engine:
             if len(features) != len(jobs):
                 raise ValueError(f"features of {len(features)} images, not of {len(jobs)}")
             return features
-        except BaseException:  # of one of them, perhaps: each gets its own answer
-            logger.exception("encoding %d images together failed; going on with each by itself", len(jobs))
+        except BaseException:  # perhaps only one image is at fault
+            logger.exception("encoding %d images together failed; encoding each one separately", len(jobs))
             return unencoded
 
     def _answer(self, job: _Job, features: Any) -> None:
         if not job.answer.set_running_or_notify_cancel():
-            return  # nobody waits for it any more
+            return  # the request timed out
         try:
             assert self._generator is not None
             found = self._generator.segment(job.image, features)
-        except BaseException as error:  # whatever it is, it belongs to this request, and the next one gets its turn
+        except BaseException as error:  # only this request fails; the worker continues with the next
             logger.exception("generating masks failed")
             job.answer.set_exception(error)
             return

@@ -1,4 +1,4 @@
-"""From a configuration to a server that answers: it listens first, then loads, compiles, and runs a first image."""
+"""Server start-up: listen, load the model, compile, run a first image, then accept requests."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 
 def run_in_background(task: Callable[[], None]) -> Future[None]:
-    """Runs `task` in a thread; the answer's `result()` waits for it, and raises what it raised.
+    """Runs `task` in a daemon thread; the future's `result()` waits for it and raises what it raised.
 
-    The process may end before. Made for hashing gigabytes and reading them, which let other threads run.
+    For work that releases the GIL, such as hashing and reading large files.
     """
     done: Future[None] = Future()
 
@@ -57,7 +57,7 @@ def run_in_background(task: Callable[[], None]) -> Future[None]:
 
 
 def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
-    """Loads the model, and compiles where the mode does. Raises StartupError."""
+    """Loads the model; compiles it or loads packages if the mode is compiled. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
@@ -78,7 +78,7 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
 
 
 def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
-    """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
+    """The configured generator, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
         generator = load_generator(config, engine.report)
         engine.report("running a first image")
@@ -89,7 +89,7 @@ def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Has torch's and Triton's compilers keep what they make in `folder`, for the next start. Raises StartupError."""
+    """Sets `folder` as the cache of TorchInductor and Triton, for the next start. Raises StartupError."""
     try:
         for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def keep_compiled(folder: Path) -> None:
 
 
 def greeting(config: ServerConfig, port: int) -> str:
-    """What a person sees when the server is ready: the address, and a curl line that works."""
+    """The message printed when the server is ready: the address, and a curl command to try."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
     host = f"[{host}]" if ":" in host and not host.startswith("[") else host
     address = f"http://{host}:{port}"
@@ -127,9 +127,8 @@ def make_front(config: ServerConfig, engine: Engine, sock: socket.socket) -> Fro
 def serve(config: ServerConfig) -> None:
     """Starts the server, and runs it until a signal drains it.
 
-    It listens while the model loads and compiles, so that /readyz can say what is going on. Raises StartupError where
-    it cannot start, which leaves the socket open: the process is to end; and SystemExit where the HTTP server stops by
-    itself.
+    It listens while the model loads and compiles, so that /readyz can report the phase. Raises StartupError if it
+    cannot start, and leaves the socket open. Raises SystemExit if the HTTP server stops unexpectedly.
     """
     exit_on_signals()
     decode_into_huge_pages()
@@ -147,5 +146,5 @@ def serve(config: ServerConfig) -> None:
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
     if not front.is_draining:  # the thread's traceback is in the log
-        raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped by itself; start it again")
+        raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped unexpectedly; start it again")
     engine.close()

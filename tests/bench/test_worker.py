@@ -78,7 +78,7 @@ def test_info_of_a_process_tells_the_mode(mode: str, tmp_path: Path) -> None:
 
 
 def test_a_peer_is_no_mode() -> None:
-    info = describe_peer(SYSTEMS["torchao-64"], {"mode": "baseline", "device": "cuda"})
+    info = describe_peer(SYSTEMS["torchao-64"], {"mode": "baseline", "device": "cuda", "agreement": {}})
     assert info == {"mode": None, "device": "cuda", "peer": "torchao-64: torchao 0.17.0, eager float32"}
     assert {name for name, system in SYSTEMS.items() if system.mode is None} == {
         "torchao-64",

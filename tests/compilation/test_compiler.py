@@ -86,15 +86,15 @@ def test_the_next_one_that_works_is_used_and_named(static_compiler: str, restore
     assert os.environ["CXX"] == GXX
     assert inductor_config.cpp.cxx == (None, GXX)
     assert said == [
-        f"{static_compiler} is of no use (it links its own C++ library statically); compiling C++ with {GXX}"
+        f"{static_compiler} does not work (it links its own C++ library statically); compiling C++ with {GXX}"
     ]
 
 
 def test_none_that_works_is_an_error(tmp_path: Path, restored: pytest.MonkeyPatch) -> None:
     restored.setenv("PATH", str(tmp_path))
     restored.delenv("CXX")
-    with pytest.raises(StartupError, match=r"needs a C\+\+ compiler, and there is no g\+\+; install g\+\+, or set CXX"):
+    with pytest.raises(StartupError, match=r"needs a C\+\+ compiler, but g\+\+ is missing; install g\+\+, or set CXX"):
         use_working_compiler()
     restored.setenv("CXX", "/no/such/compiler")
-    with pytest.raises(StartupError, match=r"/no/such/compiler is of no use \(No such file or directory\); install"):
+    with pytest.raises(StartupError, match=r"/no/such/compiler does not work \(No such file or directory\); install"):
         use_working_compiler()

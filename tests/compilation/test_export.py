@@ -104,7 +104,7 @@ def test_a_fresh_server_compiles_nothing(packages: Path) -> None:
 def test_a_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     said: list[str] = []
     model = ModelConfig(DEMO_DIR, "demo", Mode.FAST, load_exported=tmp_path)
-    with pytest.raises(StartupError, match=r"no manifest.json; make packages that fit: sam2-amg export") as caught:
+    with pytest.raises(StartupError, match="json is missing; make packages that fit: sam2-amg export") as caught:
         load_generator(ServerConfig(model), said.append)
     assert "--output DIR, with another folder for DIR" in str(caught.value)  # what is there may be anything
     assert said == ["loading sam2.1_hiera_demo.pt and checking the packages"]
@@ -123,7 +123,7 @@ def test_packages_that_fail_their_trial_are_refused(folder: Path, monkeypatch: p
     assert trial(answer) == [math.inf, math.inf]
     assert min(trial((answer[0] + 1e-6, answer[1]))) > 100
     for found in ((answer[0] + 0.1, answer[1]), (answer[0], -answer[1]), (answer[0], answer[1] * math.nan)):
-        with pytest.raises(StartupError, match=r"packages find something else in dog.jpg \(.*\); they are not kept"):
+        with pytest.raises(StartupError, match=r"packages disagree with mode ao on dog.jpg \(.*\); they are not kept"):
             trial(found)
 
     def crash(*_: object) -> None:
@@ -137,12 +137,12 @@ def test_packages_that_fail_their_trial_are_refused(folder: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x"], "give --fast, or --fast --furious: no other mode"),
-        (["--furious", "--output", "x"], "give --fast, or --fast --furious: no other mode"),
+        (["--output", "x"], "give --fast, or --fast --furious: the other modes"),
+        (["--furious", "--output", "x"], "give --fast, or --fast --furious: the other modes"),
         (["--fast", "--furious", "--device", "cpu", "--output", "x"], "--fast --furious needs a CUDA GPU"),
         (["--fast", "--batch_size", "0", "--output", "x"], "--batch_size must be from 1 to 8, not 0"),
         (["--fast", "--points-per-side", "0", "--output", "x"], "--points_per_side must be from 1 to 256"),
-        (["--fast", "--output", "tests"], "--output tests is there already"),
+        (["--fast", "--output", "tests"], "--output tests already exists"),
         (["demo", "--fast", "--output", "x"], "CHECKPOINT_DIR needs a MODEL_TYPE"),
         (["--fast"], "the following arguments are required: --output"),
     ],
@@ -155,4 +155,4 @@ def test_bad_command_lines(arguments: list[str], message: str) -> None:
 def test_an_error_is_one_line() -> None:
     answer = run_export("--output", "x")
     assert answer.returncode == 2
-    assert answer.stderr.strip().startswith("compile_export.py: error: give --fast, or --fast --furious: no other mode")
+    assert answer.stderr.strip().startswith("compile_export.py: error: give --fast, or --fast --furious: ")

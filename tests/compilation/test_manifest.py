@@ -81,11 +81,11 @@ def test_damaged_and_missing_files_are_refused(copied: Path) -> None:
     (copied / NAME).write_text(json.dumps(manifest))
     assert "does not list" in refusal(copied)
     (copied / NAME).write_text("[]")
-    assert "is no manifest" in refusal(copied)
+    assert "is not a manifest" in refusal(copied)
     (copied / NAME).write_text("{")
     assert "cannot be read" in refusal(copied)
     (copied / NAME).unlink()
-    assert "there is no manifest.json" in refusal(copied)
+    assert "manifest.json is missing" in refusal(copied)
 
 
 def test_another_checkpoint_is_refused(copied: Path, tmp_path: Path) -> None:
@@ -135,5 +135,5 @@ def test_an_encoder_for_each_number_of_images() -> None:
 
 def test_packages_for_fewer_images_are_refused(copied: Path) -> None:
     build = replace(BUILD, shapes=static_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3))
-    with pytest.raises(StartupError, match=r"made for batch size 1, and this server has 3; .* --batch_size 3 --output"):
+    with pytest.raises(StartupError, match=r"made for batch size 1, but this server has 3; .* --batch_size 3 --output"):
         check_packages(copied, build, package_names(build.shapes))

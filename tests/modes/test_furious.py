@@ -58,7 +58,7 @@ def test_subgraphs_answer_what_their_shapes_say(demo_model: SAM2Base) -> None:
 
 
 def test_a_cpu_is_refused(demo_model: SAM2Base, demo_config: GeneratorConfig) -> None:
-    with pytest.raises(StartupError, match="--fast --furious needs a CUDA GPU, and would run on cpu; give --fast"):
+    with pytest.raises(StartupError, match="--fast --furious needs a CUDA GPU, but the device is cpu; give --fast"):
         build_generator(demo_model, Mode.FURIOUS, demo_config, CPU)
     assert modes_on(CPU) == (Mode.AO, Mode.FAST)
     assert modes_on(torch.device("cuda")) == MODES

@@ -155,7 +155,7 @@ def refusal(path: Path, kind=DEMO) -> str:
 def test_a_truncated_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / DEMO.file
     path.write_bytes((DEMO_DIR / DEMO.file).read_bytes()[:1_000_000])
-    assert "truncated, damaged or no checkpoint; restore it from the repository" in refusal(path)
+    assert "truncated, damaged or not a checkpoint; restore it from the repository" in refusal(path)
     path.write_bytes(b"")
     assert "delete it and start again to download it anew" in refusal(path, TINY)
 
@@ -185,9 +185,9 @@ def test_missing_unknown_and_misshapen_keys(tmp_path: Path) -> None:
     torch.save({"model": {**state, "surprise": torch.zeros(1)}}, path)
     assert "it has unknown surprise" in refusal(path)
     torch.save({"model": {**state, "no_mem_embed": torch.zeros(3)}}, path)
-    assert "it misfits no_mem_embed" in refusal(path)
+    assert "it has a wrong shape for no_mem_embed" in refusal(path)
     torch.save({"model": {**state, "image_encoder.trunk.patch_embed.proj.weight": torch.tensor(1.0)}}, path)
-    assert "it misfits image_encoder.trunk.patch_embed.proj.weight" in refusal(path)
+    assert "it has a wrong shape for image_encoder.trunk.patch_embed.proj.weight" in refusal(path)
 
 
 class _Exploit:

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.agreement import compare_images, parse_masks
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator
 from sam2_amg.server.app import rles_by_name
@@ -114,6 +114,7 @@ def test_healthz_and_info(server: RunningServer) -> None:
     assert requests.get(server.url + "/healthz", timeout=10).json() == {"status": "ok"}
     info = requests.get(server.url + "/info", timeout=10).json()
     assert (info["model"], info["mode"], info["device"]) == ("demo", "ao", "cpu")
+    assert info["agreement"] == {"with_baseline": Mode.AO.agreement, "source": AGREEMENT_SOURCE}
     assert info["parameters"]["points_per_side"] == 4
     assert info["limits"]["queue_size"] == info["queue"]["size"] == 16
     assert info["versions"]["sam2"] == "1.1.0"
