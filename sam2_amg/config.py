@@ -48,6 +48,7 @@ class Mode(Enum):
             raise StartupError(f"{self.flags} needs a CUDA GPU, and would run on {device}; give --fast alone")
 
 
+_DAY = 86400  # seconds
 MOST_TOGETHER = 8  # images; torch.compile gives up on a function after as many shapes
 
 
@@ -129,21 +130,28 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts. A request beyond a limit gets a 4xx or 503 that names it."""
+    """What the server accepts, and how long things may take, in seconds. A request beyond a limit gets a 4xx, 503 or
+    504 that names it."""
 
     max_pixels: int = 8192 * 8192
     max_side: int = 16384  # sam2 counts the pixels of a row in 16 bits
     max_body_mib: int = 64
     queue_size: int = 16
     request_timeout: float = 600.0
+    stuck_timeout: float = 600.0
+    drain_timeout: float = 30.0
+    drain_delay: float = 0.0
 
     def __post_init__(self) -> None:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
         _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
         _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
         _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
-        timeout = self.request_timeout
-        _require(0 < timeout <= 86400, "request_timeout", "more than 0 and at most 86400 seconds", timeout)
+        for name in ("request_timeout", "stuck_timeout"):
+            timeout = getattr(self, name)
+            _require(0 < timeout <= _DAY, name, f"more than 0 and at most {_DAY} seconds", timeout)
+        for name in ("drain_timeout", "drain_delay"):
+            _require(0 <= getattr(self, name) <= _DAY, name, f"from 0 to {_DAY} seconds", getattr(self, name))
 
 
 @dataclass(frozen=True)

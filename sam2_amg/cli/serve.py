@@ -53,6 +53,9 @@ _LIMIT_FLAGS = (
     ("max_body_mib", int, "largest request body, in MiB"),
     ("queue_size", int, "most requests in the server at a time; more get 503 and Retry-After"),
     ("request_timeout", float, "seconds until a request that has no answer gets 504"),
+    ("stuck_timeout", float, "seconds on one image after which the server ends, for a supervisor to start it again"),
+    ("drain_timeout", float, "seconds after SIGTERM within which accepted requests are answered; then they get 503"),
+    ("drain_delay", float, "seconds after SIGTERM in which requests are still accepted, and /readyz says 503"),
 )
 
 

@@ -83,12 +83,16 @@ def create_app(config: ServerConfig, engine: Engine) -> Flask:
 
     @app.get("/healthz")
     def healthz() -> Response:
+        if engine.failure:
+            raise engine.failure.refusal()
         if not engine.is_alive:
             raise RequestError(503, "not_serving", "The server does not take requests.", retry_after=5)
         return json_line({"status": "ok"})
 
     @app.get("/readyz")
     def readyz() -> Response:
+        if engine.failure:
+            raise engine.failure.refusal()
         if not engine.is_ready:
             doing = "shutting down" if engine.is_closing else engine.phase
             raise RequestError(503, "not_ready", f"Not ready yet: {doing}.", retry_after=5)

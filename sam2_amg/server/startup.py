@@ -26,6 +26,7 @@ from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.program import prefix_for
 from sam2_amg.server.app import create_app
 from sam2_amg.server.engine import Engine
+from sam2_amg.server.failure import end_process
 from sam2_amg.server.wsgi import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
@@ -116,7 +117,7 @@ def serve(config: ServerConfig) -> None:
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
-    engine = Engine(None, config.limits)
+    engine = Engine(None, config.limits, end_process)
     server = Server(create_app(config, engine), sock, config.limits)
     serving = threading.Thread(target=server.run, name="server", daemon=True)
     serving.start()
@@ -129,3 +130,5 @@ def serve(config: ServerConfig) -> None:
     if not server.draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped by itself; start it again")
     engine.close()
+    if engine.failure:
+        raise SystemExit(engine.failure.exit_status)
