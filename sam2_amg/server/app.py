@@ -113,6 +113,7 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "model": config.model.model_type,
         "mode": config.model.mode.value,
         "device": config.model.device,
+        "weights": asdict(engine.weights) if engine.weights else None,
         "batch_size": config.model.batch_size,
         "ready": engine.is_ready,
         "parameters": asdict(engine.generator.config if engine.generator else config.generator),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
+from sam2_amg.network.weights import Weights
 from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.server.failure import Failure
 from sam2_amg.server.jobs import Job, JobQueue, shutting_down
@@ -46,6 +47,7 @@ class Engine:
         self.limits = limits
         self.phase = "starting"
         self.failure: Failure | None = None
+        self.weights: Weights | None = None  # which the generator has; None until they are known
         self._generator: Generator | None = None
         self._queue = JobQueue(limits.queue_size)
         self._pace = Pace()

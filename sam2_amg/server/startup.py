@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -21,6 +22,7 @@ from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, s
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
+from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.program import prefix_for
@@ -30,31 +32,34 @@ from sam2_amg.server.failure import end_process
 from sam2_amg.server.wsgi import Server, bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
+T = TypeVar("T")
 
-def run_in_background(task: Callable[[], None]) -> Future[None]:
-    """Runs `task` in a thread; the answer's `result()` waits for it, and raises what it raised.
+
+def run_in_background(task: Callable[[], T]) -> Future[T]:
+    """Runs `task` in a thread; the answer's `result()` waits for it, and returns or raises what it did.
 
     The process may end before. Made for hashing gigabytes and reading them, which let other threads run.
     """
-    done: Future[None] = Future()
+    done: Future[T] = Future()
 
     def run() -> None:
         try:
-            task()
+            done.set_result(task())
         except BaseException as error:
             done.set_exception(error)
-        else:
-            done.set_result(None)
 
     threading.Thread(target=run, daemon=True).start()
     return done
 
 
-def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
-    """Loads the model, and compiles where the mode does. Raises StartupError."""
+def load_generator(
+    config: ServerConfig, report: Callable[[str], None], note: Callable[[Weights], None] = lambda _: None
+) -> Generator:
+    """Loads the model, and compiles where the mode does; `note` hears which weights it has. Raises StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
+    weights = run_in_background(partial(check_weights, path, kind))
     make_subgraphs: MakeSubgraphs = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is None:
         report(f"loading {path.name}")
@@ -68,13 +73,14 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
         model = load_model(path, kind, device)
         checked.result()
         make_subgraphs = from_packages(folder, report)
+    note(weights.result())
     return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
 def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
     """The generator that is asked for, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
-        generator = load_generator(config, engine.report)
+        generator = load_generator(config, engine.report, partial(setattr, engine, "weights"))
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.workers):
