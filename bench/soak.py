@@ -117,7 +117,8 @@ def verdict(log: Log, seconds: float, opened: int, left_open: int) -> tuple[dict
     beside = [ms for when, ms in log.latencies if when >= seconds / 5]
     p99 = [float(np.percentile(each, 99)) if each else float("nan") for each in (alone, beside)]
     settled = [(when, mib) for when, mib in log.memory if when >= min(_SETTLED, seconds / 2)]
-    growth = float(np.polyfit(*zip(*settled, strict=True), 1)[0] * 60) if len(settled) > 2 else float("nan")
+    times, sizes = np.array(settled).reshape(-1, 2).T
+    growth = float(np.polyfit(times, sizes, 1)[0] * 60) if len(settled) > 2 else float("nan")
     figures = {
         "good_requests": len(log.latencies),
         "statuses": {str(status): count for status, count in sorted(log.statuses.items())},

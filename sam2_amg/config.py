@@ -63,6 +63,7 @@ class Mode(Enum):
             raise StartupError(f"{self.flags} needs a CUDA GPU, but the device is {device}; give --fast alone")
 
 
+_DAY = 86400  # seconds
 MOST_TOGETHER = 8  # images; torch.compile stops recompiling a function after 8 shapes
 
 
@@ -148,7 +149,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts. A request over a limit gets a 4xx, 503 or 504 that names the limit."""
+    """What the server accepts, and how long things may take, in seconds. A request over a limit gets a 4xx, 503 or 504
+    that names the limit."""
 
     max_pixels: int = 8192 * 8192
     max_side: int = 16384  # sam2 counts a row's pixels in int16
@@ -158,20 +160,20 @@ class Limits:
     receive_timeout: float = 60.0
     send_timeout: float = 60.0
     max_held_mib: int = 1024
-    drain_delay: float = 0.0
+    stuck_timeout: float = 600.0
     drain_timeout: float = 30.0
+    drain_delay: float = 0.0
 
     def __post_init__(self) -> None:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
         _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
         _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
         _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
-        for name in ("request_timeout", "receive_timeout", "send_timeout"):
+        for name in ("request_timeout", "receive_timeout", "send_timeout", "stuck_timeout"):
             timeout = getattr(self, name)
-            _require(0 < timeout <= 86400, name, "more than 0 and at most 86400 seconds", timeout)
-        for name in ("drain_delay", "drain_timeout"):
-            seconds = getattr(self, name)
-            _require(0 <= seconds <= 86400, name, "from 0 to 86400 seconds", seconds)
+            _require(0 < timeout <= _DAY, name, f"more than 0 and at most {_DAY} seconds", timeout)
+        for name in ("drain_timeout", "drain_delay"):
+            _require(0 <= getattr(self, name) <= _DAY, name, f"from 0 to {_DAY} seconds", getattr(self, name))
         need = "at least --max_body_mib, and at most 1048576"
         _require(self.max_body_mib <= self.max_held_mib <= 1 << 20, "max_held_mib", need, self.max_held_mib)
 

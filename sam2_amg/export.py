@@ -28,6 +28,7 @@ from sam2_amg.modes.warmup import memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.decoder import every_mask, predict
 from sam2_amg.network.model_types import find_model_type
+from sam2_amg.network.weights import check_weights
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.generator import MaskGenerator
@@ -47,6 +48,7 @@ def export(config: ExportConfig) -> None:
     output = config.output
     kind, device = find_model_type(config.model_type), torch.device(config.device)
     checkpoint = find_checkpoint(config.checkpoint_dir, kind)
+    check_weights(checkpoint, kind)
     shapes = static_shapes(config.mode, image_size_of(kind), config.generator, device, config.batch_size)
     build = Build(checkpoint, kind.name, config.mode, device, shapes)
     try:

@@ -73,6 +73,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--drain_timeout", "-1"], "--drain_timeout must be from 0 to 86400 seconds"),
         (["--max_held_mib", "63"], "--max_held_mib must be at least --max_body_mib"),
         (["--request_timeout", "inf"], "--request_timeout must be more than 0 and at most 86400 seconds"),
+        (["--stuck_timeout", "0"], "--stuck_timeout must be more than 0 and at most 86400 seconds"),
+        (["--drain_delay", "inf"], "--drain_delay must be from 0 to 86400 seconds"),
         (["--pred_iou_thresh", "nan"], "--pred_iou_thresh must be from 0 to 1"),
         (["--baseline", "--mask_memory_mib", "9"], "--mask_memory_mib contradicts --baseline"),
         (["--baseline", "--batch_size", "2"], "--batch_size contradicts --baseline"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers import ROOT, RunningServer, drawn_image
 from PIL import Image
 
@@ -18,10 +19,11 @@ from bench.__main__ import add_accuracy
 from bench.report.docs import PAGES, refresh
 from bench.report.pages import page_of
 from sam2_amg.cli import compare, export, serve
-from sam2_amg.config import AGREEMENT_SOURCE, Mode
+from sam2_amg.config import AGREEMENT_SOURCE, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
+from sam2_amg.server.failure import DEVICE_FAILED, JOB_STUCK, WORKER_DIED
 from sam2_amg.version import find_version
 
 README = (ROOT / "README.md").read_text()
@@ -201,3 +203,18 @@ def test_kept_lists_give_the_same_agreement_again(folder: Path) -> None:
     again = deepcopy(result)
     add_accuracy(again, folder)
     assert again == result
+
+
+def test_what_supervisors_start_and_ask() -> None:
+    unit = (ROOT / "deploy" / "sam2-amg.service").read_text()
+    (command,) = re.findall(r"^ExecStart=\S+/sam2-amg serve (.*)$", unit, re.MULTILINE)
+    limits = serve.build_parser().parse(command.split())
+    (patience,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert float(patience) > limits.drain_timeout + Limits.drain_delay
+    service = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["sam2-amg"]
+    assert "/healthz" in service["healthcheck"]["test"][-1]
+    assert int(service["stop_grace_period"].removesuffix("s")) > Limits.drain_timeout + Limits.drain_delay
+    assert (ROOT / "deploy" / service["build"] / "Dockerfile").exists()
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    for status in (DEVICE_FAILED, JOB_STUCK, WORKER_DIED):
+        assert f"\n| {status} | " in page

@@ -29,10 +29,13 @@ from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.server.access import Access
 from sam2_amg.server.admission import Admission
-from sam2_amg.server.app import create_app, describe, json_line
+from sam2_amg.server.app import create_app
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
+from sam2_amg.server.replies import json_line
+from sam2_amg.server.status import describe
 
 LIMITS = Limits(queue_size=64)
 
@@ -81,10 +84,11 @@ def serve(job: Job, generator: Generator) -> None:
     config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    app = create_app(config, engine)
+    desk = Desk(engine)
+    app = create_app(config, desk)
     if system.mode is None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
-    front = Front(Admission(app, engine, LIMITS, Access(), sock.getsockname()), sock, LIMITS)
+    front = Front(Admission(app, desk, LIMITS, Access(), sock.getsockname()), sock, LIMITS)
     drain_on_signals(front.drain)
     print(f"READY {sock.getsockname()[1]}", flush=True)
     front.run()

@@ -57,7 +57,8 @@ _LIMIT_FLAGS = (
     ("receive_timeout", float, "seconds in which a request must arrive; a slower one gets 408"),
     ("send_timeout", float, "seconds in which a client must read its answer; a slower one is cut off"),
     ("max_held_mib", int, "most MiB of bodies and unread answers of all requests; further ones get 503"),
-    ("drain_delay", float, "seconds after SIGTERM in which connections are still taken, while /readyz says 503"),
+    ("stuck_timeout", float, "seconds on one image after which the server ends, for a supervisor to start it again"),
+    ("drain_delay", float, "seconds after SIGTERM in which requests are still accepted, and /readyz says 503"),
     ("drain_timeout", float, "seconds after that in which accepted requests are answered; the rest get 503"),
 )
 

@@ -21,11 +21,11 @@ import triton
 from sam2_amg.compilation.subgraphs import SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.network.weights import hash_checkpoint, hash_file
 from sam2_amg.program import command_for
 
 NAME = "manifest.json"
 _FORMAT = 2
-_CHUNK = 1 << 22  # bytes
 _ROOT = Path(__file__).resolve().parent.parent
 # The code that packages depend on: the subgraphs, their compilation, their inputs and the use of their outputs. Routes,
 # command lines, formats and start-up are not part of it.
@@ -51,15 +51,6 @@ class Build:
         side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.device.type == "cuda" else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
         return f"{command_for('export')} {directory} {self.model_type} {flags}"
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def architecture(device: torch.device) -> str:
@@ -91,7 +82,7 @@ def describe_build(build: Build) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "model type": build.model_type,
-        "checkpoint (SHA-256)": hash_file(build.checkpoint),
+        "checkpoint (SHA-256)": hash_checkpoint(build.checkpoint),
         "mode": build.mode.value,
         "device": build.device.type,
         "architecture": architecture(build.device),

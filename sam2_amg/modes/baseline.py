@@ -13,7 +13,8 @@ from sam2.utils.amg import MaskData
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.network.precision import float32_convolutions
-from sam2_amg.pipeline.base import Generator, MaskRecord
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
+from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.postprocess.crops import is_empty
 
 
@@ -49,3 +50,18 @@ class BaselineGenerator(Generator):
         """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         with torch.inference_mode(), float32_convolutions():
             return self.generator.generate(image)
+
+    def segment_with_less_memory(self, image: NDArray[np.uint8]) -> PendingResult:
+        """`segment` with an empty cache and half the points at a time; later images get the configured number again."""
+        self.generator.predictor.reset_predictor()  # it holds the features of the try that failed
+        free_cached_memory(self.model.device)
+        configured = self.generator.points_per_batch
+        self.generator.points_per_batch = max(1, configured // 2)
+        try:
+            return self.segment(image)
+        finally:
+            self.generator.points_per_batch = configured
+
+    def require_device(self) -> None:
+        """Raises what the device raises if an error has made it useless to this process."""
+        require_device(self.model.device)

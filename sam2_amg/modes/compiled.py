@@ -80,6 +80,7 @@ def compiled_stages(
         encode=StaticEncoder(subgraphs),
         decoder=StaticDecoder(subgraphs, shapes.points, upscale),
         network=StreamOrderedLock(device),
+        fixed_points=True,
         **mask_stages(config, device),
     )
     if on_gpu:

@@ -47,3 +47,11 @@ class Generator(Protocol):
         """Segments an image; the returned function makes the records, while this thread may take the next image."""
         records = self.generate(image)
         return lambda: records
+
+    def segment_with_less_memory(self, image: NDArray[np.uint8]) -> PendingResult:
+        """`segment` once more, after it ran out of memory; takes less of it where the generator can."""
+        return self.segment(image)
+
+    def require_device(self) -> None:
+        """Raises what the device raises if an error has made it useless to this process."""
+        return

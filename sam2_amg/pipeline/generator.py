@@ -20,6 +20,7 @@ from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 from sam2_amg.pipeline.candidates import Candidates, tabulate
+from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.pipeline.streams import PerThreadStream, StreamOrderedLock
 from sam2_amg.postprocess.crops import Crop, crops_of
@@ -39,7 +40,8 @@ class Stages:
     mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
     suppress: Callable[[Tensor, Tensor, float], Tensor]
     run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
-    network: StreamOrderedLock  # held while encoder or decoder runs, because all threads share their static tensors
+    network: StreamOrderedLock  # held in encoder and decoder, whose static tensors all threads share
+    fixed_points: bool = False  # whether the network takes one number of points, whatever it is given
 
 
 class PredictedMasks(NamedTuple):
@@ -99,14 +101,29 @@ class MaskGenerator(Generator):
         `features` are those of `encode`, or None to encode the image here.
         """
         with self._stream():
-            return self._find(image, features)
+            return self._find(image, features, self.points_per_batch)
 
-    def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None) -> PendingResult:
-        """`segment`, in this thread's stream."""
+    @torch.inference_mode()
+    def segment_with_less_memory(self, image: NDArray[np.uint8]) -> PendingResult:
+        """`segment` with an empty cache, and half the points at a time unless their number is compiled.
+
+        Later images get the configured number again: memory that another image or process held may be free by then.
+        """
+        free_cached_memory(self.device)
+        points = self.points_per_batch if self.stages.fixed_points else max(1, self.points_per_batch // 2)
+        with self._stream():
+            return self._find(image, None, points)
+
+    def require_device(self) -> None:
+        """Raises what the device raises if an error has made it useless to this process."""
+        require_device(self.device)
+
+    def _find(self, image: NDArray[np.uint8], features: ImageFeatures | None, points_per_batch: int) -> PendingResult:
+        """What `segment` answers."""
         size = image.shape[0], image.shape[1]
         crops = crops_of(size, self.config)
         known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
-        found = [self._search(image, crop, i, known[i]) for i, crop in enumerate(crops)]
+        found = [self._search(image, crop, i, known[i], points_per_batch) for i, crop in enumerate(crops)]
         candidates = Candidates.concatenate(found)
         crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
@@ -114,7 +131,12 @@ class MaskGenerator(Generator):
         return candidates.to_host(self._find_run_boundaries(candidates, crops, size), size, crop_boxes)
 
     def _search(
-        self, image: NDArray[np.uint8], crop: Crop, crop_index: int, features: ImageFeatures | None
+        self,
+        image: NDArray[np.uint8],
+        crop: Crop,
+        crop_index: int,
+        features: ImageFeatures | None,
+        points_per_batch: int,
     ) -> Candidates:
         """The masks of one crop, without duplicates."""
         size = image.shape[0], image.shape[1]
@@ -124,7 +146,7 @@ class MaskGenerator(Generator):
         both = both.to(self.device, non_blocking=True)
         if features is None:
             pixels = self.stages.preprocess(image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
-        batches = both.split(self.points_per_batch, dim=1)
+        batches = both.split(points_per_batch, dim=1)
         found = []
         with ExitStack() as network:
             network.enter_context(self.stages.network)

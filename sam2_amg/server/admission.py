@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
@@ -12,9 +10,9 @@ from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 from sam2_amg.server import wsgi
 from sam2_amg.server.access import Access
-from sam2_amg.server.engine import Engine
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.messages import Answer, Head, error_answer
-from sam2_amg.server.ticket import Ticket
+from sam2_amg.server.ticket import TICKET, Ticket, stages_of
 
 UPLOADS = frozenset({"upload", "upload_rle"})  # endpoints that take an image and a place in the queue
 _INSTANT = frozenset({"healthz", "readyz"})
@@ -25,8 +23,9 @@ _MIB = 1 << 20
 class Admission:
     """Answers requests of a `Front` by a Flask application. A body that will be refused is not read."""
 
-    def __init__(self, app: Flask, engine: Engine, limits: Limits, access: Access, address: tuple[str, int]) -> None:
-        self.app, self.engine, self.limits, self.access, self.address = app, engine, limits, access, address
+    def __init__(self, app: Flask, desk: Desk, limits: Limits, access: Access, address: tuple[str, int]) -> None:
+        self.app, self.limits, self.access, self.address = app, limits, access, address
+        self.engine, self.metrics, self.tickets = desk.engine, desk.metrics, desk.tickets
         self.largest_body = limits.max_body_mib * _MIB
         self._routes = app.url_map.bind("")
 
@@ -39,7 +38,7 @@ class Admission:
                 return preflight
             endpoint = self._endpoint(head)
             if endpoint is None:
-                return self.answer(head, b"", threading.Event())
+                return self.answer(head, b"", self.open(head))
             self._check_room(head, endpoint)
         except RequestError as error:
             return error_answer(error)
@@ -68,10 +67,27 @@ class Admission:
         """Uploads wait for the queue."""
         return self._endpoint(head) in UPLOADS
 
-    def answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
+    def open(self, head: Head) -> Ticket:
+        """A ticket for a request that is whole; its deadline counts from the request's first byte."""
+        ticket = Ticket(head.received + self.limits.request_timeout, head.request_id)
+        if self.is_work(head):
+            self.tickets.add(ticket)
+        return ticket
+
+    def answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
         """The application's answer. The request's ticket is in the WSGI environment."""
-        ticket = Ticket(head.request_id, head.received + self.limits.request_timeout, cancelled)
-        return wsgi.call(self.app, head, body, {"sam2_amg.ticket": ticket}, self.address)
+        answer = wsgi.call(self.app, head, body, {TICKET: ticket}, self.address)
+        ticket.enter("done")
+        stages = stages_of(ticket, head.received)
+        if self.is_work(head):
+            self.metrics.took(stages)
+        timing = ", ".join(f"{name};dur={seconds * 1e3:.1f}" for name, seconds in stages)
+        return Answer(answer.status, [*answer.headers, ("Server-Timing", timing)], answer.body)
+
+    def sent(self, head: Head | None, answer: Answer, seconds: float) -> None:
+        """Counts an answer that was sent, or given up."""
+        endpoint = None if head is None else self._endpoint(head)
+        self.metrics.answered(endpoint or "none", answer.status, seconds)
 
     def dress(self, answer: Answer, head: Head | None) -> Answer:
         """Adds the headers that every answer has."""

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import logging
-import platform
 import threading
-from dataclasses import asdict
-from importlib.metadata import version
+import time
 from typing import Any
 
-import orjson
+import numpy as np
 from flask import Flask, Response, request
+from numpy.typing import NDArray
 from werkzeug.exceptions import HTTPException
 
-from sam2_amg.compilation.jit import count_compilations
-from sam2_amg.config import AGREEMENT_SOURCE, ServerConfig
+from sam2_amg.config import ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.server.admission import over_limit
-from sam2_amg.server.engine import Engine
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.messages import error_body
 from sam2_amg.server.overlay import encode_png, overlay
+from sam2_amg.server.replies import json_line
+from sam2_amg.server.status import register_status
+from sam2_amg.server.ticket import TICKET, Ticket
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "torchvision", "torchao", "sam2", "flask", "pillow", "numpy")
 _USAGE = "Send an image: curl -F 'image=@photo.jpg' to POST /upload (PNG) or /upload_rle (JSON)."
 _MIB = 1 << 20
-
-
-def json_line(value: Any, status: int = 200) -> Response:
-    """A response of one JSON line with its newline, so that responses can be appended to a file."""
-    return Response(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), status, mimetype="application/json")
 
 
 def rles_by_name(records: list[MaskRecord]) -> dict[str, Any]:
@@ -54,63 +49,38 @@ def read_upload() -> bytes:
     return data
 
 
-def create_app(config: ServerConfig, engine: Engine) -> Flask:
-    """The Flask application. `engine` makes the masks."""
+def create_app(config: ServerConfig, desk: Desk) -> Flask:
+    """The Flask application. The desk's engine makes the masks."""
+    engine = desk.engine
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
     rendering = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
 
+    def segment() -> tuple[NDArray[np.uint8], list[MaskRecord]]:
+        """The request's image, uint8 RGB [H, W, 3], and its masks."""
+        ticket = request.environ.get(TICKET) or Ticket(time.monotonic() + config.limits.request_timeout)
+        ticket.enter("decoding")
+        image = decode_image(read_upload(), config.limits)
+        records = engine.generate(image, ticket)
+        desk.metrics.segmented(len(records))
+        return image, records
+
     @app.post("/upload")
     def upload() -> Response:
         with engine.slot():
-            image = decode_image(read_upload(), config.limits)
-            records = engine.generate(image)
+            image, records = segment()
             with rendering:
                 return Response(encode_png(overlay(image, records)), mimetype="image/png")
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
         with engine.slot():
-            image = decode_image(read_upload(), config.limits)
-            return json_line(rles_by_name(engine.generate(image)))
+            _, records = segment()
+            return json_line(rles_by_name(records))
 
-    @app.get("/healthz")
-    def healthz() -> Response:
-        if not engine.is_alive:
-            raise RequestError(503, "not_serving", "The server does not accept requests.", retry_after=5)
-        return json_line({"status": "ok"})
-
-    @app.get("/readyz")
-    def readyz() -> Response:
-        if not engine.is_ready:
-            doing = "shutting down" if engine.is_closing else engine.phase
-            raise RequestError(503, "not_ready", f"Not ready yet: {doing}.", retry_after=5)
-        return json_line({"status": "ready"})
-
-    @app.get("/info")
-    def info() -> Response:
-        return json_line(describe(config, engine))
-
+    register_status(app, config, desk)
     register_errors(app, config)
     return app
-
-
-def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
-    """The body of /info: model, mode, device, parameters, limits and versions."""
-    versions = {name: version(name) for name in _PACKAGES}
-    return {
-        "model": config.model.model_type,
-        "mode": config.model.mode.value,
-        "agreement": {"with_baseline": config.model.mode.agreement, "source": AGREEMENT_SOURCE},
-        "device": config.model.device,
-        "batch_size": config.model.batch_size,
-        "ready": engine.is_ready,
-        "parameters": asdict(engine.generator.config if engine.generator else config.generator),
-        "limits": asdict(config.limits),
-        "compilations": count_compilations(),
-        "queue": {"taken": engine.in_flight, "size": config.limits.queue_size},
-        "versions": {"python": platform.python_version(), **versions},
-    }
 
 
 def register_errors(app: Flask, config: ServerConfig) -> None:
@@ -139,10 +109,18 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
         return json_line(error_body("internal_error", message), 500)
 
 
+def _routes_of(app: Flask) -> list[str]:
+    """POST /upload and so on."""
+    pairs = [(rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()]
+    return [f"{method} {path}" for path, method in sorted(pairs) if method not in ("HEAD", "OPTIONS")]
+
+
 def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[str, str]:
     match error.code:
         case 404:
-            paths = "POST /upload, POST /upload_rle, GET /healthz, GET /readyz, GET /info"
+            paths = (
+                "POST /upload, POST /upload_rle, GET /healthz, GET /readyz, GET /info, GET /metrics, GET /requests/ID"
+            )
             return "not_found", f"{request.path} does not exist. Use one of: {paths}."
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._task: asyncio.Task[None] | None = None
-        self._gone: Callable[[], None] | None = None  # called if the client leaves before its answer is made
+        self._gone: Callable[[], object] | None = None  # called if the client leaves before its answer is made
 
     # What asyncio calls.
 

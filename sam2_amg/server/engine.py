@@ -1,4 +1,4 @@
-"""A bounded queue of requests, worker threads that share the model, and a future per request."""
+"""Bounded queue -> the workers that share the model -> an answer for each request."""
 
 from __future__ import annotations
 
@@ -6,218 +6,210 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
+from sam2_amg.network.weights import Weights
+from sam2_amg.pipeline.base import Generator, MaskRecord
+from sam2_amg.server.failure import Failure
+from sam2_amg.server.jobs import Job, JobQueue, shutting_down
+from sam2_amg.server.ticket import Ticket
+from sam2_amg.server.watchdog import Watchdog
+from sam2_amg.server.worker import Pace, Worker, for_caller, out_of_memory
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    image: NDArray[np.uint8]
-    answer: Future[PendingResult] = field(default_factory=Future)
-
-
 class Engine:
-    """Runs a generator for concurrent callers in first-come, first-served order.
-
-    It starts `generator.workers` threads. Up to `generator.batch_size` waiting images are encoded together.
+    """Runs a generator for many callers at once, in the order in which they asked, in as many worker threads as the
+    generator allows. Images that wait at the same time are encoded together, as many as the generator takes.
 
         with engine.slot():                    # RequestError 503 if the queue is full
             image = decode_image(...)
-            records = engine.generate(image)   # blocks; raises what the generator raises
+            records = engine.generate(image)   # waits; whatever the generator raises comes out here
 
-    A slot is held from before decoding until the response is made, so `queue_size` bounds the images in memory. An
-    image whose request timed out during encoding comes on top.
+    A slot is held from before decoding until the answer is made, so `queue_size` bounds the images in
+    memory (and as many more as are encoded together, where requests ran out of time meanwhile).
 
-    Before `set_generator`, requests are refused with the phase that `report` last set.
+    Without a generator it refuses, and says what `report` last said is being done, until `set_generator` brings one.
+    After a failure of the device, a job that does not end or the death of a worker it refuses everything, and calls
+    `on_failure`, once.
     """
 
-    def __init__(self, generator: Generator | None, limits: Limits) -> None:
+    def __init__(
+        self, generator: Generator | None, limits: Limits, on_failure: Callable[[Failure], None] | None = None
+    ) -> None:
         self.limits = limits
         self.phase = "starting"
+        self.failure: Failure | None = None
+        self.is_stopping = False  # whether the server is to end; requests are still accepted
+        self.weights: Weights | None = None  # which the generator has; None until they are known
         self._generator: Generator | None = None
-        self._jobs: deque[_Job] = deque()
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # a job arrived, a slot was released, or the engine closes
-        self._in_flight = 0
-        self._closing = False
-        self._seconds_per_image = 1.0  # a moving average, for Retry-After
-        self._workers: list[threading.Thread] = []
+        self._queue = JobQueue(limits.queue_size)
+        self._pace = Pace()
+        self._workers: list[Worker] = []
+        self._watchdog = Watchdog(self._workers, self._pace, limits.stuck_timeout, self.fail)
+        self._on_failure = on_failure
+        self._failing = threading.Lock()
         if generator is not None:
             self.set_generator(generator)
 
     def report(self, phase: str) -> None:
-        """Sets and logs the start-up phase, which /readyz shows."""
+        """Says what is being done before there is a generator."""
         logger.info("%s ...", phase)
         self.phase = phase
 
     def start_worker(self, first: Callable[[], None]) -> None:
-        """Starts a worker that calls `first`, and waits for that call. If it raises, re-raises it and ends the worker.
+        """Starts a worker with this call, and waits for it. Raises what it raises; the worker is gone then.
 
-        `first` should run an image, because CUDA libraries create handles per thread.
+        A first image belongs here: CUDA's libraries have handles of their own for every thread.
         """
-        started: Future[None] = Future()
-        worker = threading.Thread(target=self._work, args=(first, started), name="generator", daemon=True)
+        worker = Worker(first, self._queue, lambda: self._generator, self._pace, self.fail)
         worker.start()
-        started.result()
+        worker.started.result()
         self._workers.append(worker)
 
     def set_generator(self, generator: Generator) -> None:
-        """Starts to accept requests, after starting the remaining workers of `generator.workers`."""
+        """Starts to answer, with as many worker threads as the generator allows. To be called once."""
         while len(self._workers) < generator.workers:
             self.start_worker(lambda: None)
-        with self._lock:
-            self._generator = generator
+        self._generator = generator
+        self._watchdog.start()
 
     @property
     def generator(self) -> Generator | None:
-        """The generator that makes the masks; None until `set_generator`."""
+        """What makes the masks; None until `set_generator`."""
         return self._generator
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are accepted: a generator is set, all workers run, and the engine is not closing."""
+        """Whether requests are being answered: all workers run, and the engine is not closing."""
         working = bool(self._workers) and all(worker.is_alive() for worker in self._workers)
-        return self._generator is not None and working and not self._closing
+        return self._generator is not None and working and not self._is_ending
+
+    @property
+    def _is_ending(self) -> bool:
+        return self.is_stopping or self.is_closing or self.failure is not None
 
     @property
     def is_closing(self) -> bool:
-        """Whether the engine is shutting down and refuses new requests."""
-        return self._closing
+        """Whether it accepts nothing more."""
+        return self._queue.is_closing
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is ready or still starting."""
-        return self.is_ready or (self._generator is None and not self._closing)
+        """Whether requests are being answered, or will be: nothing has gone wrong."""
+        if self.is_closing or self.failure is not None:
+            return False
+        return self._generator is None or self.live_workers == len(self._workers) > 0
+
+    @property
+    def live_workers(self) -> int:
+        """How many worker threads run."""
+        return sum(worker.is_alive() for worker in self._workers)
+
+    @property
+    def pace(self) -> Pace:
+        """How long images take, and how they were worked on."""
+        return self._pace
 
     @property
     def in_flight(self) -> int:
-        """The number of slots in use."""
-        return self._in_flight
+        """How many slots are in use."""
+        return self._queue.in_flight
 
-    def check_room(self) -> None:
-        """Raises RequestError starting, queue_full or shutting_down (503) if `slot` would."""
-        if self._closing:
-            raise RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
-        if self._generator is None:
-            raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
-        if self._in_flight >= self.limits.queue_size:
-            wait = max(1, math.ceil(self._in_flight * self._seconds_per_image / len(self._workers)))
-            message = f"All {self.limits.queue_size} slots (--queue_size) are in use; try again in {wait} s."
-            raise RequestError(503, "queue_full", message, retry_after=wait)
+    @property
+    def waiting(self) -> int:
+        """How many images wait for a worker."""
+        return self._queue.waiting
+
+    def place_of(self, request_id: str) -> int | None:
+        """How many images are before that of a request; None if it does not wait for a worker."""
+        return self._queue.place_of(request_id)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Holds one of `queue_size` slots. Raises RequestError queue_full, starting or shutting_down (503)."""
-        with self._lock:
-            self.check_room()
-            self._in_flight += 1
+        """Holds one of `queue_size` slots. Raises RequestError queue_full, starting, shutting_down or failed (503)."""
+        self.check_room()
+        if not self._queue.enter():
+            raise self._queue_full() if not self.is_closing else self._ended()
         try:
             yield
         finally:
-            with self._changed:
-                self._in_flight -= 1
-                self._changed.notify_all()  # when closing, workers wait for the last slot
+            self._queue.leave()
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3]. Raises what the generator raised, or RequestError timeout (504).
+    def check_room(self) -> None:
+        """Raises RequestError queue_full, starting, shutting_down or failed (503) if `slot` would."""
+        if self.failure is not None or self.is_closing:
+            raise self._ended()
+        if self._generator is None:
+            raise RequestError(503, "starting", f"The server is starting: {self.phase}.", retry_after=5)
+        if self.in_flight >= self.limits.queue_size:
+            raise self._queue_full()
 
-        This thread converts masks to records while the worker segments the next image.
+    def _queue_full(self) -> RequestError:
+        wait = max(1, math.ceil(self.in_flight * self._pace.per_image / max(1, len(self._workers))))
+        message = f"All {self.limits.queue_size} slots (--queue_size) are in use; try again in {wait} s."
+        return RequestError(503, "queue_full", message, retry_after=wait)
+
+    def _ended(self) -> RequestError:
+        return shutting_down() if self.failure is None else self.failure.refusal()
+
+    def generate(self, image: NDArray[np.uint8], ticket: Ticket | None = None) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3]. A worker goes on to the next image while this thread makes records.
+
+        The ticket says until when the answer is of use, `request_timeout` from now without one. Raises what the
+        generator raised, and RequestError: timeout (504), out_of_memory, cancelled, shutting_down or failed (503).
         """
-        return self._segment(image)()
-
-    def _segment(self, image: NDArray[np.uint8]) -> PendingResult:
-        job = _Job(image)
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+        ticket = ticket or Ticket(time.monotonic() + self.limits.request_timeout)
+        job = Job(image, ticket)
+        ticket.enter("queued")
+        if not self._queue.put(job):
+            raise self._ended()
         try:
-            return job.answer.result(self.limits.request_timeout)
-        except FutureTimeout as error:
-            if job.answer.done():  # it finished after the timeout, or the generator itself raised TimeoutError
-                return job.answer.result()
-            job.answer.cancel()  # if no worker has started it
-            with self._lock:
-                if job in self._jobs:  # frees its image
-                    self._jobs.remove(job)
-            message = f"No answer within {self.limits.request_timeout:g} s (--request_timeout); try again later."
-            raise RequestError(504, "timeout", message) from error
+            pending = job.wait(self.limits.request_timeout)
+        finally:
+            self._queue.forget(job)
+        ticket.enter("rendering")
+        try:
+            return pending()
+        except MemoryError as error:
+            raise out_of_memory() from error
+        except Exception:
+            raise
+        except BaseException as error:
+            raise for_caller(error) from error
 
-    def close(self) -> None:
-        """Refuses new requests, waits until every slot is released, and stops the workers."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+    def fail(self, failure: Failure) -> None:
+        """Refuses every request from now on, also those that wait. Only the first failure counts."""
+        with self._failing:
+            if self.failure is not None:
+                return
+            self.failure = failure
+        logger.critical("%s This process ends with status %d.", failure.reason, failure.exit_status)
+        self._watchdog.end()
+        self._queue.abandon(failure.refusal())
+        if self._on_failure is not None:
+            self._on_failure(failure)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Accepts nothing more, waits until every slot is free again, and stops the workers; for `timeout` seconds,
+        or `drain_timeout` without one. What waits then gets RequestError shutting_down.
+
+        Answers whether every request had its answer in time.
+        """
+        timeout = self.limits.drain_timeout if timeout is None else timeout
+        end = time.monotonic() + timeout
+        answered = self._queue.close(timeout)
+        self._watchdog.end()
+        if not answered and self.failure is None:
+            logger.warning("%d requests had no answer within %g s (--drain_timeout)", self.in_flight, timeout)
+            self._queue.abandon(shutting_down())
         for worker in self._workers:
-            worker.join()
-
-    def _work(self, first: Callable[[], None], started: Future[None]) -> None:
-        try:
-            first()
-        except BaseException as error:  # `start_worker` raises it
-            started.set_exception(error)
-            return
-        started.set_result(None)
-        while self._answer_next():
-            pass
-
-    def _answer_next(self) -> bool:
-        """Serves the next request and those encoded with it; returns False once the engine is closed.
-
-        Images and features are released after each request, because the wait for the next one may be long.
-        """
-        jobs = self._next()
-        start, count = time.monotonic(), len(jobs)
-        features = list(self._encode(jobs))
-        while jobs:
-            self._answer(jobs.pop(0), features.pop(0))
-        if count:
-            seconds = (time.monotonic() - start) / count
-            self._seconds_per_image = 0.8 * self._seconds_per_image + 0.2 * seconds
-        return count > 0
-
-    def _next(self) -> list[_Job]:
-        """Waits for a job; returns it and up to `batch_size` - 1 others that wait, or [] if the engine is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or (self._closing and self._in_flight == 0))
-            most = self._generator.batch_size if self._generator else 1
-            return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
-
-    def _encode(self, jobs: list[_Job]) -> Sequence[Any]:
-        """The features of each image if there are several; else None, and `segment` encodes the image."""
-        unencoded = [None] * len(jobs)
-        if len(jobs) <= 1 or self._generator is None:
-            return unencoded
-        try:
-            features = self._generator.encode([job.image for job in jobs])
-            if len(features) != len(jobs):
-                raise ValueError(f"features of {len(features)} images, not of {len(jobs)}")
-            return features
-        except BaseException:  # perhaps only one image is at fault
-            logger.exception("encoding %d images together failed; encoding each one separately", len(jobs))
-            return unencoded
-
-    def _answer(self, job: _Job, features: Any) -> None:
-        if not job.answer.set_running_or_notify_cancel():
-            return  # the request timed out
-        try:
-            assert self._generator is not None
-            found = self._generator.segment(job.image, features)
-        except BaseException as error:  # only this request fails; the worker continues with the next
-            logger.exception("generating masks failed")
-            job.answer.set_exception(error)
-            return
-        job.answer.set_result(found)
+            worker.join(max(0.0, end - time.monotonic()))
+        return answered

@@ -22,6 +22,7 @@ from sam2_amg.server.budget import ByteBudget
 from sam2_amg.server.connection import Connection, State
 from sam2_amg.server.listen import listening
 from sam2_amg.server.messages import Answer, Head, error_answer
+from sam2_amg.server.ticket import Ticket
 
 logger = logging.getLogger(__name__)
 access = logging.getLogger("sam2_amg.access")
@@ -51,8 +52,16 @@ class Handler(Protocol):
         """Whether `answer` may wait for the queue."""
         ...
 
-    def answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
-        """The answer to a whole request, in a thread. `cancelled` is set if the client leaves."""
+    def open(self, head: Head) -> Ticket:
+        """A ticket for a request that is whole. It is cancelled if the client leaves."""
+        ...
+
+    def answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
+        """The answer to a whole request, in a thread."""
+        ...
+
+    def sent(self, head: Head | None, answer: Answer, seconds: float) -> None:
+        """Is told of an answer that was sent, or given up, and the seconds since the request's first byte."""
         ...
 
     def dress(self, answer: Answer, head: Head | None) -> Answer:
@@ -169,20 +178,20 @@ class Front:
         if not task.cancelled() and task.exception() is not None:
             logger.error("a connection failed", exc_info=task.exception())
 
-    def handle(self, head: Head, body: bytes) -> tuple[Callable[[], None], asyncio.Future[Answer]]:
+    def handle(self, head: Head, body: bytes) -> tuple[Callable[[], object], asyncio.Future[Answer]]:
         """What to call if the client leaves, and the answer to come."""
-        cancelled = threading.Event()
+        ticket = self.handler.open(head)
         loop = asyncio.get_running_loop()
-        task = functools.partial(self._answer, head, body, cancelled)
+        task = functools.partial(self._answer, head, body, ticket)
         if self.handler.is_instant(head):
             answer: asyncio.Future[Answer] = loop.create_future()
             answer.set_result(task())
-            return cancelled.set, answer
-        return cancelled.set, loop.run_in_executor(self._work if self.handler.is_work(head) else self._quick, task)
+            return ticket.cancel, answer
+        return ticket.cancel, loop.run_in_executor(self._work if self.handler.is_work(head) else self._quick, task)
 
-    def _answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
+    def _answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
         try:
-            return self.handler.answer(head, body, cancelled)
+            return self.handler.answer(head, body, ticket)
         except BaseException as error:  # whatever it is, the client gets an answer
             logger.exception("%s %s failed", head.method, head.path)
             message = f"The server failed on this request ({type(error).__name__}). Its log has details."
@@ -200,9 +209,10 @@ class Front:
         return count
 
     def log(self, head: Head | None, client: str, answer: Answer, note: str) -> None:
-        """A line of the access log."""
+        """Counts an answer, and writes a line of the access log."""
         request = f"{head.method} {head.path}" if head else "-"
         seconds = self.now() - head.received if head else 0.0
+        self.handler.sent(head, answer, seconds)
         text = '%s "%s" %d %d bytes %.1f ms%s%s'
         identity = f" {head.request_id}" if head else ""
         note = note and f" ({note})"

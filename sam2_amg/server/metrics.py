@@ -73,10 +73,10 @@ class _EngineState(Collector):
         yield _gauge("waiting", "Images that wait for a worker", engine.waiting)
         yield _gauge("ready", "1 if images are answered", engine.is_ready)
         yield _gauge("workers", "Worker threads that are alive", engine.live_workers)
-        yield CounterMetricFamily("sam2_amg_retries", "Images tried again with less memory", engine.retries)
+        yield CounterMetricFamily("sam2_amg_retries", "Images tried again with less memory", engine.pace.retries)
         yield CounterMetricFamily("sam2_amg_compilations", "Subgraphs and kernels compiled", count_compilations())
         batches = GaugeMetricFamily("sam2_amg_encoded_together", "Images encoded at a time, the latest")
-        batches.add_metric([], engine.latest_batch)
+        batches.add_metric([], engine.pace.latest_batch)
         yield batches
         if torch.cuda.is_initialized():
             yield _gauge("device_memory_bytes", "Memory of the GPU that tensors take", torch.cuda.memory_allocated())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -23,44 +24,50 @@ from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, s
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
+from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
 from sam2_amg.program import prefix_for
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
+from sam2_amg.server.failure import end_process
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-def run_in_background(task: Callable[[], None]) -> Future[None]:
-    """Runs `task` in a daemon thread; the future's `result()` waits for it and raises what it raised.
+def run_in_background(task: Callable[[], T]) -> Future[T]:
+    """Runs `task` in a daemon thread; the future's `result()` waits for it, and returns or raises what it did.
 
     For work that releases the GIL, such as hashing and reading large files.
     """
-    done: Future[None] = Future()
+    done: Future[T] = Future()
 
     def run() -> None:
         try:
-            task()
+            done.set_result(task())
         except BaseException as error:
             done.set_exception(error)
-        else:
-            done.set_result(None)
 
     threading.Thread(target=run, daemon=True).start()
     return done
 
 
-def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Generator:
-    """Loads the model; compiles it or loads packages if the mode is compiled. Raises StartupError."""
+def load_generator(
+    config: ServerConfig, report: Callable[[str], None], note: Callable[[Weights], None] = lambda _: None
+) -> Generator:
+    """Loads the model; compiles it or loads packages if the mode is compiled. `note` is told its weights. Raises
+    StartupError."""
     kind = find_model_type(config.model.model_type)
     device = torch.device(config.model.device)
     path = find_checkpoint(config.model.checkpoint_dir, kind)
+    weights = run_in_background(partial(check_weights, path, kind))
     make_subgraphs: MakeSubgraphs = partial(compile_mode, report=report)
     if (folder := config.model.load_exported) is None:
         report(f"loading {path.name}")
@@ -74,13 +81,14 @@ def load_generator(config: ServerConfig, report: Callable[[str], None]) -> Gener
         model = load_model(path, kind, device)
         checked.result()
         make_subgraphs = from_packages(folder, report)
+    note(weights.result())
     return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
 def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
     """The configured generator, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
-        generator = load_generator(config, engine.report)
+        generator = load_generator(config, engine.report, partial(setattr, engine, "weights"))
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.workers):
@@ -111,7 +119,7 @@ def greeting(config: ServerConfig, port: int) -> str:
     )
 
 
-def make_front(config: ServerConfig, engine: Engine, sock: socket.socket) -> Front:
+def make_front(config: ServerConfig, desk: Desk, sock: socket.socket) -> Front:
     """The HTTP server on a bound socket. Raises StartupError if the API key cannot be read."""
     host, port = sock.getsockname()[:2]
     key = read_key(config.api_key_file) if config.api_key_file else None
@@ -120,8 +128,14 @@ def make_front(config: ServerConfig, engine: Engine, sock: socket.socket) -> Fro
         logger.warning(
             "--host %s: whoever reaches this address may use the server; --api_key_file asks for a key", host
         )
-    admission = Admission(create_app(config, engine), engine, config.limits, access, (host, port))
+    admission = Admission(create_app(config, desk), desk, config.limits, access, (host, port))
     return Front(admission, sock, config.limits)
+
+
+def stop(engine: Engine, front: Front) -> None:
+    """Has the server end: /readyz says so at once."""
+    engine.is_stopping = True
+    front.drain()
 
 
 def serve(config: ServerConfig) -> None:
@@ -135,12 +149,13 @@ def serve(config: ServerConfig) -> None:
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
-    engine = Engine(None, config.limits)
-    front = make_front(config, engine, sock)
-    serving = threading.Thread(target=front.run, name="server", daemon=True)
+    engine = Engine(None, config.limits, end_process)
+    front = make_front(config, Desk(engine), sock)
+    give_up = partial(engine.close, 0)  # answers what waits with 503
+    serving = threading.Thread(target=front.run, args=(give_up,), name="server", daemon=True)
     serving.start()
     generator = load_and_warm_up(config, engine)
-    drain_on_signals(front.drain)
+    drain_on_signals(partial(stop, engine, front))
     keep_from_garbage_collection()
     engine.set_generator(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
@@ -148,3 +163,5 @@ def serve(config: ServerConfig) -> None:
     if not front.is_draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped unexpectedly; start it again")
     engine.close()
+    if engine.failure:
+        raise SystemExit(engine.failure.exit_status)

@@ -15,6 +15,7 @@ from requests import Response
 from sam2_amg.config import Limits, ModelConfig, ServerConfig
 from sam2_amg.errors import StartupError
 from sam2_amg.server.access import Access, read_key
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.listen import bind
 from sam2_amg.server.messages import Head
@@ -28,7 +29,7 @@ def serving(**changes: object) -> Iterator[str]:
     """A server that is starting: its address."""
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo"), **changes)
     sock = bind("127.0.0.1", 0)
-    front = make_front(config, Engine(None, Limits()), sock)
+    front = make_front(config, Desk(Engine(None, Limits())), sock)
     thread = Thread(target=front.run)
     thread.start()
     try:

@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
+from engine_doubles import GatedGenerator, TogetherGenerator, ask, image
 from helpers import wait_until
 from numpy.typing import NDArray
 
-from sam2_amg.config import GeneratorConfig, Limits
+from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
+from sam2_amg.pipeline.base import MaskRecord, PendingResult
 from sam2_amg.server.engine import Engine
-
-
-class GatedGenerator(Generator):
-    """Answers with the image's first pixel, once the gate is open; fails on a pixel of 13."""
-
-    config = GeneratorConfig()
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.started = 0
-        self.running = 0
-        self.most_running = 0
-
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        self.started += 1
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        assert self.gate.wait(30)
-        self.running -= 1
-        if image[0, 0, 0] == 13:
-            raise ArithmeticError("thirteen")
-        return [{"area": int(image[0, 0, 0])}]  # type: ignore[typeddict-item]
-
-
-def image(value: int) -> NDArray[np.uint8]:
-    return np.full((1, 1, 3), value, np.uint8)
-
-
-def ask(engine: Engine, value: int) -> int:
-    with engine.slot():
-        return engine.generate(image(value))[0]["area"]
 
 
 def test_everyone_gets_their_own_answer() -> None:
@@ -115,7 +85,7 @@ def test_closing_finishes_what_was_accepted() -> None:
     engine = Engine(generator, Limits(queue_size=4))
     with ThreadPoolExecutor(4) as pool:
         accepted = [pool.submit(ask, engine, value) for value in (1, 2, 3)]
-        wait_until(lambda: engine.in_flight == 3 and len(engine._jobs) == 2)
+        wait_until(lambda: engine.in_flight == 3 and engine.waiting == 2)
         closing = pool.submit(engine.close)
         wait_until(lambda: not engine.is_alive)
         with pytest.raises(RequestError) as refused:
@@ -132,7 +102,7 @@ def test_requests_that_ran_out_of_time_leave_nothing_behind() -> None:
     for value in range(20):
         with pytest.raises(RequestError, match="No answer within"):
             ask(engine, value)
-    assert len(engine._jobs) == 0  # their images are not kept
+    assert engine.waiting == 0  # their images are not kept
     assert engine.in_flight == 0
     generator.gate.set()
     engine.close()
@@ -156,7 +126,7 @@ def test_as_many_workers_as_the_generator_allows() -> None:
     engine = Engine(generator, Limits(queue_size=4))
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(ask, engine, value) for value in (1, 2, 3, 4)]
-        wait_until(lambda: generator.running == 2 and len(engine._jobs) == 2)
+        wait_until(lambda: generator.running == 2 and engine.waiting == 2)
         with pytest.raises(RequestError) as refused:
             ask(engine, 5)
         assert refused.value.retry_after == 2  # a second an image, four of them, two at a time
@@ -215,27 +185,6 @@ def test_the_next_image_begins_while_records_are_made() -> None:
     engine.close()
 
 
-class TogetherGenerator(GatedGenerator):
-    """Encodes up to three images together; features are what the image says, and 99 spoils all of them."""
-
-    batch_size = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoded: list[list[int]] = []
-
-    def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[int]:
-        values = [int(image[0, 0, 0]) for image in images]
-        self.encoded.append(values)
-        if 99 in values:
-            raise MemoryError("ninety-nine")
-        return values
-
-    def segment(self, image: NDArray[np.uint8], features: int | None = None) -> PendingResult:
-        assert features in (None, image[0, 0, 0])  # nobody else's
-        return super().segment(image)
-
-
 def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list[int | str]]:
     """What was encoded together, and every answer or error, where all but the first wait for the first."""
     generator = TogetherGenerator()
@@ -244,7 +193,7 @@ def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list
         asked = []
         for count, value in enumerate(values):
             asked.append(pool.submit(ask, engine, value))
-            wait_until(lambda count=count: generator.started == 1 and len(engine._jobs) == count)
+            wait_until(lambda count=count: generator.started == 1 and engine.waiting == count)
         generator.gate.set()
         wait(asked)
     engine.close()
@@ -266,7 +215,7 @@ def test_of_images_encoded_together_those_too_late_are_dropped() -> None:
         first = pool.submit(ask, engine, 1)
         wait_until(lambda: generator.running == 1)
         others = [pool.submit(ask, engine, value) for value in (2, 3, 4)]
-        wait_until(lambda: len(engine._jobs) == 3)
+        wait_until(lambda: engine.waiting == 3)
         generator.gate.set()
         assert first.result() == 1
         for other in others:
@@ -285,3 +234,44 @@ def test_images_that_wait_are_encoded_together() -> None:
 def test_an_image_that_fails_harms_none_of_those_beside_it() -> None:
     assert ask_while_one_is_worked_on([1, 2, 13, 4]) == ([[2, 13, 4]], [1, 2, "thirteen", 4])
     assert ask_while_one_is_worked_on([1, 2, 99]) == ([[2, 99]], [1, 2, 99])
+
+
+def test_closing_has_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(queue_size=4, drain_timeout=0.2))
+    with ThreadPoolExecutor(4) as pool:
+        accepted = [pool.submit(ask, engine, value) for value in (1, 2, 3)]
+        wait_until(lambda: engine.in_flight == 3 and engine.waiting == 2)
+        start = time.monotonic()
+        assert engine.close() is False
+        assert 0.2 <= time.monotonic() - start < 2
+        for future in accepted:  # the one that is being worked on, too
+            refused = future.exception(10)
+            assert isinstance(refused, RequestError)
+            assert (refused.status, refused.code, refused.retry_after) == (503, "shutting_down", 5)
+    assert engine.in_flight == 0
+    assert "--drain_timeout" in caplog.text
+    generator.gate.set()
+    wait_until(lambda: not any(worker.is_alive() for worker in engine._workers))
+    assert generator.started == 1
+
+
+def test_a_request_that_is_still_decoded_at_the_end_is_refused() -> None:
+    generator = GatedGenerator()
+    generator.gate.set()
+    engine = Engine(generator, Limits())
+    with engine.slot():
+        assert engine.close(0) is False
+        with pytest.raises(RequestError) as refused:
+            engine.generate(image(1))
+    assert refused.value.code == "shutting_down"
+    assert generator.started == 0
+
+
+def test_closing_tells_that_everybody_had_an_answer() -> None:
+    generator = GatedGenerator()
+    generator.gate.set()
+    engine = Engine(generator, Limits())
+    assert ask(engine, 1) == 1
+    assert engine.close(5) is True
+    assert not any(worker.is_alive() for worker in engine._workers)

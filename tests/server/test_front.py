@@ -21,6 +21,7 @@ from sam2_amg.server.connection import State
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind
 from sam2_amg.server.messages import Answer, Head, error_answer, json_answer
+from sam2_amg.server.ticket import Ticket
 
 LIMITS = Limits(queue_size=2, max_body_mib=1, max_held_mib=8, receive_timeout=5, send_timeout=5, drain_timeout=5)
 LARGE = b"x" * (6 << 20)
@@ -50,13 +51,19 @@ class Routes:
     def is_work(self, head: Head) -> bool:
         return not self.is_instant(head)
 
-    def answer(self, head: Head, body: bytes, cancelled: threading.Event) -> Answer:
+    def open(self, head: Head) -> Ticket:
+        return Ticket()
+
+    def sent(self, head: Head | None, answer: Answer, seconds: float) -> None:
+        pass
+
+    def answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
         if head.path == "/exit":
             raise SystemExit(3)
         if head.path == "/work":
             self.begun.append(head.query)
             self.go.wait(30)
-            (self.dropped if cancelled.is_set() else self.done).append(head.query)
+            (self.dropped if ticket.cancelled.is_set() else self.done).append(head.query)
         if head.path == "/large":
             return Answer(200, [("Content-Type", "text/plain")], LARGE)
         return json_answer({"path": head.path, "query": head.query, "body": len(body)})

@@ -28,6 +28,7 @@ from sam2_amg.modes.build import build_generator
 from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
+from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.overlay import encode_png
 from sam2_amg.server.startup import run_in_background
@@ -35,7 +36,7 @@ from sam2_amg.server.startup import run_in_background
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
     engine = Engine(None, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), engine).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), Desk(engine)).test_client()
     engine.report("compiling encode for cpu")
     upload = {"image": EXAMPLE.open("rb")}
     with upload["image"]:
