@@ -7,7 +7,7 @@
 - QGIS_AI-Segmentation (github.com/TerraLabAI/QGIS_AI-Segmentation, src/core/model_config.py at 0b29a5f) gives that of
   base_plus.
 
-For each file, notes of at least nine further public repositories on what they downloaded name the same hash.
+A search of public repositories for each hash finds ten files or more that name it.
 """
 
 from __future__ import annotations

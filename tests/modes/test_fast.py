@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import DEVICE, drawn_image, photograph
+from helpers import DEVICE, assert_all_but_equal, drawn_image, photograph
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -39,6 +39,15 @@ def test_nothing_found(compiled: Generator, crop_layers: int) -> None:
     config = replace(compiled.config, points_per_side=2, crop_n_layers=crop_layers, pred_iou_thresh=1.0)
     generator = MaskGenerator(compiled.stages, config, compiled.image_size, compiled.device)
     assert generator.generate(drawn_image(40, 50)) == []
+
+
+def test_a_second_try_compiles_nothing_and_finds_the_same(compiled: Generator) -> None:
+    """After a lack of memory; the number of points is compiled, and stays."""
+    before = count_compilations()
+    expected = compiled.generate(photograph("groceries"))
+    assert len(expected) >= 3
+    assert_all_but_equal(compiled.segment_with_less_memory(photograph("groceries"))(), expected)
+    assert count_compilations() == before
 
 
 @pytest.mark.gpu
