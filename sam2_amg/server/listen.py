@@ -11,18 +11,18 @@ from sam2_amg.errors import StartupError
 
 
 def cannot_use(host: str, port: int, error: OSError) -> StartupError:
-    """What a person is told about a port that is taken, or not theirs to take."""
+    """The error for a port that is in use or not permitted."""
     return StartupError(f"--port {port} on {host} cannot be used ({error.strerror}); choose another")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to host and port, not yet listening. Raises StartupError that names the flag."""
+    """A TCP socket bound to host and port, not yet listening. Raises StartupError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
-        raise StartupError(f"--host {host} is no address of this machine ({error}); try 127.0.0.1") from error
+        raise StartupError(f"--host {host} is not an address of this machine ({error}); try 127.0.0.1") from error
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
