@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sam2_amg.signals import end_on_signals
-
-end_on_signals()  # before anything that takes time to import
-
-from sam2_amg.cli.main import run  # noqa: E402
+from sam2_amg.__main__ import start
 
 if __name__ == "__main__":
-    sys.exit(run("export", sys.argv[1:]))
+    sys.exit(start("export"))

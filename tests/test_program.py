@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -33,4 +34,14 @@ def test_names(monkeypatch: pytest.MonkeyPatch, started: str, command: str, pref
 
 def test_scripts_are_there() -> None:
     for name, script in SCRIPTS.items():
-        assert f'run("{name}", sys.argv[1:])' in (ROOT / script).read_text()
+        assert f'start("{name}")' in (ROOT / script).read_text()
+
+
+def test_missing_packages_are_named() -> None:
+    """By a Python that has none of them, as that of the system."""
+    result = subprocess.run(
+        [sys.executable, "-S", ROOT / "server.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert "has no package numpy; in a checkout, run `make run` once" in result.stderr
+    assert "Traceback" not in result.stderr
