@@ -190,6 +190,7 @@ class ServerConfig:
     compile_cache: Path | None = None  # the compilers' cache folder; None for their defaults
     api_key_file: Path | None = None
     cors_origin: str | None = None
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         require_port(self.port)

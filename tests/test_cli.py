@@ -45,7 +45,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     flags = [flag for action in build_parser()._actions for flag in action.option_strings if "_" in flag]
     assert len(flags) >= 12
     for flag in flags:
-        value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2000" if "held" in flag else "2"
+        value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2"
+        value = {"--max_held_mib": "2000", "--log_format": "json"}.get(flag, value)
         mode = ["--fast"] if flag == "--load_exported" else []
         expected = parse([*mode, flag, value])
         assert expected != parse(mode)

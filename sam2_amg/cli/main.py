@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from sam2_amg.cli import compare, export, serve
 from sam2_amg.cli.arguments import Parser
 from sam2_amg.errors import StartupError
+from sam2_amg.logs import start_log
 from sam2_amg.program import console, prefix_for
 from sam2_amg.signals import end_on_signals
 from sam2_amg.version import find_version
@@ -58,8 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Runs a command with a log on standard error, and returns the exit status. Signals end it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("torch").setLevel(logging.WARNING)  # at INFO, torch logs its caches when the process ends
+    start_log()
     end_on_signals()
     return status_of(name, arguments)
 

@@ -18,6 +18,7 @@ from sam2_amg.config import (
     require_port,
 )
 from sam2_amg.errors import StartupError
+from sam2_amg.logs import FORMATS
 from sam2_amg.program import command_for, prefix_for
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator. POST an image to /upload (PNG) or /upload_rle (JSON)."
@@ -110,6 +111,9 @@ def build_parser() -> Parser:
     access.add_argument("--api_key_file", type=Path, metavar="FILE", help=text)
     text = 'the origin (https://example.org) whose pages may ask this server; "*" for all'
     access.add_argument("--cors_origin", metavar="ORIGIN", help=text)
+    log = parser.add_argument_group("log")
+    text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
+    log.add_argument("--log_format", choices=FORMATS, default="text", help=text)
     _add_flags(parser.add_argument_group("generator"), _GENERATOR_FLAGS, GeneratorConfig())
     _add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
@@ -146,6 +150,7 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
         compile_cache=args.compile_cache,
         api_key_file=args.api_key_file,
         cors_origin=args.cors_origin,
+        log_format=args.log_format,
     )
 
 

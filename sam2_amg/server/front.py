@@ -210,13 +210,20 @@ class Front:
 
     def log(self, head: Head | None, client: str, answer: Answer, note: str) -> None:
         """Counts an answer, and writes a line of the access log."""
-        request = f"{head.method} {head.path}" if head else "-"
         seconds = self.now() - head.received if head else 0.0
         self.handler.sent(head, answer, seconds)
-        text = '%s "%s" %d %d bytes %.1f ms%s%s'
-        identity = f" {head.request_id}" if head else ""
-        note = note and f" ({note})"
-        access.info(text, client, request, answer.status, len(answer.body), seconds * 1e3, identity, note)
+        fields = {
+            "client": client,
+            "method": head.method if head else None,
+            "path": head.path if head else None,
+            "status": answer.status,
+            "bytes": len(answer.body),
+            "milliseconds": round(seconds * 1e3, 1),
+            "request_id": head.request_id if head else None,
+            "note": note or None,
+        }
+        text = '%(client)s "%(method)s %(path)s" %(status)d %(bytes)d bytes %(milliseconds).1f ms %(request_id)s'
+        access.info(text + (" (%(note)s)" if note else ""), fields, extra={"fields": fields})
 
     def date(self) -> str:
         """The Date header."""

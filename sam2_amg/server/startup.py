@@ -20,6 +20,7 @@ from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
+from sam2_amg.logs import use_format
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
@@ -145,6 +146,7 @@ def serve(config: ServerConfig) -> None:
     cannot start, and leaves the socket open. Raises SystemExit if the HTTP server stops unexpectedly.
     """
     exit_on_signals()
+    use_format(config.log_format)
     decode_into_huge_pages()
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
