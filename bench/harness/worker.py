@@ -24,9 +24,10 @@ from bench.harness.timing import StageClock
 from bench.harness.weights import get_model
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.pipeline.huge_pages import use_huge_pages
 from sam2_amg.server.app import create_app, describe, json_line
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.wsgi import Server, bind, drain_on_signals
@@ -135,7 +136,7 @@ def peak_resident_mib() -> int:
 def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
-    decode_into_huge_pages()
+    use_huge_pages()
     generator, clock, ballast = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)

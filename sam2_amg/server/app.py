@@ -15,9 +15,9 @@ from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import Limits, ServerConfig
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
-from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.overlay import encode_png, overlay
 

@@ -15,6 +15,7 @@ import torch
 from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
@@ -22,7 +23,7 @@ from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, w
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.pipeline.huge_pages import use_huge_pages
 from sam2_amg.program import prefix_for
 from sam2_amg.server.app import create_app
 from sam2_amg.server.engine import Engine
@@ -112,7 +113,7 @@ def serve(config: ServerConfig) -> None:
     itself.
     """
     exit_on_signals()
-    decode_into_huge_pages()
+    use_huge_pages()
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
