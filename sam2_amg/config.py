@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -136,6 +137,9 @@ class Limits:
     max_body_mib: int = 64
     queue_size: int = 16
     request_timeout: float = 600.0
+    decode_timeout: float = 10.0
+    max_decoded_mib: int = 1024  # of decoded pixels, and of what decoders need besides, of all requests together
+    decoders: int | None = None  # processes; one a core, at most 4, where None
 
     def __post_init__(self) -> None:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
@@ -144,6 +148,15 @@ class Limits:
         _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
         timeout = self.request_timeout
         _require(0 < timeout <= 86400, "request_timeout", "more than 0 and at most 86400 seconds", timeout)
+        timeout = self.decode_timeout
+        _require(0 < timeout <= 3600, "decode_timeout", "more than 0 and at most 3600 seconds", timeout)
+        _require(1 <= self.max_decoded_mib <= 1 << 20, "max_decoded_mib", f"from 1 to {1 << 20}", self.max_decoded_mib)
+        _require(self.decoders is None or 1 <= self.decoders <= 64, "decoders", "from 1 to 64", self.decoders)
+
+    @property
+    def decoder_count(self) -> int:
+        """How many processes decode images."""
+        return self.decoders or min(4, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)

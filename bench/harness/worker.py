@@ -25,6 +25,7 @@ from bench.harness.weights import get_model
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.decoding.decode import decode_image
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.huge_pages import use_huge_pages
@@ -78,7 +79,8 @@ def serve(job: Job, generator: Generator) -> None:
     config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    app = create_app(config, engine)
+    decoders = DecoderPool(LIMITS)
+    app = create_app(config, engine, decoders)
     if system.mode is None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
     server = Server(app, sock, LIMITS)
@@ -86,6 +88,7 @@ def serve(job: Job, generator: Generator) -> None:
     print(f"READY {sock.getsockname()[1]}", flush=True)
     server.run()
     engine.close()
+    decoders.close()
 
 
 def time_generate(job: Job, generator: Generator, clock: StageClock) -> dict[str, Any]:

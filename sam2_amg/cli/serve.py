@@ -53,6 +53,9 @@ _LIMIT_FLAGS = (
     ("max_body_mib", int, "largest request body, in MiB"),
     ("queue_size", int, "most requests in the server at a time; more get 503 and Retry-After"),
     ("request_timeout", float, "seconds until a request that has no answer gets 504"),
+    ("decode_timeout", float, "seconds until an image that is not decoded gets 504, or 503 where it waits"),
+    ("max_decoded_mib", int, "most MiB of decoded pixels, and of what decoders need besides, of all requests"),
+    ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
 )
 
 

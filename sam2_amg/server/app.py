@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import Limits, ServerConfig
-from sam2_amg.decoding.decode import decode_image
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.server.engine import Engine
@@ -61,24 +61,22 @@ def read_upload() -> bytes:
     return data
 
 
-def create_app(config: ServerConfig, engine: Engine) -> Flask:
-    """The Flask application that answers with `engine`."""
+def create_app(config: ServerConfig, engine: Engine, decoders: DecoderPool) -> Flask:
+    """The Flask application that answers with `engine`, and decodes with `decoders`."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
     rendering = threading.Lock()  # one overlay at a time: each takes several times its image's memory
 
     @app.post("/upload")
     def upload() -> Response:
-        with engine.slot():
-            image = decode_image(read_upload(), config.limits)
+        with engine.slot(), decoders.decoded(read_upload()) as image:
             records = engine.generate(image)
             with rendering:
                 return Response(encode_png(overlay(image, records)), mimetype="image/png")
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
-        with engine.slot():
-            image = decode_image(read_upload(), config.limits)
+        with engine.slot(), decoders.decoded(read_upload()) as image:
             return json_line(rles_by_name(engine.generate(image)))
 
     @app.get("/healthz")

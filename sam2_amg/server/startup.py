@@ -16,6 +16,7 @@ from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.decoding.decode import decode_image
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
@@ -117,8 +118,9 @@ def serve(config: ServerConfig) -> None:
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
+    decoders = DecoderPool(config.limits)
     engine = Engine(None, config.limits)
-    server = Server(create_app(config, engine), sock, config.limits)
+    server = Server(create_app(config, engine, decoders), sock, config.limits)
     serving = threading.Thread(target=server.run, name="server", daemon=True)
     serving.start()
     generator = load_and_warm_up(config, engine)
@@ -130,3 +132,4 @@ def serve(config: ServerConfig) -> None:
     if not server.draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped by itself; start it again")
     engine.close()
+    decoders.close()
