@@ -46,6 +46,15 @@ class Budget:
         """Bytes in use."""
         return self._taken
 
+    @property
+    def small(self) -> int:
+        """The most bytes that an image may need and not be large."""
+        return self.total // _LARGE
+
+    def nothing(self) -> Lease:
+        """No bytes."""
+        return Lease(self, 0, False)
+
     def try_take(self, count: int) -> Lease | None:
         """`count` bytes, or None where others have them. Raises RequestError too_much_memory (413) where there are
         fewer in all."""
@@ -69,12 +78,12 @@ class Budget:
         raise RequestError(503, "decoders_busy", message, retry_after=_RETRY_AFTER)
 
     def _is_large(self, count: int) -> bool:
-        return count > self.total // _LARGE
+        return count > self.small
 
     def _is_free(self, count: int) -> bool:
         if not self._is_large(count):
             return self._taken + count <= self.total
-        spare = self.total // _LARGE if self._taken else 0
+        spare = self.small if self._taken else 0
         return self._lanes > 0 and self._taken + count <= self.total - spare
 
     def _take(self, count: int) -> Lease:

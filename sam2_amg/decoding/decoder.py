@@ -133,8 +133,9 @@ class Decoder:
             return False
         return True
 
-    def inspect(self, data: bytes, deadline: float) -> int:
-        """Hands it a file; the bytes that decoding needs. Raises RequestError, DecoderDied, TimeoutError."""
+    def decode(self, data: bytes, granted: int, deadline: float) -> NDArray[np.uint8] | int:
+        """Hands it a file: uint8 RGB [H, W, 3], a copy; or, where that takes more than `granted` bytes, how many. Then
+        `go_on` is to follow. Raises RequestError, DecoderDied, TimeoutError."""
         if len(data) > self._memory.file.size:
             limit = f"{self._limits.max_body_mib} MiB (--max_body_mib)"
             raise RequestError(413, "body_too_large", f"The file is over the limit of {limit}.")
@@ -142,26 +143,32 @@ class Decoder:
         self._file_bytes = len(data)
         request = {
             "file": len(data),
+            "granted": granted,
             "max_pixels": self._limits.max_pixels,
             "max_side": self._limits.max_side,
             "max_decoded_mib": self._limits.max_decoded_mib,
             "seconds": max(0.0, deadline - time.monotonic()),
         }
-        return int(self._ask(request, deadline)["needs"])
+        answer = self._ask(request, deadline)
+        return int(answer["needs"]) if "needs" in answer else self._image(answer)
+
+    def go_on(self, granted: int, deadline: float) -> NDArray[np.uint8]:
+        """Has it decode the file that needs more bytes: uint8 RGB [H, W, 3], a copy. Raises as `decode` does."""
+        return self._image(self._ask({"granted": granted}, deadline))
 
     def skip(self) -> None:
-        """Has it forget the file that it inspected."""
+        """Has it forget the file that needs more bytes."""
         try:
-            send(self._sock, {"granted": False})
+            send(self._sock, {"granted": 0})
         except OSError:
             self.is_usable = False
 
-    def decode(self, deadline: float) -> NDArray[np.uint8]:
-        """Has it decode the file that it inspected: uint8 RGB [H, W, 3], a copy. Raises as `inspect` does."""
-        height, width = self._ask({"granted": True}, deadline)["size"]
+    def _image(self, answer: Message) -> NDArray[np.uint8]:
+        height, width = answer["size"]
         size = bytes_held(height * width)
         if not 0 < size <= bytes_held(self._limits.max_pixels) or min(height, width) < 1:
-            raise DecoderDied(None)  # what it says cannot be trusted
+            self.is_usable = False  # what it says cannot be trusted
+            raise DecoderDied(None)
         image = self._memory.pixels[:size].reshape(height, width, 3).copy()
         self._memory.give_back(self._file_bytes, size)
         return image

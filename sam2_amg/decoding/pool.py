@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 # A codec that crashes does so because of the file, and would again: the request is told so.
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
 _RETRY_AFTER = 2  # seconds
+# Bytes that are taken before a file is read: enough for a JPEG of five megapixels, which then need not be asked for.
+_USUAL = 48 << 20
 
 
 class DecoderPool:
@@ -56,9 +58,8 @@ class DecoderPool:
         `deadline` is a time of time.monotonic; --decode_timeout from now where None. Raises RequestError: those of
         `decode_image`, too_much_memory (413), decoders_busy (503), timeout (504) and internal_error (500).
         """
-        if deadline is None:
-            deadline = time.monotonic() + self._limits.decode_timeout
-        image, lease = self._decode(data, deadline)
+        begun = time.monotonic()
+        image, lease = self._decode(data, begun, begun + self._limits.decode_timeout if deadline is None else deadline)
         try:
             yield image
         finally:
@@ -75,26 +76,29 @@ class DecoderPool:
         for decoder in filter(None, idle):
             decoder.close()
 
-    def _decode(self, data: bytes, deadline: float) -> tuple[NDArray[np.uint8], Lease]:
+    def _decode(self, data: bytes, begun: float, deadline: float) -> tuple[NDArray[np.uint8], Lease]:
         """The image, and what it holds of the budget. A decoder does not wait for bytes: it decodes other images
         meanwhile."""
-        lease: Lease | None = None
+        lease = self.budget.try_take(min(_USUAL, self.budget.small)) or self.budget.nothing()
         try:
             while True:
-                with self._decoder(deadline) as decoder:
-                    needs = decoder.inspect(data, deadline)
-                    lease = lease or self._take(decoder, needs)
-                    if lease is not None:
-                        image = decoder.decode(deadline)
-                        lease.keep(image.nbytes)
-                        return image, lease
+                with self._decoder(begun, deadline) as decoder:
+                    image = decoder.decode(data, lease.count, deadline)
+                    if isinstance(image, int):
+                        needs = image
+                        lease.close()
+                        lease = self._take(decoder, needs)
+                        if lease.count >= needs:
+                            image = decoder.go_on(lease.count, deadline)
+                if not isinstance(image, int):
+                    lease.keep(image.nbytes)
+                    return image, lease
                 lease = self.budget.take(needs, deadline)
         except BaseException:
-            if lease is not None:
-                lease.close()
+            lease.close()
             raise
 
-    def _take(self, decoder: Decoder, needs: int) -> Lease | None:
+    def _take(self, decoder: Decoder, needs: int) -> Lease:
         """The bytes that an image needs; where there are none, now or ever, the decoder is told to forget it."""
         lease = None
         try:
@@ -102,18 +106,21 @@ class DecoderPool:
         finally:
             if lease is None:
                 decoder.skip()
-        return lease
+        return lease or self.budget.nothing()
 
     @contextmanager
-    def _decoder(self, deadline: float) -> Iterator[Decoder]:
+    def _decoder(self, begun: float, deadline: float) -> Iterator[Decoder]:
         """A decoder of one's own. One that has ended, or is late, is replaced. Raises RequestError."""
         decoder = self._wait_for_one(deadline)
+        waited = time.monotonic() - begun
         try:
             if decoder is None or decoder.has_ended:
                 decoder = self._fork_in_place_of(decoder)
             yield decoder
         except TimeoutError as error:
             logger.error("a decoder is late, and is killed")
+            if waited > (deadline - begun) / 2:  # in that time it might have been done
+                raise self._busy() from error
             raise self._late() from error
         except DecoderDied as error:
             if self._closed:
@@ -126,8 +133,7 @@ class DecoderPool:
     def _wait_for_one(self, deadline: float) -> Decoder | None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._idle or self._closed, deadline - time.monotonic()):
-                message = f"All {self.size} decoders (--decoders) are busy; try again in {_RETRY_AFTER} s."
-                raise RequestError(503, "decoders_busy", message, retry_after=_RETRY_AFTER)
+                raise self._busy()
             if self._closed:
                 raise _shutting_down()
             return self._idle.pop()
@@ -154,6 +160,10 @@ class DecoderPool:
             logger.error("a decoder ended, and is replaced")
             decoder.close()
         return self._server.fork()
+
+    def _busy(self) -> RequestError:
+        message = f"All {self.size} decoders (--decoders) are busy; try again in {_RETRY_AFTER} s."
+        return RequestError(503, "decoders_busy", message, retry_after=_RETRY_AFTER)
 
     def _late(self) -> RequestError:
         message = f"The image was not decoded within {self._limits.decode_timeout:g} s (--decode_timeout)."

@@ -1,9 +1,9 @@
 """A decoder: a process that decodes one image at a time, and knows nothing else.
 
     server                               decoder
-    {"file": n, "max_pixels": ...}   ->                         the file lies in the shared memory
-                                     <-  {"needs": bytes}       or {"error": [status, code, message]}
-    {"granted": true}                ->                         or false: somebody else takes the bytes
+    {"file": n, "granted": bytes ..} ->                         the file lies in the shared memory
+                                     <-  {"needs": bytes}       if it needs more; or {"error": [status, code, text]}
+    {"granted": bytes}               ->                         0 where somebody else takes them
                                      <-  {"size": [h, w]}       the pixels lie in the shared memory; or {"error": ...}
 
 Its address space and its processor time are bounded for each image.
@@ -41,9 +41,10 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
         needs = 0
         try:
             found = _inspect(memory, request)
-            send(sock, {"needs": found.needs})
-            answer = receive(sock)
-            if answer is not None and answer["granted"]:
+            if found.needs > (granted := request["granted"]):
+                send(sock, {"needs": found.needs})
+                granted = (receive(sock) or request)["granted"]
+            if found.needs <= granted:
                 needs = found.needs
                 send(sock, {"size": _decode(found, memory, request)})
             del found
