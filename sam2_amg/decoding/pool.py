@@ -79,10 +79,12 @@ class DecoderPool:
     def _decode(self, data: bytes, begun: float, deadline: float) -> tuple[NDArray[np.uint8], Lease]:
         """The image, and what it holds of the budget. A decoder does not wait for bytes: it decodes other images
         meanwhile."""
-        lease = self.budget.try_take(min(_USUAL, self.budget.small)) or self.budget.nothing()
+        lease = self.budget.nothing()
         try:
             while True:
                 with self._decoder(begun, deadline) as decoder:
+                    if not lease.count:
+                        lease = self.budget.try_take(min(_USUAL, self.budget.small)) or lease
                     image = decoder.decode(data, lease.count, deadline)
                     if isinstance(image, int):
                         needs = image

@@ -57,7 +57,7 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
 def _inspect(memory: SharedMemory, request: Message) -> Inspected:
     """Raises RequestError."""
     limits = Limits(max_pixels=request["max_pixels"], max_side=request["max_side"])
-    with _bounded(request["file"] * _FILES, request):
+    with _bounded(max(request["granted"], request["file"] * _FILES), request):
         return inspect_image(memory.file[: request["file"]].tobytes(), limits)
 
 
