@@ -131,6 +131,8 @@ class Decoder:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return False
+        except OSError:
+            return True
         return True
 
     def decode(self, data: bytes, granted: int, deadline: float) -> NDArray[np.uint8] | int:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # A codec that crashes does so because of the file, and would again: the request is told so.
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE}
 _RETRY_AFTER = 2  # seconds
+_ENOUGH = 0.9  # of the time until the deadline: who has waited so long is not decoded in what is left
 # Bytes that are taken before a file is read: enough for a JPEG of five megapixels, which then need not be asked for.
 _USUAL = 48 << 20
 
@@ -116,9 +117,13 @@ class DecoderPool:
         decoder = self._wait_for_one(deadline)
         waited = time.monotonic() - begun
         try:
+            if waited > _ENOUGH * (deadline - begun):
+                raise self._busy()
             if decoder is None or decoder.has_ended:
                 decoder = self._fork_in_place_of(decoder)
             yield decoder
+        except RequestError:
+            raise
         except TimeoutError as error:
             logger.error("a decoder is late, and is killed")
             if waited > (deadline - begun) / 2:  # in that time it might have been done
@@ -129,6 +134,10 @@ class DecoderPool:
                 raise _shutting_down() from error
             logger.error("a decoder ended while it decoded: %s", error)
             raise self._fate(error.status) from error
+        except BaseException:
+            if decoder is not None:
+                decoder.is_usable = False  # nobody knows what it waits for
+            raise
         finally:
             self._put(decoder)
 

@@ -68,8 +68,8 @@ def bombard(
                     assert [each.result()[2] for each in beside] == alone, name
                 spans = sorted((status, round(spent, 1)) for status, spent, _ in answers)
                 seen[f"{name} x {count}"] = f"{spans}, {most[0]:.0f} MiB"
-                assert {status for status, _, _ in answers} <= statuses | {503}, name
-                assert any(status in statuses for status, _, _ in answers), name
+                assert {status for status, _, _ in answers} <= statuses | {503, 504}, seen
+                assert any(status in statuses for status, _, _ in answers), seen
                 assert all(spent < seconds + 5 for status, spent, _ in answers if status != 200), seen
                 assert most[0] < mib, seen
         assert server.get("/info").json()["queue"]["taken"] == 0
@@ -91,7 +91,7 @@ def test_bombs_of_a_smaller_size() -> None:
 @pytest.mark.slow
 def test_bombs_of_full_size() -> None:
     names = set(bombs(16))
-    seen = bombard(8192, 10, names, {"webp_rgba", "grey16", "rgba16", "exif"}, 3072, 10)
+    seen = bombard(8192, 10, names, {"webp_rgba", "rgba16"}, 3072, 10)
     print("\n".join(f"{name}: {answers}" for name, answers in seen.items()))
     assert "503" in seen["rgba16 x 16"]
     assert "413" in seen["webp_rgba x 4"]
