@@ -38,6 +38,12 @@ def with_scans(side: int, count: int) -> bytes:
     return data[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x01\x05\x02" * count + b"\xff\xd9"
 
 
+def nearly_empty_gif(side: int) -> bytes:
+    """A large screen, and one pixel on it."""
+    pixel = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\2\2\x44\1\0"
+    return b"GIF89a" + struct.pack("<HH", side, side) + bytes(3) + pixel + b";"
+
+
 def bombs(side: int, repeats: int = 1) -> dict[str, tuple[bytes, set[int]]]:
     """Name -> a file, and what may be answered to it alone; images are of `side` x `side` pixels. What is repeated in
     a header is repeated `repeats` times as often as decoders bear."""
@@ -47,10 +53,7 @@ def bombs(side: int, repeats: int = 1) -> dict[str, tuple[bytes, set[int]]]:
         "webp_rgba": (encoded(Image.new("RGBA", (side, side)), "WEBP", lossless=True, method=0), {200, 413}),
         "grey16": (black_png(side, 16, 0, 2), {200}),
         "rgba16": (black_png(side, 16, 6, 8), {200}),
-        "gif": (
-            b"GIF89a" + struct.pack("<HH", side, side) + bytes(3) + b"\x2c" + bytes(9) + b"\2\2\x4c\1\0;",
-            {200, 400},
-        ),
+        "gif": (nearly_empty_gif(side), {200}),
         "scans": (with_scans(side, 1999), {400}),
         "exif": (head + (b"\xff\xe1\xff\xffExif\0\0" + b"A" * 65527) * (90 * repeats) + rest, {200}),
         "padding": (head + b"\xff" * (2000 * repeats) + rest, {400}),

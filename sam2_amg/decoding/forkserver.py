@@ -15,6 +15,9 @@ import os
 import select
 import signal
 import socket
+import sys
+import traceback
+import warnings
 
 from PIL import Image
 
@@ -73,10 +76,22 @@ def _fork(end: socket.socket, memory: int, file_bytes: int, others: list[int]) -
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for descriptor in others:
                 os.close(descriptor)
+            _silence_codecs()
             work(end, SharedMemory(memory, file_bytes))
             status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _silence_codecs() -> None:
+    """Keeps what codecs print about broken files from the server's log; Python's traces still get there."""
+    warnings.simplefilter("ignore")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _reap(decoders: dict[int, tuple[int, socket.socket]]) -> None:

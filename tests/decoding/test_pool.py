@@ -328,3 +328,30 @@ def test_a_decoder_that_takes_more_memory_than_it_said_is_stopped() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "stopped\n"
+
+
+def test_codecs_do_not_write_into_the_log() -> None:
+    """libtiff prints, and Pillow warns, about a file whose strip is broken."""
+    program = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from image_bombs import encoded; from PIL import Image\n"
+        "from sam2_amg.config import Limits; from sam2_amg.errors import RequestError\n"
+        "from sam2_amg.decoding.decode import decode_image; from sam2_amg.decoding.pool import DecoderPool\n"
+        "data = encoded(Image.effect_noise((64, 64), 99), 'TIFF', compression='tiff_lzw')\n"
+        "data = data[:8] + bytes(200) + data[208:]\n"
+        "if sys.argv[1] == 'pool':\n"
+        "    with DecoderPool(Limits(decoders=1)) as pool:\n"
+        "        try: pool.decoded(data).__enter__()\n"
+        "        except RequestError as error: print(error.code)\n"
+        "else:\n"
+        "    try: decode_image(data, Limits())\n"
+        "    except RequestError as error: print(error.code)\n"
+    )
+    printed = []
+    for place in ("here", "pool"):
+        command = [sys.executable, "-c", program, place]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert ended.stdout == "truncated_image\n"
+        printed.append([line for line in ended.stderr.splitlines() if "sam2_amg" not in line])
+    assert printed[0]
+    assert printed[1] == []
