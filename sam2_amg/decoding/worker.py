@@ -40,13 +40,17 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
     while (request := receive(sock)) is not None:
         needs = 0
         try:
-            found = _inspect(memory, request)
-            if found.needs > (granted := request["granted"]):
+            with _bounded(max(request["granted"], _FILES * request["file"]), request):
+                found = _inspect(memory, request)
+                if found.needs <= request["granted"]:
+                    needs = found.needs
+                    send(sock, {"size": _decode(found, memory)})
+            if not needs:
                 send(sock, {"needs": found.needs})
-                granted = (receive(sock) or request)["granted"]
-            if found.needs <= granted:
-                needs = found.needs
-                send(sock, {"size": _decode(found, memory, request)})
+                if (receive(sock) or request)["granted"] >= found.needs:
+                    needs = found.needs
+                    with _bounded(needs, request):
+                        send(sock, {"size": _decode(found, memory)})
             del found
         except RequestError as error:
             send(sock, error_message(error.status, error.code, error.message))
@@ -57,15 +61,13 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
 def _inspect(memory: SharedMemory, request: Message) -> Inspected:
     """Raises RequestError."""
     limits = Limits(max_pixels=request["max_pixels"], max_side=request["max_side"])
-    with _bounded(max(request["granted"], request["file"] * _FILES), request):
-        return inspect_image(memory.file[: request["file"]].tobytes(), limits)
+    return inspect_image(memory.file[: request["file"]].tobytes(), limits)
 
 
-def _decode(found: Inspected, memory: SharedMemory, request: Message) -> tuple[int, int]:
+def _decode(found: Inspected, memory: SharedMemory) -> tuple[int, int]:
     """Decodes into the shared memory; height and width. Raises RequestError."""
-    with _bounded(found.needs, request):
-        height, width, _ = decode_inspected(found, memory.pixels).shape
-        return height, width
+    height, width, _ = decode_inspected(found, memory.pixels).shape
+    return height, width
 
 
 @contextmanager
