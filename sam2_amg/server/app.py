@@ -23,7 +23,7 @@ from sam2_amg.server.overlay import encode_png, overlay
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "torchvision", "torchao", "sam2", "flask", "pillow", "numpy")
+_PACKAGES = ("torch", "torchvision", "torchao", "sam2", "flask", "pillow", "simplejpeg", "numpy")
 _USAGE = "Send an image: curl -F 'image=@photo.jpg' to POST /upload (PNG) or /upload_rle (JSON)."
 _MIB = 1 << 20
 
