@@ -33,11 +33,11 @@ from bench.report.pages import write
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Subgraphs
 from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator, compile_mode, fill_in, static_shapes, subgraphs_of
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import FusedUpscaling
-from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import Preprocess
 from sam2_amg.postprocess import mask_stats, rle

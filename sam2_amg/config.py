@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -160,6 +161,9 @@ class Limits:
     receive_timeout: float = 60.0
     send_timeout: float = 60.0
     max_held_mib: int = 1024
+    decode_timeout: float = 10.0
+    max_decoded_mib: int = 1088  # of decoded pixels, and of decoders' working memory, of all requests together
+    decoders: int | None = None  # processes; None for one a core, at most 4
     stuck_timeout: float = 600.0
     drain_timeout: float = 30.0
     drain_delay: float = 0.0
@@ -176,6 +180,15 @@ class Limits:
             _require(0 <= getattr(self, name) <= _DAY, name, f"from 0 to {_DAY} seconds", getattr(self, name))
         need = "at least --max_body_mib, and at most 1048576"
         _require(self.max_body_mib <= self.max_held_mib <= 1 << 20, "max_held_mib", need, self.max_held_mib)
+        timeout = self.decode_timeout
+        _require(0 < timeout <= 3600, "decode_timeout", "more than 0 and at most 3600 seconds", timeout)
+        _require(1 <= self.max_decoded_mib <= 1 << 20, "max_decoded_mib", f"from 1 to {1 << 20}", self.max_decoded_mib)
+        _require(self.decoders is None or 1 <= self.decoders <= 64, "decoders", "from 1 to 64", self.decoders)
+
+    @property
+    def decoder_count(self) -> int:
+        """How many processes decode images."""
+        return self.decoders or min(4, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)

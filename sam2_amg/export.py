@@ -21,6 +21,7 @@ from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess
 from sam2_amg.compilation.manifest import Build, check_packages, write_manifest
 from sam2_amg.compilation.triton_cache import NAME, keep_kernels_in, pack
 from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator, least_decibels, static_shapes, subgraphs_of
@@ -30,7 +31,6 @@ from sam2_amg.network.decoder import every_mask, predict
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.network.weights import check_weights
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.prompts import to_model_input
 from sam2_amg.postprocess.crops import crops_of

@@ -23,7 +23,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
 
 from sam2_amg.compilation.aot import from_packages
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.modes.build import build_generator
 from sam2_amg.pipeline.base import Generator
 
@@ -106,3 +107,10 @@ def server() -> Iterator[RunningServer]:
     yield running
     assert running.stop() == 0
     running.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def decoders() -> Iterator[DecoderPool]:
+    """One decoder."""
+    with DecoderPool(Limits(decoders=1)) as pool:
+        yield pool

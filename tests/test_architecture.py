@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ PACKAGE = ROOT / "sam2_amg"
 FLOORS = (
     ("errors", "signals", "program", "version", "logs", "demo"),
     ("config",),
+    ("decoding",),
     ("postprocess",),
     ("kernels",),
     ("network",),
@@ -103,3 +106,11 @@ def test_only_modes_acts_on_the_mode(path: Path) -> None:
 def test_packages_import_nothing_by_themselves(folder: str) -> None:
     """So that --help need not wait for torch."""
     assert list(imports_of((PACKAGE / folder / "__init__.py").read_text())) == []
+
+
+def test_decoding_imports_no_torch() -> None:
+    """Decoders are many, and are to be small and soon there."""
+    modules = [f"sam2_amg.decoding.{path.stem}" for path in (PACKAGE / "decoding").glob("[a-z]*.py")]
+    assert len(modules) >= 6
+    program = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from bench.harness.bombs import bombs
+from bench.harness.image_bombs import bombs
 
 Address = tuple[str, int]
 _CLIENTS = 20  # connections that a kind opens at a time
+_BOMB_SIDE = 4096  # pixels
 _HOLD = 8.0  # seconds for which they stay
 
 
@@ -110,7 +111,8 @@ def broken_files(address: Address, photograph: bytes) -> None:
 
 def bombs_at_once(address: Address) -> None:
     """Files that are small to send and dear to decode, four of a kind at once."""
-    body = multipart(random.choice(list(bombs().values())))
+    data, _ = random.choice(list(bombs(_BOMB_SIDE).values()))
+    body = multipart(data)
     clients = [_connect(address, head("/upload_rle", len(body)) + body) for _ in range(4)]
     for client in clients:
         with contextlib.suppress(OSError):

@@ -24,9 +24,11 @@ from bench.harness.timing import StageClock
 from bench.harness.weights import get_model
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.decoding.decode import decode_image
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.pipeline.huge_pages import use_huge_pages
 from sam2_amg.server.access import Access
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
@@ -84,7 +86,8 @@ def serve(job: Job, generator: Generator) -> None:
     config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    desk = Desk(engine)
+    decoders = DecoderPool(LIMITS)
+    desk = Desk(engine, decoders)
     app = create_app(config, desk)
     if system.mode is None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
@@ -93,6 +96,7 @@ def serve(job: Job, generator: Generator) -> None:
     print(f"READY {sock.getsockname()[1]}", flush=True)
     front.run()
     engine.close()
+    decoders.close()
 
 
 def time_generate(job: Job, generator: Generator, clock: StageClock) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def peak_resident_mib() -> int:
 def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
-    decode_into_huge_pages()
+    use_huge_pages()
     generator, clock, ballast = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)

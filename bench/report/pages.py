@@ -11,6 +11,7 @@ from bench.harness.machine import stem_of
 from bench.report.plots import draw
 from bench.report.tables import (
     accuracy_markdown,
+    decoding_markdown,
     float8_markdown,
     kernels_markdown,
     numerics_markdown,
@@ -26,6 +27,7 @@ _PAGES = {
     "kernels": kernels_markdown,
     "techniques": techniques_markdown,
     "float8": float8_markdown,
+    "decoding": decoding_markdown,
 }
 
 

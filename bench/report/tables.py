@@ -319,3 +319,31 @@ def float8_markdown(result: dict[str, Any]) -> str:
         f"one drawn scene, 36 points. Work is multiplications in the linear layers of the trunk's blocks.\n\n"
         f"{table(header, rows)}\n"
     )
+
+
+def decoding_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.decoding` as a page."""
+    header = [
+        "JPEG, pixels",
+        "kB",
+        "in process, ms",
+        "decoder process, ms",
+        "more, ms",
+        "least: in process",
+        "decoder process",
+    ]
+    rows = [
+        [
+            "{} x {}".format(*row["width_height"]),
+            round(row["bytes"] / 1000),
+            *(f"{row[name]:.1f}" for name in ("in_process", "pool", "extra", "least_in_process", "least_pool")),
+        ]
+        for row in result["rows"]
+    ]
+    host = result["machine"]
+    return (
+        "# Decoding in the process that asks, and in a process of its own\n\n"
+        f"Made by `{result['command']}` on {host['device']}, {host['cores']} cores. Medians of "
+        f"{result['rows'][0]['repeats']}, both in turn; `more` is the median of the differences.\n\n"
+        f"{table(header, rows)}\n"
+    )

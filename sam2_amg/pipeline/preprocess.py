@@ -15,16 +15,19 @@ from torch import Tensor
 class Preprocess:
     """RGB uint8 [H, W, 3] -> normalised float32 [1, 3, S, S] on the model's device, exactly as sam2's predictor does.
 
-    sam2 resizes on the CPU with antialiasing; without antialiasing, masks shift visibly.
+    sam2 resizes on the CPU with antialiasing; without antialiasing, masks shift visibly. Channels are resized one after
+    the other, to the same bits, because a photograph as float32 takes 12 bytes a pixel, and its resize as many again.
     """
 
     def __init__(self, image_size: int, device: torch.device) -> None:
         self.transforms = SAM2Transforms(resolution=image_size, mask_threshold=0.0)
+        self.resize, self.normalise = self.transforms.transforms
         self.device = device
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """The model's input for one image."""
-        return self.transforms(image)[None].to(self.device)
+        channels = [self.resize(self.transforms.to_tensor(image[:, :, i : i + 1])) for i in range(3)]  # [1, S, S] each
+        return self.normalise(torch.cat(channels))[None].to(self.device)
 
 
 class Upload:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,6 @@ from werkzeug.exceptions import HTTPException
 from sam2_amg.config import ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
-from sam2_amg.pipeline.decode import decode_image
 from sam2_amg.server.admission import over_limit
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.messages import error_body
@@ -56,26 +57,25 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
     rendering = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
 
-    def segment() -> tuple[NDArray[np.uint8], list[MaskRecord]]:
-        """The request's image, uint8 RGB [H, W, 3], and its masks."""
+    @contextmanager
+    def segmented() -> Iterator[tuple[NDArray[np.uint8], list[MaskRecord]]]:
+        """The request's image, uint8 RGB [H, W, 3], and its masks. Memory for both is held until the end."""
         ticket = request.environ.get(TICKET) or Ticket(time.monotonic() + config.limits.request_timeout)
         ticket.enter("decoding")
-        image = decode_image(read_upload(), config.limits)
-        records = engine.generate(image, ticket)
-        desk.metrics.segmented(len(records))
-        return image, records
+        deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
+        with engine.slot(), desk.decoders.decoded(read_upload(), deadline) as image:
+            records = engine.generate(image, ticket)
+            desk.metrics.segmented(len(records))
+            yield image, records
 
     @app.post("/upload")
     def upload() -> Response:
-        with engine.slot():
-            image, records = segment()
-            with rendering:
-                return Response(encode_png(overlay(image, records)), mimetype="image/png")
+        with segmented() as (image, records), rendering:
+            return Response(encode_png(overlay(image, records)), mimetype="image/png")
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
-        with engine.slot():
-            _, records = segment()
+        with segmented() as (_, records):
             return json_line(rles_by_name(records))
 
     register_status(app, config, desk)

@@ -29,8 +29,7 @@ class Engine:
     """Runs a generator for many callers at once, in the order in which they asked, in as many worker threads as the
     generator allows. Images that wait at the same time are encoded together, as many as the generator takes.
 
-        with engine.slot():                    # RequestError 503 if the queue is full
-            image = decode_image(...)
+        with engine.slot(), decoders.decoded(data) as image:    # RequestError 503 if the queue is full
             records = engine.generate(image)   # waits; whatever the generator raises comes out here
 
     A slot is held from before decoding until the answer is made, so `queue_size` bounds the images in

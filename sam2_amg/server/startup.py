@@ -18,6 +18,8 @@ import torch
 from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
+from sam2_amg.decoding.decode import decode_image
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.logs import use_format
@@ -27,7 +29,7 @@ from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_mo
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+from sam2_amg.pipeline.huge_pages import use_huge_pages
 from sam2_amg.program import prefix_for
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
@@ -147,12 +149,13 @@ def serve(config: ServerConfig) -> None:
     """
     exit_on_signals()
     use_format(config.log_format)
-    decode_into_huge_pages()
+    use_huge_pages()
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
+    decoders = DecoderPool(config.limits)
     engine = Engine(None, config.limits, end_process)
-    front = make_front(config, Desk(engine), sock)
+    front = make_front(config, Desk(engine, decoders), sock)
     give_up = partial(engine.close, 0)  # answers what waits with 503
     serving = threading.Thread(target=front.run, args=(give_up,), name="server", daemon=True)
     serving.start()
@@ -165,5 +168,6 @@ def serve(config: ServerConfig) -> None:
     if not front.is_draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped unexpectedly; start it again")
     engine.close()
+    decoders.close()
     if engine.failure:
         raise SystemExit(engine.failure.exit_status)

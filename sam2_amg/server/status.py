@@ -19,7 +19,7 @@ from sam2_amg.server.metrics import CONTENT_TYPE
 from sam2_amg.server.replies import json_line
 from sam2_amg.server.ticket import Ticket
 
-_PACKAGES = ("torch", "torchvision", "torchao", "sam2", "flask", "pillow", "numpy")
+_PACKAGES = ("torch", "torchvision", "torchao", "sam2", "flask", "pillow", "simplejpeg", "numpy")
 
 
 def register_status(app: Flask, config: ServerConfig, desk: Desk) -> None:

@@ -13,6 +13,7 @@ from helpers import DEMO_DIR
 from requests import Response
 
 from sam2_amg.config import Limits, ModelConfig, ServerConfig
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import StartupError
 from sam2_amg.server.access import Access, read_key
 from sam2_amg.server.desk import Desk
@@ -25,11 +26,11 @@ KEY = "0123456789abcdef"
 
 
 @contextmanager
-def serving(**changes: object) -> Iterator[str]:
+def serving(decoders: DecoderPool, **changes: object) -> Iterator[str]:
     """A server that is starting: its address."""
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo"), **changes)
     sock = bind("127.0.0.1", 0)
-    front = make_front(config, Desk(Engine(None, Limits())), sock)
+    front = make_front(config, Desk(Engine(None, Limits()), decoders), sock)
     thread = Thread(target=front.run)
     thread.start()
     try:
@@ -44,9 +45,9 @@ def code(response: Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_a_key_is_needed_but_for_health(tmp_path: Path) -> None:
+def test_a_key_is_needed_but_for_health(tmp_path: Path, decoders: DecoderPool) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
-    with serving(api_key_file=tmp_path / "key") as url:
+    with serving(decoders, api_key_file=tmp_path / "key") as url:
         assert requests.get(f"{url}/healthz", timeout=5).status_code == 200
         assert requests.get(f"{url}/readyz", timeout=5).status_code == 503
         for wrong in (
@@ -69,8 +70,8 @@ def test_a_key_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
         read_key(Path("missing"))
 
 
-def test_foreign_names_and_pages_are_refused_on_loopback() -> None:
-    with serving() as url:
+def test_foreign_names_and_pages_are_refused_on_loopback(decoders: DecoderPool) -> None:
+    with serving(decoders) as url:
         for host in ("example.org", "example.org:5000", "127.0.0.1.example.org", "[x"):
             assert code(requests.get(f"{url}/info", headers={"Host": host}, timeout=5)) == (403, "foreign_host")
         for host in ("localhost", "LOCALHOST:1", "127.0.0.2", "[::1]:80", "a.localhost"):
@@ -80,9 +81,9 @@ def test_foreign_names_and_pages_are_refused_on_loopback() -> None:
         assert requests.get(f"{url}/info", headers={"Origin": url}, timeout=5).status_code == 200
 
 
-def test_the_pages_of_one_origin_may_ask() -> None:
+def test_the_pages_of_one_origin_may_ask(decoders: DecoderPool) -> None:
     origin = "https://example.org"
-    with serving(cors_origin=origin) as url:
+    with serving(decoders, cors_origin=origin) as url:
         answer = requests.get(f"{url}/info", headers={"Origin": origin}, timeout=5)
         assert answer.headers["Access-Control-Allow-Origin"] == origin
         asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
@@ -100,8 +101,8 @@ def test_elsewhere_than_on_loopback_any_name_is_taken() -> None:
     assert Access(cors_origin="*").headers(head)[-3:][0] == ("Access-Control-Allow-Origin", "https://example.org")
 
 
-def test_every_answer_has_its_headers() -> None:
-    with serving() as url:
+def test_every_answer_has_its_headers(decoders: DecoderPool) -> None:
+    with serving(decoders) as url:
         for path, identity in (
             ("/healthz", "a-b.c"),
             ("/nowhere", "x"),

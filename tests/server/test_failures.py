@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import RequestError
 from sam2_amg.modes.build import build_generator
@@ -115,10 +116,10 @@ def test_a_lack_of_memory_that_stays_is_told_and_the_next_image_is_answered(
     engine.close()
 
 
-def test_over_http_a_lack_of_memory_says_when_to_come_again() -> None:
+def test_over_http_a_lack_of_memory_says_when_to_come_again(decoders: DecoderPool) -> None:
     generator = RaisingGenerator(MemoryError(), MemoryError())
     engine = Engine(generator, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
     with EXAMPLE.open("rb") as file:
         answer = client.post("/upload_rle", data={"image": file})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "out_of_memory")
@@ -163,10 +164,10 @@ def test_memory_that_runs_out_while_records_are_made() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=lambda e: type(e).__name__)
-def test_what_would_end_a_thread_ends_a_request(error: BaseException) -> None:
+def test_what_would_end_a_thread_ends_a_request(error: BaseException, decoders: DecoderPool) -> None:
     generator = RaisingGenerator(error)
     engine = Engine(generator, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
     with EXAMPLE.open("rb") as file:
         answer = client.post("/upload_rle", data={"image": file})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (500, "internal_error")
@@ -185,13 +186,13 @@ STICKY = [
 
 
 @pytest.mark.parametrize("error", STICKY, ids=str)
-def test_a_useless_device_is_told_to_everybody(error: Exception) -> None:
+def test_a_useless_device_is_told_to_everybody(error: Exception, decoders: DecoderPool) -> None:
     """Health says so at once, and whoever waits is answered at once."""
     told: list[Failure] = []
     generator = RaisingGenerator(error, device=error)
     generator.gate.clear()
     engine = Engine(generator, Limits(), told.append)
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(refusal, engine, value) for value in (1, 2, 3)]

@@ -22,6 +22,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator
@@ -34,9 +35,11 @@ from sam2_amg.server.overlay import encode_png
 from sam2_amg.server.startup import run_in_background
 
 
-def test_until_there_is_a_generator_it_says_what_is_going_on(demo_model: SAM2Base, few_points: GeneratorConfig) -> None:
+def test_until_there_is_a_generator_it_says_what_is_going_on(
+    demo_model: SAM2Base, few_points: GeneratorConfig, decoders: DecoderPool
+) -> None:
     engine = Engine(None, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), Desk(engine)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), Desk(engine, decoders)).test_client()
     engine.report("compiling encode for cpu")
     upload = {"image": EXAMPLE.open("rb")}
     with upload["image"]:

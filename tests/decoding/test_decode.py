@@ -12,26 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from helpers import ROOT, drawn_image
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from bench.harness.image_bombs import encoded
 from sam2_amg.config import Limits
+from sam2_amg.decoding import decode
+from sam2_amg.decoding.decode import decode_image
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.decode import decode_image
 
 LIMITS = Limits()
+INPUTS = ROOT.parent / "shared" / "faults" / "inputs"
 RGB = drawn_image(40, 60)
 SMOOTH = np.mgrid[100:140, 60:120][[0, 1, 0]].transpose(1, 2, 0).astype(np.uint8)  # what JPEG hardly changes
-
-
-def encoded(image: Image.Image | NDArray, image_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
 
 
 def error_of(data: bytes, limits: Limits = LIMITS) -> RequestError:
@@ -64,6 +60,71 @@ def test_jpeg_has_the_pixels_that_pillow_reads(size: tuple[int, int], progressiv
     """sam2 is given what Pillow reads, and masks are to be the same."""
     data = encoded(drawn_image(*size), "JPEG", progressive=progressive, subsampling=subsampling, quality=70)
     assert np.array_equal(decode_image(data, LIMITS), np.array(Image.open(io.BytesIO(data))))
+
+
+LAYOUTS = ("444", "422", "420", "440", "411", "Gray")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [(1, 1), (9, 17), (17, 9), (203, 301)], ids=str)
+def test_every_layout_of_chroma_has_the_pixels_that_pillow_reads(size: tuple[int, int], layout: str) -> None:
+    image = drawn_image(*size)
+    pixels, space = (image[:, :, :1].copy(), "GRAY") if layout == "Gray" else (image, "RGB")
+    data = simplejpeg.encode_jpeg(pixels, quality=70, colorspace=space, colorsubsampling=layout)
+    assert simplejpeg.decode_jpeg_header(data)[3].lower() == layout.lower()
+    assert np.array_equal(decode_image(data, LIMITS), np.array(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("orientation", [1, 5])
+def test_grey_and_cmyk_have_the_pixels_that_pillow_reads(mode: str, progressive: bool, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(drawn_image(17, 9)).convert(mode)
+    data = encoded(image, "JPEG", progressive=progressive, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.array_equal(decode_image(data, LIMITS), np.array(expected))
+
+
+def test_colour_jpegs_are_read_by_simplejpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads them, too, and would hide that they no longer are."""
+    monkeypatch.setattr(decode, "_convert", None)
+    for data in (encoded(RGB, "JPEG"), encoded(RGB, "JPEG", progressive=True), encoded(Image.new("L", (9, 9)), "JPEG")):
+        assert decode_image(data, LIMITS).size
+
+
+def test_a_jpeg_that_lacks_nothing_but_its_end_marker() -> None:
+    data = encoded(drawn_image(120, 90), "JPEG", quality=95)
+    assert data.endswith(b"\xff\xd9")
+    for cut in (data[:-2], data[:-1]):
+        assert np.array_equal(decode_image(cut, LIMITS), decode_image(data, LIMITS))
+    assert error_of(data[:-40]).code == "truncated_image"
+    progressive = encoded(drawn_image(120, 90), "JPEG", progressive=True)  # a scan more may be missing, unseen
+    assert error_of(progressive[:-2]).code == "truncated_image"
+
+
+@pytest.mark.skipif(not INPUTS.exists(), reason="the folder of faults is not here")
+@pytest.mark.parametrize("name", ["p_ztxt3m.png", "p_badcrc_text.png", "j_no_eoi.jpg", "x_440.jpg"])
+def test_faults_that_were_seen(name: str) -> None:
+    pixels = decode_image((INPUTS / name).read_bytes(), LIMITS)
+    base = np.array(Image.open(INPUTS / "base.png").convert("RGB")).astype(int)
+    assert pixels.shape == base.shape
+    assert np.abs(pixels - base).mean() < (0.1 if name.endswith("png") else 4)
+    if name == "x_440.jpg":
+        assert np.array_equal(pixels, np.array(Image.open(INPUTS / name)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "CMYK"])
+def test_images_of_several_bands_are_converted_whole(mode: str) -> None:
+    """Rows are converted a band at a time."""
+    image = Image.fromarray(drawn_image(700, 1100))
+    grey = np.array(image.convert("L")).astype(np.uint16) * 257
+    image = Image.fromarray(grey) if mode == "I;16" else image.convert(mode)
+    data = encoded(image, "TIFF")
+    expected = np.array(Image.fromarray((grey // 257).astype(np.uint8)) if mode == "I;16" else image.convert("RGB"))
+    decoded = decode_image(data, LIMITS)
+    assert np.array_equal(decoded, np.stack([expected] * 3, -1) if mode == "I;16" else expected)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
@@ -235,9 +296,10 @@ def test_decoded_photographs_are_advised_to_lie_in_huge_pages() -> None:
         import sam2_amg.server.startup
         from sam2_amg.demo import EXAMPLE
         from sam2_amg.config import Limits
-        from sam2_amg.pipeline.decode import decode_image, decode_into_huge_pages
+        from sam2_amg.decoding.decode import decode_image
+        from sam2_amg.pipeline.huge_pages import use_huge_pages
 
-        decode_into_huge_pages()
+        use_huge_pages()
         pixels = decode_image((EXAMPLE.parent / "truck.jpg").read_bytes(), Limits())
         middle = pixels.ctypes.data + pixels.nbytes // 2
         inside = False

@@ -1,0 +1,33 @@
+"""How much memory decoding takes, by format and pixel type, before it begins.
+
+The figures are bytes a pixel, measured at 8192 x 8192 pixels with Pillow 13.0.0 (tests/decoding/test_memory.py measures
+them again, smaller).
+"""
+
+from __future__ import annotations
+
+_DECODED = 3  # bytes a pixel of RGB
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # in Pillow, by mode; the others 4
+# What readers need besides, until the pixels are stored: libwebp two canvases, a frame and what it is decoded from;
+# libtiff a strip, which may be the whole image.
+_BESIDE = {"WEBP": 12, "TIFF": 5, "GIF": 4}
+_JPEG = 4  # what Pillow stores of a JPEG that simplejpeg does not read, or a copy that is turned upright
+_FILES = 3  # copies of the file: as it came, as bytes, and without what is not needed
+_FIXED = 8 << 20  # bands of rows that are converted, and tables
+
+
+def bytes_needed(image_format: str, mode: str, pixels: int, file: int, buffered: float = 0.0) -> int:
+    """Bytes that decoding takes at its peak, decoded pixels included, of a file of `file` bytes.
+
+    `mode` is Pillow's, `buffered` what a JPEG decoder keeps of coefficients, bytes a pixel.
+    """
+    if image_format in ("JPEG", "MPO"):
+        each = buffered + _JPEG + _DECODED
+    else:
+        each = _STORED.get(mode, 4) + max(_DECODED, _BESIDE.get(image_format, 0))
+    return int(pixels * each) + _FILES * file + _FIXED
+
+
+def bytes_held(pixels: int) -> int:
+    """Bytes of decoded RGB."""
+    return _DECODED * pixels
