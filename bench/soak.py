@@ -33,6 +33,8 @@ from bench.report.pages import write
 from bench.startup import free_port
 from sam2_amg.demo import PHOTOGRAPHS
 
+_FLAGS = ["--points_per_side", "4", "--max_pixels", "4000000"]  # so that bombs are refused, not segmented
+_PAUSE = (2.0, 6.0)  # seconds between two attacks of a kind
 _PATIENCE = 600.0  # seconds until the server is ready
 _SETTLED = 180.0  # seconds after which memory is watched
 _MOST_GROWTH = 1.0  # MiB a minute
@@ -106,7 +108,7 @@ class Soak:
         address = ("127.0.0.1", int(self.url.rsplit(":", 1)[1]))
         harm = kinds(self.files[0])[name]
         self.ended.wait(self.seconds / 5)
-        while not self.ended.wait(random.uniform(0.5, 2)):
+        while not self.ended.wait(random.uniform(*_PAUSE)):
             harm(address)
             self.log.bad[name] += 1
 
@@ -163,10 +165,10 @@ def main(arguments: list[str]) -> int:
     own, _, flags = "\0".join(arguments).partition("\0--\0") if "--" in arguments else ("\0".join(arguments), "", "")
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="default %(default)s")
-    parser.add_argument("--clients", type=int, default=4, help="good clients (default %(default)s)")
+    parser.add_argument("--clients", type=int, default=2, help="good clients (default %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(own.split("\0") if own else [])
-    server_flags = flags.split("\0") if flags else ["--points_per_side", "4"]
+    server_flags = flags.split("\0") if flags else _FLAGS
     port = free_port()
     process = start(server_flags, port)
     try:

@@ -15,6 +15,7 @@ from bench.report.tables import (
     float8_markdown,
     kernels_markdown,
     numerics_markdown,
+    soak_markdown,
     startup_markdown,
     techniques_markdown,
     to_markdown,
@@ -27,6 +28,7 @@ _PAGES = {
     "kernels": kernels_markdown,
     "techniques": techniques_markdown,
     "float8": float8_markdown,
+    "soak": soak_markdown,
     "decoding": decoding_markdown,
 }
 

@@ -291,6 +291,38 @@ def sources_table(found: dict[str, Any]) -> str:
     return table(["photograph", "crops", "masks in baseline", *systems], rows)
 
 
+def soak_markdown(result: dict[str, Any]) -> str:
+    """The result as a page: what was seen, beside what is demanded."""
+    row, host = result["rows"][0], result["machine"]
+    statuses = ", ".join(f"{count} x {status}" for status, count in row["statuses"].items())
+    bad = ", ".join(f"{name} {count}" for name, count in row["bad_clients"].items())
+    rows = [
+        ["answers that differ from the first one", row["wrong"], 0],
+        ["open descriptors before and after", " / ".join(map(str, row["descriptors"])), "no more"],
+        [
+            "growth of memory (PSS, server and decoders) after the third minute, MiB a minute",
+            row["growth_mib_a_minute"],
+            "below 1",
+        ],
+        ["p99 of good requests without and with bad clients, ms", " / ".join(map(str, row["p99_ms"])), "at most twice"],
+        ["p50 of the same, ms", " / ".join(map(str, row["p50_ms"])), None],
+        [
+            "memory at the start, at the end, at most, MiB",
+            " / ".join(map(str, [*row["memory_mib"], row["peak_memory_mib"]])),
+            None,
+        ],
+        ["good requests, by status", statuses, None],
+    ]
+    verdict = "; ".join(result["faults"]) or "All that is demanded held."
+    return (
+        f"# Soak: good and bad clients at once, {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}; `{result['server']}`, mode {result['mode']}; {result['minutes']:g} minutes, the first fifth "
+        f"without bad clients. Attacks, by kind: {bad}.\n\n{verdict}\n\n"
+        f"{table(['what', 'seen', 'demanded'], rows)}\n"
+    )
+
+
 def decibels_markdown(db: dict[str, float | None]) -> list[str]:
     """Cells of a table."""
     return ["equal" if value is None else f"{value:.1f}" for value in db.values()]
