@@ -78,7 +78,7 @@ def describe_peer(system: System, info: dict[str, Any]) -> dict[str, Any]:
     return {**own, "mode": None, "peer": f"{system.name}: {system.what}"}
 
 
-def serve(job: Job, generator: Generator) -> None:
+def serve(job: Job, generator: Generator, decoders: DecoderPool) -> None:
     """Serves on a free port of the loopback address until a signal drains it, with the product's own server."""
     system = SYSTEMS[job.system]
     mode = system.mode or Mode.BASELINE  # a peer is no mode, and /info is all that reads it
@@ -86,7 +86,6 @@ def serve(job: Job, generator: Generator) -> None:
     config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    decoders = DecoderPool(LIMITS)
     desk = Desk(engine, decoders)
     app = create_app(config, desk)
     if system.mode is None:
@@ -148,12 +147,13 @@ def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
     use_huge_pages()
+    decoders = DecoderPool(LIMITS)  # as the server does, while the model loads
     generator, clock, ballast = build(job)
     warm_up = decode_image(Path(job.images[0]).read_bytes(), LIMITS)
     generator.generate(warm_up)
     compilations = count_compilations()
     keep_from_garbage_collection()
-    serve(job, generator)
+    serve(job, generator, decoders)
     if job.startup_only:
         return
     timing = time_generate(job, generator, clock)

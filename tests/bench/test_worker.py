@@ -17,7 +17,8 @@ from bench.harness import worker
 from bench.harness.load import Worker
 from bench.harness.systems import SYSTEMS
 from bench.harness.worker import describe_peer
-from sam2_amg.config import GeneratorConfig
+from sam2_amg.config import GeneratorConfig, Limits
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.server.front import Front
 
@@ -55,7 +56,7 @@ def test_info_tells_the_mode_or_the_peer(
 
     monkeypatch.setattr(worker, "Front", AskedFront)
     monkeypatch.setattr(worker, "drain_on_signals", lambda server: None)
-    worker.serve(demo_job([], system=system), NoGenerator())
+    worker.serve(demo_job([], system=system), NoGenerator(), DecoderPool(Limits(decoders=1)))
     (info,) = answers
     assert info["mode"] == mode
     assert info["model"] == "demo"
