@@ -317,8 +317,8 @@ def soak_markdown(result: dict[str, Any]) -> str:
     return (
         f"# Soak: good and bad clients at once, {result['model']} on {host['device']}\n\n"
         f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
-        f"{host['python']}; `{result['server']}`, mode {result['mode']}; {result['minutes']:g} minutes, the first fifth "
-        f"without bad clients. Attacks, by kind: {bad}.\n\n{verdict}\n\n"
+        f"{host['python']}; `{result['server']}`, mode {result['mode']}; {result['minutes']:g} minutes, the first "
+        f"fifth without bad clients. Attacks, by kind: {bad}.\n\n{verdict}\n\n"
         f"{table(['what', 'seen', 'demanded'], rows)}\n"
     )
 

@@ -36,7 +36,7 @@ class Access:
         if origin is not None and self.is_loopback and not self._may_ask(origin, host):
             message = f"Pages of {origin} may not ask this server. Start it with --cors_origin {origin} to allow them."
             raise RequestError(403, "foreign_origin", message)
-        if self.api_key is not None and head.path not in _FREE and head.method != "OPTIONS":
+        if self.api_key is not None and head.path not in _FREE and not _is_preflight(head):
             self._check_key(head.get("authorization") or "")
 
     def _check_key(self, authorization: str) -> None:
@@ -47,12 +47,14 @@ class Access:
             raise RequestError(401, "unauthorized", message)
 
     def _may_ask(self, origin: str, host: str) -> bool:
-        return self.cors_origin in ("*", origin) or urlsplit(origin).netloc == host
+        try:
+            return self.cors_origin in ("*", origin) or urlsplit(origin).netloc == host
+        except ValueError:
+            return False
 
     def preflight(self, head: Head) -> Answer | None:
         """The answer to a browser that asks before a request to a foreign origin, if `cors_origin` allows it."""
-        asks = head.method == "OPTIONS" and head.get("access-control-request-method") is not None
-        if not asks or not self._allowed_origin(head):
+        if not _is_preflight(head) or not self._allowed_origin(head):
             return None
         headers = [
             ("Access-Control-Allow-Methods", "GET, POST, DELETE"),
@@ -72,6 +74,12 @@ class Access:
     def _allowed_origin(self, head: Head) -> str | None:
         origin = head.get("origin")
         return origin if origin is not None and self.cors_origin in ("*", origin) else None
+
+
+def _is_preflight(head: Head) -> bool:
+    """Whether a browser asks if a page may send a request; it sends no key with that."""
+    names = ("origin", "access-control-request-method")
+    return head.method == "OPTIONS" and not head.has_body and all(head.get(name) is not None for name in names)
 
 
 def _is_local(host: str) -> bool:

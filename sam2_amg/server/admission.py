@@ -26,7 +26,6 @@ class Admission:
     def __init__(self, app: Flask, desk: Desk, limits: Limits, access: Access, address: tuple[str, int]) -> None:
         self.app, self.limits, self.access, self.address = app, limits, access, address
         self.engine, self.metrics, self.tickets = desk.engine, desk.metrics, desk.tickets
-        self.largest_body = limits.max_body_mib * _MIB
         self._routes = app.url_map.bind("")
 
     def refuse(self, head: Head) -> Answer | None:
@@ -46,11 +45,19 @@ class Admission:
 
     def _check_room(self, head: Head, endpoint: str) -> None:
         """Raises RequestError 413 for too long a body, 503 if the queue is full."""
-        largest = self.largest_body if endpoint in UPLOADS else _LARGEST_OTHER_BODY
-        if (head.content_length or 0) > largest:
+        if (head.content_length or 0) > self.largest_body(head):
             raise self.too_large()
         if endpoint in UPLOADS:
+            known = self.tickets.get(head.request_id)
+            if known is not None and not known.is_over:
+                message = f"A request with X-Request-ID {head.request_id} is under way; send another ID."
+                raise RequestError(409, "request_id_in_use", message)
             self.engine.check_room()
+
+    def largest_body(self, head: Head) -> int:
+        """Bytes: what --max_body_mib says for an image, and little for other requests."""
+        is_upload = head.method == "POST" and self.is_work(head)
+        return self.limits.max_body_mib * _MIB if is_upload else _LARGEST_OTHER_BODY
 
     def _endpoint(self, head: Head) -> str | None:
         """The route's name; None if the application answers 404 or 405."""

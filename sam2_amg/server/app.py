@@ -19,6 +19,7 @@ from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.server.admission import over_limit
 from sam2_amg.server.desk import Desk
+from sam2_amg.server.jobs import cancelled
 from sam2_amg.server.messages import error_body
 from sam2_amg.server.overlay import encode_png, overlay
 from sam2_amg.server.replies import json_line
@@ -61,7 +62,8 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     def segmented() -> Iterator[tuple[NDArray[np.uint8], list[MaskRecord]]]:
         """The request's image, uint8 RGB [H, W, 3], and its masks. Memory for both is held until the end."""
         ticket = request.environ.get(TICKET) or Ticket(time.monotonic() + config.limits.request_timeout)
-        ticket.enter("decoding")
+        if not ticket.enter("decoding"):
+            raise cancelled()
         deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
         with engine.slot(), desk.decoders.decoded(read_upload(), deadline) as image:
             records = engine.generate(image, ticket)

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h11
 
 from sam2_amg.errors import RequestError
-from sam2_amg.server.messages import Answer, Head, bad_request, error_answer, head_of
+from sam2_amg.server.messages import Answer, Head, bad_request, error_answer, head_of, internal_error
 
 if TYPE_CHECKING:
     from sam2_amg.server.front import Front
 
 logger = logging.getLogger(__name__)
 _LARGEST_HEAD = 32 << 10  # bytes of a request line with its headers, or of a chunk's header
+_MOST_HEADERS = 100
 _LARGEST_PIPELINE = 64 << 10  # bytes read ahead while a request is being answered
 _WRITE_SIZE = 256 << 10  # bytes written at a time
+_EVENTS = 500  # events of h11 that are handled before other connections have their turn
+_TINY, _MOST_TINY = 64, 10_000  # a body of more parts than this must have so many bytes a part
 _IDLE = 30.0  # seconds in which a client may send nothing between requests
+_HEAD = 10.0  # seconds in which a head must arrive
 _STALLED = 10.0  # seconds in which a client may send none of a body that it has begun
 _LINGER = 5.0  # seconds in which a refused client may send the rest of its body, which is thrown away
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 class State(Enum):
@@ -46,17 +52,23 @@ class Connection(asyncio.Protocol):
     def __init__(self, front: Front) -> None:
         self.front = front
         self.state = State.IDLE
-        self.since = front.now()  # when it came into its state
+        self.since = front.now()  # when it came into its state, or last made progress in it
         self.client = ""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        self._inbox = bytearray()  # received, and not yet given to h11
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._then: Callable[[], None] | None = None  # what happens when it is due
+        self._first_byte = 0.0  # of the request
+        self._method = ""
         self._head: Head | None = None
-        self._body: list[bytes] = []
+        self._refusal: Answer | None = None  # of a request without a body
+        self._body = bytearray()
+        self._parts = 0  # in which the body came
         self._held = 0  # bytes of the budget
         self._discarded = 0
         self._writable = asyncio.Event()
         self._writable.set()
-        self._task: asyncio.Task[None] | None = None
         self._gone: Callable[[], object] | None = None  # called if the client leaves before its answer is made
 
     # What asyncio calls.
@@ -74,6 +86,10 @@ class Connection(asyncio.Protocol):
         """The client has left, or was sent away."""
         self.front.remove(self)
         self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._inbox.clear()
+        self._body.clear()
         self._writable.set()
         self._release()
         if self._gone is not None:
@@ -84,19 +100,15 @@ class Connection(asyncio.Protocol):
         if self.state is State.CLOSING:
             self._discarded += len(data)
             if self._discarded > self.front.largest_discard:
-                self.transport.abort()
+                self.give_up()
             return
-        try:
-            self._h11.receive_data(data)
-        except RuntimeError:  # after its last request
-            return
-        if self.state in (State.ANSWERING, State.SENDING):
-            if len(self._h11.trailing_data[0]) > _LARGEST_PIPELINE:
-                self.transport.pause_reading()
-            return
+        self._inbox += data
+        if len(self._inbox) > _LARGEST_PIPELINE and self.state is not State.RECEIVING:
+            self.transport.pause_reading()
         if self.state is State.IDLE:
             self._begin_receiving()
-        self._read_on()
+        if self.state is State.RECEIVING:
+            self._read_on()
 
     def eof_received(self) -> None:
         """The client sends nothing more; like other servers, this one takes it to have left."""
@@ -113,114 +125,181 @@ class Connection(asyncio.Protocol):
 
     def _begin_receiving(self) -> None:
         self._enter(State.RECEIVING)
-        self._wait(self.front.limits.receive_timeout, self._too_slow)
+        self._first_byte = self.since
+        self._wait(min(_HEAD, self.front.limits.receive_timeout), self._too_slow)
 
     def _read_on(self) -> None:
-        """Takes what h11 has made of the bytes so far."""
+        """Takes what has come of a request so far, a part of it at a time."""
+        if self.state is not State.RECEIVING:
+            return
         try:
-            while self.state is State.RECEIVING:
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA:
-                    return
-                if isinstance(event, h11.Request):
-                    self._take_head(event)
-                elif isinstance(event, h11.Data):
-                    self._take(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self._answer()
-                else:  # the connection is at its end
-                    self.close()
-                    return
+            if self._feed():
+                self._take_events()
         except h11.RemoteProtocolError as error:
             self._refuse(bad_request(str(error), error.error_status_hint))
         except RequestError as error:
             self._refuse(error)
+        except Exception as error:
+            logger.exception("a request could not be read")
+            self._refuse(internal_error(error))
+
+    def _feed(self) -> bool:
+        """Gives h11 what has come, but of a head nothing before its end. Whether h11 has anything to go on with."""
+        if self._h11.their_state is h11.IDLE:
+            while self._inbox[:2] in (b"\r\n", b"\n"):  # RFC 9112, section 2.2
+                del self._inbox[: 2 if self._inbox[:1] == b"\r" else 1]
+            end = _END_OF_HEAD.search(self._inbox, 0, _LARGEST_HEAD)
+            if end is None:
+                if len(self._inbox) >= _LARGEST_HEAD:
+                    raise bad_request(f"the request line and its headers exceed {_LARGEST_HEAD} bytes", 431)
+                return False
+            if self._inbox.count(b"\n", 0, end.end()) > _MOST_HEADERS:
+                raise bad_request(f"the request has more than {_MOST_HEADERS} headers", 431)
+            self._h11.receive_data(bytes(self._inbox[: end.end()]))
+            del self._inbox[: end.end()]
+        elif self._inbox:
+            self._h11.receive_data(bytes(self._inbox))
+            self._inbox.clear()
+        return True
+
+    def _take_events(self) -> None:
+        for _ in range(_EVENTS):
+            event = self._h11.next_event()
+            if event is h11.NEED_DATA:
+                if self._inbox and self._h11.their_state is h11.SEND_BODY:
+                    self._feed()
+                    continue
+                self.transport.resume_reading()
+                return
+            if isinstance(event, h11.Request):
+                self._take_head(event)
+            elif isinstance(event, h11.Data):
+                self._take(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self._inbox[:0] = self._h11.trailing_data[0]
+                self._answer()
+            else:  # the connection is at its end
+                self.close()
+            if self.state is not State.RECEIVING:
+                return
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._read_on)  # other connections have their turn first
 
     def _take_head(self, request: h11.Request) -> None:
         """Decides from the head alone whether the body is worth reading. Raises RequestError."""
-        self._head = head_of(request, self.client, self.since)
+        self._method = request.method.decode("latin-1")
+        self._head = head_of(request, self.client, self._first_byte)
         refusal = self.front.handler.refuse(self._head)
-        if refusal is not None:
+        if refusal is not None and self._head.has_body:
             self._send_and_close(refusal)
-        elif self._h11.they_are_waiting_for_100_continue:
+            return
+        self._refusal = refusal
+        left = self._first_byte + self.front.limits.receive_timeout - self.front.now()
+        self._wait(min(left, _STALLED), self._too_slow)
+        if self._h11.they_are_waiting_for_100_continue:
             self._write(h11.InformationalResponse(status_code=100, headers=[]))
 
-    def _take(self, data: bytes) -> None:
-        """Keeps a part of the body. Raises RequestError 413 or 503."""
-        if self._held + len(data) > self.front.handler.largest_body:
+    def _take(self, data: bytes | bytearray) -> None:
+        """Keeps a part of the body. Raises RequestError 400, 413 or 503."""
+        assert self._head is not None
+        if self._held + len(data) > self.front.handler.largest_body(self._head):
             raise self.front.handler.too_large()
         if not self.front.budget.take(len(data)):
             raise self.front.handler.no_room()
         self._held += len(data)
-        self._body.append(data)
-        left = self.since + self.front.limits.receive_timeout - self.front.now()
+        self._body += data
+        self._parts += 1
+        if self._parts > _MOST_TINY and self._held < _TINY * self._parts:
+            raise bad_request(f"the body comes in chunks of less than {_TINY} bytes")
+        left = self._first_byte + self.front.limits.receive_timeout - self.front.now()
         self._wait(min(left, _STALLED), self._too_slow)
 
     def _too_slow(self) -> None:
         limits = self.front.limits
         message = (
-            f"The request did not arrive: {_STALLED:g} s without a byte of its body, or {limits.receive_timeout:g} s "
-            "in all (--receive_timeout). Send it again over a faster connection."
+            f"The request did not arrive: {_HEAD:g} s for its head, {_STALLED:g} s without a byte of its body, or "
+            f"{limits.receive_timeout:g} s in all (--receive_timeout). Send it again over a faster connection."
         )
         self._refuse(RequestError(408, "receive_timeout", message))
 
     def _refuse(self, error: RequestError) -> None:
-        if self._head is None and not self._h11.trailing_data[0] and self._h11.their_state is h11.IDLE:
-            self.close()  # not a byte of a request
-            return
         self._send_and_close(error_answer(error))
 
     # Answering.
 
     def _answer(self) -> None:
         """The request is whole: has it answered."""
-        assert self._head is not None
-        head, body = self._head, b"".join(self._body)
-        self._body.clear()
         self._stop_timer()
         self._enter(State.ANSWERING)
-        self._task = self.front.start(self._answer_and_send(head, body))
+        self.front.start(self._guard(self._answer_and_send()))
 
-    async def _answer_and_send(self, head: Head, body: bytes) -> None:
-        self._gone, pending = self.front.handle(head, body)
-        answer = await pending
-        self._gone = None
-        await self._send(answer, head)
+    async def _answer_and_send(self) -> None:
+        head, refusal = self._head, self._refusal
+        assert head is not None
+        if refusal is None:
+            try:
+                self._gone, pending = self.front.handle(head, self._give_body())
+                refusal = await pending
+            except RuntimeError as error:  # no thread can be started
+                logger.exception("a request could not be handed on")
+                refusal = error_answer(internal_error(error))
+            self._gone = None
+        await self._send(refusal, close=False)
+
+    def _give_body(self) -> bytes:
+        """The body, which the connection forgets."""
+        body, self._body = self._body, bytearray()
+        return bytes(body)
 
     def _send_and_close(self, answer: Answer) -> None:
+        self._stop_timer()
         self._body.clear()
         self._enter(State.ANSWERING)
-        self._task = self.front.start(self._send(answer, self._head, close=True))
+        self.front.start(self._guard(self._send(answer, close=True)))
 
-    async def _send(self, answer: Answer, head: Head | None, close: bool = False) -> None:
+    async def _guard(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Ends the connection if its answer cannot be sent."""
+        try:
+            await coroutine
+        except Exception:
+            logger.exception("a connection failed")
+            self.give_up()
+
+    async def _send(self, answer: Answer, close: bool) -> None:
         """Writes an answer, as fast as the client reads it, within a deadline."""
-        answer = self.front.handler.dress(answer, head)
+        answer = self.front.handler.dress(answer, self._head)
         if not self.transport.is_closing():
             self._release()
             self._enter(State.SENDING)
-            self._held = self.front.make_room(len(answer.body))
+            self._held = self.front.make_room(len(answer.body), self)
             self._wait(self.front.limits.send_timeout, self.give_up)
             close = close or self.front.is_draining
             self._write_head(answer, close)
-            if head is None or head.method != "HEAD":
-                await self._write_body(answer.body)
-            self._write(h11.EndOfMessage())
-        self.front.log(head, self.client, answer, "the client left" if self.transport.is_closing() else "")
-        if not self.transport.is_closing():
+            await self._write_body(b"" if self._method == "HEAD" else answer.body)
+        is_gone = self.transport.is_closing()
+        self.front.log(self._head, self.client, answer, "the client left" if is_gone else "")
+        if not is_gone:
             self._release()
             self._after(close)
+
+    def _write_head(self, answer: Answer, close: bool) -> None:
+        own = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
+        length = len(answer.body)
+        if self._method == "HEAD":
+            length = next((int(value) for name, value in answer.headers if name.lower() == "content-length"), length)
+        if answer.status not in (204, 304):
+            own.append(("Content-Length", str(length)))
+        own += [("Date", self.front.date()), ("Server", "sam2-amg"), *([("Connection", "close")] if close else [])]
+        headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in own]
+        self._write(h11.Response(status_code=answer.status, headers=headers, reason=answer.reason))
 
     async def _write_body(self, body: bytes) -> None:
         for start in range(0, len(body), _WRITE_SIZE):
             self._write(h11.Data(data=body[start : start + _WRITE_SIZE]))
             await self._writable.wait()
-
-    def _write_head(self, answer: Answer, close: bool) -> None:
-        headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
-        headers += [("Content-Length", str(len(answer.body))), ("Date", self.front.date()), ("Server", "sam2-amg")]
-        if close:
-            headers.append(("Connection", "close"))
-        self._write(h11.Response(status_code=answer.status, headers=headers, reason=answer.reason))
+            self.since = self.front.now()
+        self._write(h11.EndOfMessage())
+        await self._writable.wait()
 
     def _write(self, event: h11.Event) -> None:
         data = self._h11.send(event)
@@ -233,17 +312,21 @@ class Connection(asyncio.Protocol):
             self._linger()
             return
         self._h11.start_next_cycle()
-        self._head = None
+        if self._h11.trailing_data[0]:  # of which there is a copy in the inbox
+            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
+        self._head, self._refusal, self._method, self._parts = None, None, "", 0
         self._enter(State.IDLE)
         self._wait(_IDLE, self.close)
-        self.transport.resume_reading()
-        if self._h11.trailing_data[0]:
+        if len(self._inbox) <= _LARGEST_PIPELINE:
+            self.transport.resume_reading()
+        if self._inbox:
             self._begin_receiving()
-            self._read_on()
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     def _linger(self) -> None:
         """Says that nothing more will come, and reads on for a while: closing at once would reset the connection, and
         the client, which is still sending, would not see its answer."""
+        self._inbox.clear()
         self._enter(State.CLOSING)
         self._wait(_LINGER, self.give_up)
         self.transport.resume_reading()
@@ -251,11 +334,6 @@ class Connection(asyncio.Protocol):
             self.transport.write_eof()
 
     # The end.
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request."""
-        return self.state is State.IDLE
 
     @property
     def is_sending(self) -> bool:
@@ -268,12 +346,13 @@ class Connection(asyncio.Protocol):
         return self.state in (State.ANSWERING, State.SENDING)
 
     def close(self) -> None:
-        """Closes the connection once what was written is sent."""
-        self._stop_timer()
+        """Closes the connection once what was written is sent, or after a few seconds."""
+        self._wait(_LINGER, self.give_up)
         self.transport.close()
 
     def give_up(self) -> None:
         """Ends the connection at once, and releases what it holds."""
+        self._stop_timer()
         self.transport.abort()
         self._release()
 
@@ -291,11 +370,26 @@ class Connection(asyncio.Protocol):
     def _enter(self, state: State) -> None:
         self.state, self.since = state, self.front.now()
 
+    # Time. One timer a connection: a later deadline waits for it to fire, and then sets it again.
+
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), then)
+        self._due, self._then = self.front.now() + max(0.0, seconds), then
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._timer.when() > loop.time() + seconds:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_later(max(0.0, seconds), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        then, left = self._then, self._due - self.front.now()
+        if then is None:
+            return
+        if left > 0.001:
+            self._wait(left, then)
+        else:
+            self._then = None
+            then()
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._then = None

@@ -15,13 +15,14 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 from sam2_amg.server.budget import ByteBudget
 from sam2_amg.server.connection import Connection, State
 from sam2_amg.server.listen import listening
-from sam2_amg.server.messages import Answer, Head, error_answer
+from sam2_amg.server.messages import Answer, Head, error_answer, internal_error
 from sam2_amg.server.ticket import Ticket
 
 logger = logging.getLogger(__name__)
@@ -29,16 +30,21 @@ access = logging.getLogger("sam2_amg.access")
 _SPARE_DESCRIPTORS = 160  # for files, pipes of decoders and the like that are opened later
 _MOST_CONNECTIONS = 20_000
 _QUICK_THREADS = 4
-_ACCEPTED_AT_ONCE = 128  # connections that asyncio accepts before it does anything else
+_FRESH = 1.0  # seconds in which a connection is left alone, if others can make room
+_SMALL_ANSWER = 64 << 10  # bytes; health and errors are sent whatever others hold
+_ACCEPTED_AT_ONCE = 16  # connections that asyncio accepts before it does anything else
 _BACKLOG = 1024  # connections that the system keeps until they are accepted
 _LAST_ANSWERS = 2.0  # seconds to send what a drain that ran out of time has left
 _MIB = 1 << 20
+_PATH = "/:@!$&'()*+,;=~"  # characters that the log shows as they are
 
 
 class Handler(Protocol):
     """What answers requests."""
 
-    largest_body: int  # bytes
+    def largest_body(self, head: Head) -> int:
+        """How many bytes the body of this request may have."""
+        ...
 
     def refuse(self, head: Head) -> Answer | None:
         """The answer to a request whose body need not be read; None to go on. Called in the event loop: never waits."""
@@ -69,7 +75,7 @@ class Handler(Protocol):
         ...
 
     def too_large(self) -> RequestError:
-        """413: the body exceeds `largest_body`."""
+        """413: the body is too large."""
         ...
 
     def no_room(self) -> RequestError:
@@ -92,8 +98,9 @@ class Front:
         self.handler = handler
         self.limits = limits
         self.budget = ByteBudget(limits.max_held_mib * _MIB)
-        self.largest_discard = 4 * handler.largest_body  # bytes of a refused body that are read and thrown away
+        self.largest_discard = 4 * limits.max_body_mib * _MIB  # bytes of a refused body that are read and thrown away
         self.is_draining = False
+        self.gave_up = False  # whether the drain ran out of time
         self.most_connections = count_descriptors()
         self._sock = listening(sock, _BACKLOG)
         self._connections: dict[Connection, None] = {}  # in order of arrival
@@ -135,6 +142,7 @@ class Front:
         for connection in list(self._connections):
             connection.stop_receiving(self.handler.shutting_down())
         if not await self._all_answered(self.limits.drain_timeout):
+            self.gave_up = True
             await self._loop.run_in_executor(self._quick, give_up)
             await self._all_answered(_LAST_ANSWERS)
         for connection in list(self._connections):
@@ -154,13 +162,21 @@ class Front:
     # What connections ask.
 
     def add(self, connection: Connection) -> None:
-        """A new connection; at the limit, the one that has waited longest for its client makes room."""
-        self._connections[connection] = None
-        if len(self._connections) > self.most_connections:
+        """A new connection; at the limit, one that has kept the server waiting makes room."""
+        if len(self._connections) >= self.most_connections:
             waiting = [one for one in self._connections if one.state is not State.ANSWERING]
-            oldest = min(waiting, key=lambda one: (not one.is_idle, one.since))
-            oldest.give_up()
-            self.remove(oldest)
+            victim = min(waiting, key=self._patience, default=connection)
+            victim.give_up()
+            self.remove(victim)
+            if victim is connection:
+                return
+        self._connections[connection] = None
+
+    def _patience(self, one: Connection) -> tuple[int, float]:
+        """Sorts connections by how little is lost with them, those first that have waited longest."""
+        fresh = self.now() - one.since < _FRESH
+        order = (State.CLOSING, State.IDLE, State.RECEIVING, State.SENDING)
+        return (len(order) if fresh and one.state is not State.CLOSING else order.index(one.state)), one.since
 
     def remove(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -194,18 +210,19 @@ class Front:
             return self.handler.answer(head, body, ticket)
         except BaseException as error:  # whatever it is, the client gets an answer
             logger.exception("%s %s failed", head.method, head.path)
-            message = f"The server failed on this request ({type(error).__name__}). Its log has details."
-            return error_answer(RequestError(500, "internal_error", message))
+            return error_answer(internal_error(error))
 
-    def make_room(self, count: int) -> int:
-        """Holds the bytes of an answer, and returns them. Clients that have left theirs unread longest are sent away
-        until there is room."""
-        unread = sorted((one for one in self._connections if one.is_sending), key=lambda one: one.since)
-        while not self.budget.take(count):
-            if not unread:
-                self.budget.held += count  # bodies of others fill the limit: what is made is sent all the same
-                break
-            unread.pop(0).give_up()
+    def make_room(self, count: int, wanting: Connection) -> int:
+        """Holds the bytes of an answer, and returns how many it counts. Clients that have not read on for longest are
+        sent away until there is room."""
+        if count <= _SMALL_ANSWER:
+            return 0
+        if not self.budget.take(count):
+            unread = [one for one in self._connections if one.is_sending and one is not wanting]
+            unread.sort(key=lambda one: one.since, reverse=True)
+            while unread and self.budget.held + count > self.budget.limit:
+                unread.pop().give_up()
+            self.budget.held += count  # what is made is sent, also if bodies of others fill the limit
         return count
 
     def log(self, head: Head | None, client: str, answer: Answer, note: str) -> None:
@@ -215,7 +232,7 @@ class Front:
         fields = {
             "client": client,
             "method": head.method if head else None,
-            "path": head.path if head else None,
+            "path": quote(head.path, safe=_PATH, encoding="latin-1") if head else None,
             "status": answer.status,
             "bytes": len(answer.body),
             "milliseconds": round(seconds * 1e3, 1),
@@ -237,4 +254,4 @@ def count_descriptors() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     free = (soft if soft != resource.RLIM_INFINITY else _MOST_CONNECTIONS * 2) - len(os.listdir("/proc/self/fd"))
-    return max(16, min(_MOST_CONNECTIONS, free - _SPARE_DESCRIPTORS - _ACCEPTED_AT_ONCE))
+    return max(16, min(_MOST_CONNECTIONS, free - _SPARE_DESCRIPTORS - 4 * _ACCEPTED_AT_ONCE))

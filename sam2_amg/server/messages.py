@@ -79,6 +79,12 @@ def error_answer(error: RequestError) -> Answer:
     return json_answer(error_body(error.code, error.message), error.status, headers)
 
 
+def internal_error(error: BaseException) -> RequestError:
+    """500: a bug, or the system refused something."""
+    message = f"The server failed on this request ({type(error).__name__}). Its log has details."
+    return RequestError(500, "internal_error", message)
+
+
 def bad_request(why: str, status: int = 400) -> RequestError:
     """The error of a message that is not HTTP/1.1 as this server reads it."""
     phrase = HTTPStatus(status).phrase
@@ -115,4 +121,5 @@ def _split(target: bytes) -> tuple[str, str]:
         raise bad_request(f"the target of the request cannot be read ({error})") from error
     if not (text.startswith("/") or "://" in text or text == "*"):
         raise bad_request("the target of the request is no path")
-    return unquote_to_bytes(parts.path or "/").decode("latin-1"), parts.query
+    path = "/" + parts.path.lstrip("/")  # as //info is meant
+    return unquote_to_bytes(path).decode("latin-1"), parts.query

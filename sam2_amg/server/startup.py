@@ -22,7 +22,7 @@ from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
-from sam2_amg.logs import use_format
+from sam2_amg.logs import flush_log, use_format
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
@@ -43,6 +43,7 @@ from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_LAST_JOIN = 1.0  # seconds for workers to end, once the drain has run out of time
 
 
 def run_in_background(task: Callable[[], T]) -> Future[T]:
@@ -167,7 +168,10 @@ def serve(config: ServerConfig) -> None:
     serving.join()
     if not front.is_draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped unexpectedly; start it again")
-    engine.close()
+    engine.close(_LAST_JOIN if front.gave_up else None)
     decoders.close()
     if engine.failure:
         raise SystemExit(engine.failure.exit_status)
+    if engine.live_workers:  # in the middle of an image whose request was given up: Python would wait for it
+        flush_log()
+        os._exit(0)

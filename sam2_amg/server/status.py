@@ -34,11 +34,11 @@ def register_status(app: Flask, config: ServerConfig, desk: Desk) -> None:
     def metrics() -> Response:
         return Response(desk.metrics.text(), content_type=CONTENT_TYPE)
 
-    @app.get("/requests/<request_id>")
+    @app.get("/requests/<path:request_id>")
     def request_state(request_id: str) -> Response:
         return json_line(describe_ticket(desk.engine, desk.tickets.get(request_id), request_id))
 
-    @app.delete("/requests/<request_id>")
+    @app.delete("/requests/<path:request_id>")
     def cancel_request(request_id: str) -> Response:
         return json_line(describe_ticket(desk.engine, desk.tickets.cancel(request_id), request_id))
 

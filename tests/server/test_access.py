@@ -58,7 +58,10 @@ def test_a_key_is_needed_but_for_health(tmp_path: Path, decoders: DecoderPool) -
         ):
             assert code(requests.get(f"{url}/info", headers=wrong, timeout=5)) == (401, "unauthorized")
             assert code(requests.post(f"{url}/upload", headers=wrong, timeout=5)) == (401, "unauthorized")
+            assert code(requests.options(f"{url}/upload", headers=wrong, timeout=5)) == (401, "unauthorized")
         assert requests.get(f"{url}/info", headers={"Authorization": f"bearer {KEY}"}, timeout=5).status_code == 200
+        chunks = requests.get(f"{url}/healthz", data=(bytes(1000) for _ in range(100)), timeout=5)
+        assert code(chunks) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize("content", ["", "short", "with a space in it, long", "\xe4" * 20])
@@ -78,7 +81,12 @@ def test_foreign_names_and_pages_are_refused_on_loopback(decoders: DecoderPool) 
             assert requests.get(f"{url}/info", headers={"Host": host}, timeout=5).status_code == 200
         foreign = requests.post(f"{url}/upload", headers={"Origin": "https://example.org"}, timeout=5)
         assert code(foreign) == (403, "foreign_origin")
+        odd = requests.get(f"{url}/info", headers={"Origin": "http://[x"}, timeout=5)
+        assert code(odd) == (403, "foreign_origin")
         assert requests.get(f"{url}/info", headers={"Origin": url}, timeout=5).status_code == 200
+    with serving(decoders, cors_origin="*") as url:
+        odd = requests.get(f"{url}/info", headers={"Origin": b"http://\xe9"}, timeout=5)
+        assert odd.status_code == 200
 
 
 def test_the_pages_of_one_origin_may_ask(decoders: DecoderPool) -> None:

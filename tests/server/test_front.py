@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -30,8 +31,6 @@ LARGE = b"x" * (6 << 20)
 class Routes:
     """Answers at once on /healthz; on /work when `go` is set; /large with 6 MiB; /upload with the body's length."""
 
-    largest_body = 1 << 20
-
     def __init__(self) -> None:
         self.go = threading.Event()
         self.begun: list[str] = []
@@ -41,9 +40,12 @@ class Routes:
     def refuse(self, head: Head) -> Answer | None:
         if head.path == "/nowhere":
             return error_answer(RequestError(404, "not_found", "There is no such place."))
-        if (head.content_length or 0) > self.largest_body:
+        if (head.content_length or 0) > self.largest_body(head):
             return error_answer(self.too_large())
         return None
+
+    def largest_body(self, head: Head) -> int:
+        return 1 << 20
 
     def is_instant(self, head: Head) -> bool:
         return head.path == "/healthz"
@@ -304,7 +306,7 @@ def test_a_flood_of_pipelined_requests_is_not_kept() -> None:
         with pytest.raises(TimeoutError):  # it is no longer read
             client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 2_000_000)
         (connection,) = one.front._connections
-        assert len(connection._h11.trailing_data[0]) < 1 << 20
+        assert len(connection._inbox) < 1 << 20
         assert one.is_healthy()
 
 
@@ -373,3 +375,95 @@ def test_a_drain_has_an_end() -> None:
         assert read_answer(working)[0] == 200  # `give_up` has it answered
         assert time.monotonic() - started >= 0.9
         assert one.given_up.is_set()
+
+
+def test_a_full_budget_leaves_health_and_answers_alone() -> None:
+    """Bodies that stop one byte before their end hold all; what others are answered is sent all the same."""
+    with running() as one:
+        for _ in range(8):
+            one.connect(post("/upload", 1 << 20) + bytes((1 << 20) - 1))
+        wait_until(lambda: one.front.budget.held == 8 * ((1 << 20) - 1))
+        assert one.is_healthy()
+        assert read_answer(one.connect(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")) == (200, LARGE)
+
+
+def test_slow_heads_do_not_lock_others_out() -> None:
+    with running() as one:
+        one.front.most_connections = 10
+        slow = [one.connect(b"G") for _ in range(10)]
+        wait_until(lambda: one.count(State.RECEIVING) == 10)
+        time.sleep(1.1)
+        assert all(one.is_healthy() for _ in range(5))
+        assert is_closed(slow[0])
+
+
+def test_a_client_that_pipelines_and_reads_is_bounded() -> None:
+    """For three seconds: each answer reads no more than the limit, and health answers meanwhile."""
+    with running() as one:
+        client = one.connect()
+        client.setblocking(False)
+        data, slowest = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 10_000, 0.0
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            for move in (lambda: client.send(data), lambda: client.recv(1 << 20)):
+                with contextlib.suppress(BlockingIOError):
+                    move()
+            began = time.monotonic()
+            assert one.is_healthy()
+            slowest = max(slowest, time.monotonic() - began)
+        assert slowest < 1
+        assert max(len(connection._inbox) for connection in list(one.front._connections)) < 1 << 20
+
+
+def test_tiny_chunks_are_refused_and_bodies_cost_their_size() -> None:
+    with running() as one:
+        client = one.connect(CHUNKED)
+        with contextlib.suppress(ConnectionError):
+            client.sendall(b"1\r\nx\r\n" * 20_000)
+        assert code_of(read_answer(client)) == (400, "bad_request")
+        assert one.is_healthy()
+
+
+def test_answers_without_a_body_wait_for_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_IDLE", 0.5)
+    with running(Limits(queue_size=2, max_body_mib=1, max_held_mib=8, send_timeout=0.5)) as one:
+        client = one.connect(receive_buffer=4096)
+        client.settimeout(0.5)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            client.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 200_000)
+        wait_until(lambda: len(one.front._connections) == 0, 15)
+
+
+ODD = {
+    "HEAD with a target that cannot be read": b"HEAD http://[x/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD with both framings": b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "200 headers": b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_heads_are_answered_at_once(name: str) -> None:
+    with running() as one:
+        began = time.monotonic()
+        client = one.connect(ODD[name])
+        head = b"".join(iter_until_closed(client))
+        assert head.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+        assert time.monotonic() - began < 3
+
+
+def test_a_line_break_between_requests_is_passed_over() -> None:
+    with running() as one:
+        client = one.connect(b"\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET //a HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert read_answer(client)[0] == 200
+        assert json.loads(read_answer(client)[1])["path"] == "/a"
+
+
+def test_a_thread_that_cannot_start_is_a_500(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with running() as one:
+        monkeypatch.setattr(one.front._work, "submit", refuse)
+        assert code_of(read_answer(one.connect(post("/upload", 0)))) == (500, "internal_error")
+        monkeypatch.undo()
+        assert read_answer(one.connect(post("/upload", 0)))[0] == 200

@@ -95,6 +95,8 @@ def test_a_request_can_be_asked_for_and_cancelled(own_server: RunningServer) -> 
         wait_until(lambda: sum(state(f"r{index}").get("state") == "queued" for index in range(8)) >= 4)
         queued = [name for name in (f"r{index}" for index in range(8)) if state(name).get("place") is not None]
         last = max(queued, key=lambda name: state(name).get("place") or 0)
+        twin = send(last)
+        assert (twin.status_code, twin.json()["error"]["code"]) == (409, "request_id_in_use")
         cancelled = requests.delete(f"{own_server.url}/requests/{last}", timeout=10).json()
         answers = {f"r{index}": one.result() for index, one in enumerate(sent)}
     assert cancelled["state"] == "cancelled"
@@ -121,11 +123,13 @@ def test_the_log_is_json(tmp_path: Path) -> None:
         )
         url = re.search(r"http://\S+", process.stdout.readline())[0]
         requests.get(f"{url}/info", headers={"X-Request-ID": "abc"}, timeout=10)
+        requests.get(f"{url}/x%0aFORGED%1b", timeout=10)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         process.stdout.close()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    (access,) = (line for line in lines if line["logger"] == "sam2_amg.access")
+    access, forged = (line for line in lines if line["logger"] == "sam2_amg.access")
+    assert "/x%0AFORGED%1B" in forged["message"]
     assert (access["method"], access["path"], access["status"], access["request_id"]) == ("GET", "/info", 200, "abc")
     assert access["milliseconds"] > 0
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)

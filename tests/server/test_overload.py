@@ -93,3 +93,17 @@ def test_baseline_and_ao_find_the_same(server: RunningServer) -> None:
     ao, baseline = answers
     assert len(baseline.areas) >= 3
     assert compare_images(baseline, ao).score >= 0.9999
+
+
+def test_a_drain_that_runs_out_of_time_ends_the_process() -> None:
+    """An image that takes minutes is given up: its client gets 503, and the process ends with 0."""
+    server = start_server("--points_per_side", "100", "--drain_timeout", "1")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.post, "/upload_rle", GROCERIES)
+        wait_until(lambda: taken(server) == 1)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result().json()["error"]["code"] == "shutting_down"
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - began < 8
+    server.process.stdout.close()
