@@ -13,7 +13,6 @@ from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.server.engine import Engine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STAGES = ("receive", "decode", "queue", "segment", "answer", "send")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
