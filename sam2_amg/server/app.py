@@ -14,12 +14,12 @@ from flask import Flask, Response, request
 from numpy.typing import NDArray
 from werkzeug.exceptions import HTTPException
 
-from sam2_amg.config import ServerConfig
+from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.server.admission import over_limit
 from sam2_amg.server.desk import Desk
-from sam2_amg.server.jobs import cancelled
+from sam2_amg.server.jobs import cancelled, timed_out
 from sam2_amg.server.messages import error_body
 from sam2_amg.server.overlay import encode_png, overlay
 from sam2_amg.server.replies import json_line
@@ -51,6 +51,22 @@ def read_upload() -> bytes:
     return data
 
 
+def ticket_of_request(limits: Limits) -> Ticket:
+    """The ticket that came with the request, or a new one."""
+    return request.environ.setdefault(TICKET, Ticket(time.monotonic() + limits.request_timeout))
+
+
+@contextmanager
+def in_turn(lock: threading.Lock, ticket: Ticket, limits: Limits) -> Iterator[None]:
+    """Holds a lock. Raises RequestError timeout (504) if the request's time ends before it is its turn."""
+    if not lock.acquire(timeout=min(ticket.remaining, threading.TIMEOUT_MAX)):
+        raise timed_out(limits.request_timeout)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def create_app(config: ServerConfig, desk: Desk) -> Flask:
     """The Flask application. The desk's engine makes the masks."""
     engine = desk.engine
@@ -61,7 +77,7 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     @contextmanager
     def segmented() -> Iterator[tuple[NDArray[np.uint8], list[MaskRecord]]]:
         """The request's image, uint8 RGB [H, W, 3], and its masks. Memory for both is held until the end."""
-        ticket = request.environ.get(TICKET) or Ticket(time.monotonic() + config.limits.request_timeout)
+        ticket = ticket_of_request(config.limits)
         if not ticket.enter("decoding"):
             raise cancelled()
         deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
@@ -72,7 +88,7 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
 
     @app.post("/upload")
     def upload() -> Response:
-        with segmented() as (image, records), rendering:
+        with segmented() as (image, records), in_turn(rendering, ticket_of_request(config.limits), config.limits):
             return Response(encode_png(overlay(image, records)), mimetype="image/png")
 
     @app.post("/upload_rle")

@@ -23,6 +23,11 @@ def cancelled() -> RequestError:
     return RequestError(503, "cancelled", "The request was cancelled.")
 
 
+def timed_out(request_timeout: float) -> RequestError:
+    """What a request gets whose time is over."""
+    return RequestError(504, "timeout", f"No answer within {request_timeout:g} s (--request_timeout).")
+
+
 def shutting_down() -> RequestError:
     """What a request gets while the server stops."""
     return RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
@@ -58,7 +63,7 @@ class Job:
         """
         with self.ticket.calling_on_cancel(lambda: self.refuse(cancelled())):
             wait([self.answer], min(self.ticket.remaining, threading.TIMEOUT_MAX))
-        self.refuse(RequestError(504, "timeout", f"No answer within {request_timeout:g} s (--request_timeout)."))
+        self.refuse(timed_out(request_timeout))
         return self.answer.result()
 
 

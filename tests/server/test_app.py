@@ -6,6 +6,8 @@ import io
 import json
 import socket
 import subprocess
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +22,12 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.agreement import compare_images, parse_masks
-from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Mode
+from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
+from sam2_amg.errors import RequestError
 from sam2_amg.modes.build import build_generator
-from sam2_amg.server.app import rles_by_name
+from sam2_amg.server.app import in_turn, rles_by_name
+from sam2_amg.server.ticket import Ticket
 
 pytestmark = pytest.mark.xdist_group("server")  # for one server is enough
 DOG = (PHOTOGRAPHS / "dog.jpg").read_bytes()
@@ -207,3 +211,13 @@ def test_a_client_that_goes_away_harms_nobody(server: RunningServer) -> None:
     with pytest.raises(requests.exceptions.ReadTimeout):
         server.post("/upload", DOG, timeout=0.05)
     assert server.post("/upload_rle", DOG).status_code == 200
+
+
+def test_a_request_does_not_wait_for_its_overlay_beyond_its_time() -> None:
+    lock = threading.Lock()
+    with lock, pytest.raises(RequestError, match="No answer within 600 s"):  # noqa: SIM117
+        with in_turn(lock, Ticket(time.monotonic() + 0.05), Limits()):
+            raise AssertionError("two at a time")
+    with in_turn(lock, Ticket(), Limits()):
+        assert lock.locked()
+    assert not lock.locked()
