@@ -26,6 +26,7 @@ from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
+from sam2_amg.demo import EXAMPLE
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.huge_pages import use_huge_pages
@@ -92,6 +93,7 @@ def serve(job: Job, generator: Generator, decoders: DecoderPool) -> None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))
     front = Front(Admission(app, desk, LIMITS, Access(), sock.getsockname()), sock, LIMITS)
     drain_on_signals(front.drain)
+    decoders.warm_up(EXAMPLE.read_bytes())
     print(f"READY {sock.getsockname()[1]}", flush=True)
     front.run()
     engine.close()

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,14 @@ class DecoderPool:
         finally:
             del image
             lease.close()
+
+    def warm_up(self, data: bytes) -> None:
+        """Has every decoder decode a small photograph, so that no request waits for a decoder to start."""
+        begun = time.monotonic()
+        deadline = begun + self._limits.decode_timeout
+        with ExitStack() as stack:
+            for decoder in [stack.enter_context(self._decoder(begun, deadline)) for _ in range(self.size)]:
+                decoder.decode(data, _USUAL, deadline)
 
     def close(self) -> None:
         """Ends all decoders. Requests that are being decoded fail; no further one is taken."""

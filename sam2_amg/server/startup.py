@@ -161,6 +161,7 @@ def serve(config: ServerConfig) -> None:
     serving = threading.Thread(target=front.run, args=(give_up,), name="server", daemon=True)
     serving.start()
     generator = load_and_warm_up(config, engine)
+    decoders.warm_up(EXAMPLE.read_bytes())
     drain_on_signals(partial(stop, engine, front))
     keep_from_garbage_collection()
     engine.set_generator(generator)

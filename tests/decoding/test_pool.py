@@ -28,7 +28,7 @@ from sam2_amg.decoding import decoder
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.messages import Message, send
 from sam2_amg.decoding.pool import DecoderPool
-from sam2_amg.demo import PHOTOGRAPHS
+from sam2_amg.demo import EXAMPLE, PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 
 PNG = encoded(drawn_image(40, 60), "PNG")
@@ -240,6 +240,23 @@ def test_limits_hold_in_decoders_too() -> None:
 
 def open_files(process: int | str) -> int:
     return len(os.listdir(f"/proc/{process}/fd"))
+
+
+def touched(process: int) -> int:
+    """KiB of its shared buffer that a decoder has used."""
+    lines = Path(f"/proc/{process}/smaps").read_text().splitlines()
+    begins = [index for index, line in enumerate(lines) if "memfd:decoder" in line]
+    sizes = [line for index in begins for line in lines[index : index + 8] if line.startswith("Rss:")]
+    return sum(int(line.split()[1]) for line in sizes)
+
+
+def test_warming_up_reaches_every_decoder() -> None:
+    with DecoderPool(Limits(decoders=2)) as pool:
+        decode(pool, PNG)
+        assert min(map(touched, processes(pool))) < 1000
+        pool.warm_up(EXAMPLE.read_bytes())
+        assert min(map(touched, processes(pool))) >= 534 * 800 * 3 // 1024
+        decode(pool, PNG)
 
 
 def shared_buffers() -> int:
