@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,8 @@ class DecoderPool:
         deadline = begun + self._limits.decode_timeout
         with ExitStack() as stack:
             for decoder in [stack.enter_context(self._decoder(begun, deadline)) for _ in range(self.size)]:
-                decoder.decode(data, _USUAL, deadline)
+                with suppress(RequestError):  # --max_pixels may be less than the photograph has
+                    decoder.decode(data, _USUAL, deadline)
 
     def close(self) -> None:
         """Ends all decoders. Requests that are being decoded fail; no further one is taken."""

@@ -53,8 +53,8 @@ class Ticket:
     def _enter(self, state: State) -> bool:
         if self.is_over:
             return False
+        self.times[state] = time.monotonic()  # before the state: others read both without the lock
         self.state = state
-        self.times[state] = time.monotonic()
         return True
 
     def cancel(self) -> bool:
