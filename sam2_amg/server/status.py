@@ -70,7 +70,7 @@ def describe_ticket(engine: Engine, ticket: Ticket | None, request_id: str) -> d
         message = f"No request {request_id!r} is under way, or was in the last minutes (X-Request-ID names requests)."
         raise RequestError(404, "unknown_request", message)
     place = engine.place_of(request_id)
-    seconds = {state: round(time.monotonic() - begun, 3) for state, begun in ticket.times.items()}
+    seconds = {state: round(time.monotonic() - begun, 3) for state, begun in list(ticket.times.items())}
     return {"id": request_id, "state": ticket.state, "place": place, "seconds_since": seconds}
 
 
