@@ -20,3 +20,8 @@ class RequestError(Exception):
         self.code = code
         self.message = message
         self.retry_after = retry_after
+
+
+def shutting_down() -> RequestError:
+    """503: what a request gets while the server stops."""
+    return RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)

@@ -16,7 +16,7 @@ from sam2_amg.config import Limits
 from sam2_amg.decoding.budget import Budget, Lease
 from sam2_amg.decoding.decoder import Decoder, DecoderDied, ForkServer, describe_end
 from sam2_amg.decoding.refusals import truncated
-from sam2_amg.errors import RequestError
+from sam2_amg.errors import RequestError, shutting_down
 
 logger = logging.getLogger(__name__)
 # A codec that crashes does so because of the file, and would again: the request is told so.
@@ -140,7 +140,7 @@ class DecoderPool:
             raise self._late() from error
         except DecoderDied as error:
             if self._closed:
-                raise _shutting_down() from error
+                raise shutting_down() from error
             logger.error("a decoder ended while it decoded: %s", error)
             raise self._fate(error.status) from error
         except BaseException:
@@ -155,7 +155,7 @@ class DecoderPool:
             if not self._changed.wait_for(lambda: self._idle or self._closed, deadline - time.monotonic()):
                 raise self._busy()
             if self._closed:
-                raise _shutting_down()
+                raise shutting_down()
             return self._idle.pop()
 
     def _put(self, decoder: Decoder | None) -> None:
@@ -196,7 +196,3 @@ class DecoderPool:
         if status == -signal.SIGXCPU:
             return self._late()
         return RequestError(500, "internal_error", f"The image's decoder {describe_end(status)}; try again.")
-
-
-def _shutting_down() -> RequestError:
-    return RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)

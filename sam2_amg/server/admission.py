@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from sam2_amg.config import Limits
-from sam2_amg.errors import RequestError
+from sam2_amg.errors import RequestError, shutting_down
 from sam2_amg.server import wsgi
 from sam2_amg.server.access import Access
 from sam2_amg.server.desk import Desk
@@ -17,6 +19,7 @@ from sam2_amg.server.ticket import TICKET, Ticket, stages_of
 UPLOADS = frozenset({"upload", "upload_rle"})  # endpoints that take an image and a place in the queue
 _INSTANT = frozenset({"healthz", "readyz"})
 _LARGEST_OTHER_BODY = 64 << 10  # bytes that a request without an image may send
+_KNOWN = 256  # paths whose routes are remembered
 _MIB = 1 << 20
 
 
@@ -27,6 +30,7 @@ class Admission:
         self.app, self.limits, self.access, self.address = app, limits, access, address
         self.engine, self.metrics, self.tickets = desk.engine, desk.metrics, desk.tickets
         self._routes = app.url_map.bind("")
+        self._match = lru_cache(_KNOWN)(self._match_route)  # asked several times for each request
 
     def refuse(self, head: Head) -> Answer | None:
         """The answer to a request that may not come in, that no route takes, or for which there is no room."""
@@ -61,8 +65,11 @@ class Admission:
 
     def _endpoint(self, head: Head) -> str | None:
         """The route's name; None if the application answers 404 or 405."""
+        return self._match(head.path, head.method)
+
+    def _match_route(self, path: str, method: str) -> str | None:
         try:
-            return self._routes.match(head.path, head.method)[0]
+            return self._routes.match(path, method)[0]
         except (HTTPException, RequestRedirect):
             return None
 
@@ -114,7 +121,7 @@ class Admission:
 
     def shutting_down(self) -> RequestError:
         """503: the server is shutting down."""
-        return RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
+        return shutting_down()
 
 
 def over_limit(limits: Limits) -> str:

@@ -20,9 +20,9 @@ from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.server.admission import over_limit
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.jobs import cancelled, timed_out
-from sam2_amg.server.messages import error_body
+from sam2_amg.server.messages import error_answer, error_body, internal_error
 from sam2_amg.server.overlay import encode_png, overlay
-from sam2_amg.server.replies import json_line
+from sam2_amg.server.replies import json_line, response_of
 from sam2_amg.server.status import register_status
 from sam2_amg.server.ticket import TICKET, Ticket
 
@@ -106,10 +106,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
-        response = json_line(error_body(error.code, error.message), error.status)
-        if error.retry_after is not None:
-            response.headers["Retry-After"] = str(error.retry_after)
-        return response
+        return response_of(error_answer(error))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
@@ -123,14 +120,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        message = f"The server failed on this request ({type(error).__name__}); its log has the traceback."
-        return json_line(error_body("internal_error", message), 500)
-
-
-def _routes_of(app: Flask) -> list[str]:
-    """POST /upload and so on."""
-    pairs = [(rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()]
-    return [f"{method} {path}" for path, method in sorted(pairs) if method not in ("HEAD", "OPTIONS")]
+        return response_of(error_answer(internal_error(error)))
 
 
 def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[str, str]:

@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._head: Head | None = None
         self._refusal: Answer | None = None  # of a request without a body
         self._body = bytearray()
+        self._largest_body = 0  # bytes
         self._parts = 0  # in which the body came
         self._held = 0  # bytes of the budget
         self._discarded = 0
@@ -194,6 +195,7 @@ class Connection(asyncio.Protocol):
             self._send_and_close(refusal)
             return
         self._refusal = refusal
+        self._largest_body = self.front.handler.largest_body(self._head)
         left = self._first_byte + self.front.limits.receive_timeout - self.front.now()
         self._wait(min(left, _STALLED), self._too_slow)
         if self._h11.they_are_waiting_for_100_continue:
@@ -201,8 +203,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes | bytearray) -> None:
         """Keeps a part of the body. Raises RequestError 400, 413 or 503."""
-        assert self._head is not None
-        if self._held + len(data) > self.front.handler.largest_body(self._head):
+        if self._held + len(data) > self._largest_body:
             raise self.front.handler.too_large()
         if not self.front.budget.take(len(data)):
             raise self.front.handler.no_room()

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
-from sam2_amg.errors import RequestError
+from sam2_amg.errors import RequestError, shutting_down
 from sam2_amg.network.weights import Weights
 from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.server.failure import Failure
-from sam2_amg.server.jobs import Job, JobQueue, shutting_down
+from sam2_amg.server.jobs import Job, JobQueue
 from sam2_amg.server.ticket import Ticket
 from sam2_amg.server.watchdog import Watchdog
 from sam2_amg.server.worker import Pace, Worker, for_caller, out_of_memory
@@ -88,12 +88,7 @@ class Engine:
     @property
     def is_ready(self) -> bool:
         """Whether requests are being answered: all workers run, and the engine is not closing."""
-        working = bool(self._workers) and all(worker.is_alive() for worker in self._workers)
-        return self._generator is not None and working and not self._is_ending
-
-    @property
-    def _is_ending(self) -> bool:
-        return self.is_stopping or self.is_closing or self.failure is not None
+        return self._generator is not None and self.is_alive and not self.is_stopping
 
     @property
     def is_closing(self) -> bool:

@@ -9,7 +9,6 @@ import logging
 import os
 import resource
 import socket
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +105,6 @@ class Front:
         self._connections: dict[Connection, None] = {}  # in order of arrival
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._drain_asked = threading.Event()
         self._wake: asyncio.Event | None = None
         self._work = ThreadPoolExecutor(limits.queue_size + 8, "request")
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, "quick")
@@ -123,7 +121,6 @@ class Front:
         """Has `run` end: connections are taken for `drain_delay` more seconds, accepted requests are answered within
         `drain_timeout`. May be called from a signal handler."""
         self.is_draining = True
-        self._drain_asked.set()
         if self._loop is not None and self._wake is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._wake.set)
@@ -134,7 +131,7 @@ class Front:
             functools.partial(Connection, self), sock=self._sock, backlog=_ACCEPTED_AT_ONCE
         )
         self._sock.listen(_BACKLOG)  # asyncio has said another number
-        if self._drain_asked.is_set():
+        if self.is_draining:
             self._wake.set()
         await self._wake.wait()
         await asyncio.sleep(self.limits.drain_delay)
@@ -182,17 +179,11 @@ class Front:
         """A connection has ended."""
         self._connections.pop(connection, None)
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs a connection's coroutine, and logs what it raises."""
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a connection's coroutine, which raises nothing."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a connection failed", exc_info=task.exception())
+        task.add_done_callback(self._tasks.discard)
 
     def handle(self, head: Head, body: bytes) -> tuple[Callable[[], object], asyncio.Future[Answer]]:
         """What to call if the client leaves, and the answer to come."""

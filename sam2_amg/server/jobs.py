@@ -28,11 +28,6 @@ def timed_out(request_timeout: float) -> RequestError:
     return RequestError(504, "timeout", f"No answer within {request_timeout:g} s (--request_timeout).")
 
 
-def shutting_down() -> RequestError:
-    """What a request gets while the server stops."""
-    return RequestError(503, "shutting_down", "The server is shutting down.", retry_after=5)
-
-
 @dataclass(frozen=True, eq=False)
 class Job:
     """An image, and the answer that its caller waits for. The first answer stays; later ones are dropped."""

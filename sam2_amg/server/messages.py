@@ -81,7 +81,7 @@ def error_answer(error: RequestError) -> Answer:
 
 def internal_error(error: BaseException) -> RequestError:
     """500: a bug, or the system refused something."""
-    message = f"The server failed on this request ({type(error).__name__}). Its log has details."
+    message = f"The server failed on this request ({type(error).__name__}); its log has the traceback."
     return RequestError(500, "internal_error", message)
 
 
