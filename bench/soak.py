@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bench import RESULTS, ROOT
 from bench.harness.hostile import kinds
 from bench.harness.machine import machine
-from bench.harness.vitals import descriptors, memory_mib
+from bench.harness.vitals import descriptors, memory_of
 from bench.report.pages import write
 from bench.startup import free_port
 from sam2_amg.demo import PHOTOGRAPHS
@@ -79,7 +79,7 @@ class Soak:
             thread.start()
         for _ in tqdm(range(round(self.seconds / 5)), desc="load", unit="x5s", disable=None):
             time.sleep(5)
-            self.log.memory.append((self._now(), memory_mib(self.pid)))
+            self.log.memory.append((self._now(), memory_of(self.pid)))
             if self.log.wrong:
                 break
         self.ended.set()

@@ -1,29 +1,46 @@
-"""What a process and its children take of the system, read from /proc."""
+"""What the kernel tells of processes, in /proc."""
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 
-def family_of(pid: int) -> list[int]:
-    """A process and all processes that it started, and these started, as far as they live."""
-    found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found += [int(child) for child in task.read_text().split()]
-    return found
+def children(process: int) -> list[int]:
+    """The processes that a process has started, and that are there."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            found += [int(child) for child in task.read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+    return sorted(found)
 
 
-def memory_mib(pid: int) -> float:
-    """MiB of proportional set size (PSS) of a process and its children: a page that n share counts as 1/n for each."""
-    total = 0
-    for one in family_of(pid):
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-            total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-    return total / 1024
+def descendants(process: int) -> list[int]:
+    """A process, its children, theirs, and so on."""
+    return [process, *(each for child in children(process) for each in descendants(child))]
+
+
+def is_there(process: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def kibibytes(path: str, name: str) -> int:
+    """A figure of a file in /proc, such as VmHWM of status; 0 where the process is gone."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def memory_of(process: int) -> float:
+    """MiB of a process and all of its descendants; what they share counts once (PSS)."""
+    return sum(kibibytes(f"/proc/{each}/smaps_rollup", "Pss") for each in descendants(process)) / 1024
 
 
 def descriptors(pid: int) -> int:

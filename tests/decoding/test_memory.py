@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from processes import children, kibibytes
 
 from bench.harness.image_bombs import encoded
+from bench.harness.vitals import children, kibibytes
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import inspect_image
 from sam2_amg.decoding.pool import DecoderPool

@@ -19,10 +19,10 @@ import pytest
 from helpers import ROOT, drawn_image, wait_until
 from numpy.typing import NDArray
 from PIL import Image
-from processes import children, is_there
 
 from bench.fuzz import fuzz
 from bench.harness.image_bombs import black_png, bombs, encoded
+from bench.harness.vitals import children, is_there
 from sam2_amg.config import Limits
 from sam2_amg.decoding import decoder
 from sam2_amg.decoding.decode import decode_image
@@ -310,8 +310,8 @@ def test_a_fork_server_that_dies_is_started_again(single: DecoderPool, sent: lis
 
 def test_decoders_end_with_the_server_even_where_it_is_killed() -> None:
     program = (
-        "import os, signal, sys, time; sys.path.insert(0, 'tests')\n"
-        "from processes import children\n"
+        "import os, signal, sys, time\n"
+        "from bench.harness.vitals import children\n"
         "from sam2_amg.config import Limits; from sam2_amg.decoding.pool import DecoderPool\n"
         "pool = DecoderPool(Limits(decoders=2)); fork_server = pool._server.process.pid\n"
         "while len(children(fork_server)) < 2: time.sleep(0.01)\n"

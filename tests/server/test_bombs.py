@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 from helpers import RunningServer, start_server
-from processes import descendants, memory_of
 
 from bench.harness.image_bombs import bombs
+from bench.harness.vitals import descendants, memory_of
 from sam2_amg.demo import PHOTOGRAPHS
 
 DOG, GROCERIES = ((PHOTOGRAPHS / f"{name}.jpg").read_bytes() for name in ("dog", "groceries"))
