@@ -47,6 +47,7 @@ def main(control: int, file_bytes: int) -> None:
         if control in ready:
             data, descriptors, _, _ = socket.recv_fds(connection, 64, 2)
             if not data:
+                _end(decoders)
                 return
             number = int(data[1:])
             if data[:1] == b"F":
@@ -92,6 +93,15 @@ def _silence_codecs() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+def _end(decoders: dict[int, tuple[int, socket.socket]]) -> None:
+    """Kills all decoders and waits for them, so that none is there when this process has ended."""
+    signal.set_wakeup_fd(-1)
+    for process, _ in decoders.values():
+        os.kill(process, signal.SIGKILL)
+    for process, _ in decoders.values():
+        os.waitpid(process, 0)
 
 
 def _reap(decoders: dict[int, tuple[int, socket.socket]]) -> None:
