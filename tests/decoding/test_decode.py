@@ -297,7 +297,7 @@ def test_decoded_photographs_are_advised_to_lie_in_huge_pages() -> None:
         from sam2_amg.demo import EXAMPLE
         from sam2_amg.config import Limits
         from sam2_amg.decoding.decode import decode_image
-        from sam2_amg.pipeline.huge_pages import use_huge_pages
+        from sam2_amg.pipeline.host_memory import use_huge_pages
 
         use_huge_pages()
         pixels = decode_image((EXAMPLE.parent / "truck.jpg").read_bytes(), Limits())
