@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bench import RESULTS, ROOT
 from bench.harness.hostile import kinds
 from bench.harness.machine import machine
-from bench.harness.vitals import descriptors, memory_of
+from bench.harness.vitals import descendants, descriptors, memory_of_one
 from bench.report.pages import write
 from bench.startup import free_port
 from sam2_amg.demo import PHOTOGRAPHS
@@ -39,6 +39,7 @@ _PATIENCE = 600.0  # seconds until the server is ready
 _SETTLED = 180.0  # seconds after which memory is watched
 _MOST_GROWTH = 1.0  # MiB a minute
 _MOST_SLOWER = 2.0  # times the p99 without bad clients
+_SAMPLES_KEPT = 6  # of so many samples of memory, one is written down
 _QUIET = 35.0  # seconds at the end, in which connections close
 
 
@@ -49,7 +50,7 @@ class Log:
     latencies: list[tuple[float, float]] = field(default_factory=list)  # (when, milliseconds)
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    memory: list[tuple[float, float]] = field(default_factory=list)  # (when, MiB)
+    memory: list[tuple[float, float, float]] = field(default_factory=list)  # (when, MiB of the server, of its children)
     bad: Counter[str] = field(default_factory=Counter)
 
 
@@ -79,7 +80,8 @@ class Soak:
             thread.start()
         for _ in tqdm(range(round(self.seconds / 5)), desc="load", unit="x5s", disable=None):
             time.sleep(5)
-            self.log.memory.append((self._now(), memory_of(self.pid)))
+            server, *children = [memory_of_one(process) for process in descendants(self.pid)]
+            self.log.memory.append((self._now(), server, sum(children)))
             if self.log.wrong:
                 break
         self.ended.set()
@@ -113,14 +115,19 @@ class Soak:
             self.log.bad[name] += 1
 
 
+def slope(samples: list[tuple[float, float]]) -> float:
+    """By how many MiB a minute memory grows, by least squares over (seconds, MiB); NaN for fewer than three."""
+    times, sizes = np.array(samples).reshape(-1, 2).T
+    return float(np.polyfit(times, sizes, 1)[0] * 60) if len(samples) > 2 else float("nan")
+
+
 def verdict(log: Log, seconds: float, opened: int, left_open: int) -> tuple[dict[str, Any], list[str]]:
     """The figures, and what is wrong with them."""
     alone = [ms for when, ms in log.latencies if when < seconds / 5]
     beside = [ms for when, ms in log.latencies if when >= seconds / 5]
     p99 = [float(np.percentile(each, 99)) if each else float("nan") for each in (alone, beside)]
-    settled = [(when, mib) for when, mib in log.memory if when >= min(_SETTLED, seconds / 2)]
-    times, sizes = np.array(settled).reshape(-1, 2).T
-    growth = float(np.polyfit(times, sizes, 1)[0] * 60) if len(settled) > 2 else float("nan")
+    memory = [(when, server + children) for when, server, children in log.memory]
+    growth = slope([each for each in memory if each[0] >= min(_SETTLED, seconds / 2)])
     figures = {
         "good_requests": len(log.latencies),
         "statuses": {str(status): count for status, count in sorted(log.statuses.items())},
@@ -129,9 +136,10 @@ def verdict(log: Log, seconds: float, opened: int, left_open: int) -> tuple[dict
         "p50_ms": [round(float(np.median(each)), 1) if each else None for each in (alone, beside)],
         "p99_ms": [round(value, 1) for value in p99],
         "descriptors": [opened, left_open],
-        "memory_mib": [round(mib) for _, mib in (log.memory[:1] + log.memory[-1:])],
-        "peak_memory_mib": round(max((mib for _, mib in log.memory), default=0)),
+        "memory_mib": [round(mib) for _, mib in (memory[:1] + memory[-1:])],
+        "peak_memory_mib": round(max((mib for _, mib in memory), default=0)),
         "growth_mib_a_minute": round(growth, 2),
+        "memory_by_time": [[round(each, 1) for each in sample] for sample in log.memory[::_SAMPLES_KEPT]],
     }
     faults = [f"{len(log.wrong)} wrong answers, the first: {log.wrong[0]}"] if log.wrong else []
     if left_open > opened:

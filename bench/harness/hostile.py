@@ -80,9 +80,9 @@ def trickling(address: Address) -> None:
 
 
 def gone(address: Address, photograph: bytes) -> None:
-    """Clients that leave while their photographs wait."""
+    """Clients that leave while their photographs wait: on a GPU that is soon over."""
     body = multipart(photograph)
-    _hold([_connect(address, head("/upload_rle", len(body)) + body) for _ in range(3)], 0.1)
+    _hold([_connect(address, head("/upload_rle", len(body)) + body) for _ in range(3)], 0.02)
 
 
 def malformed(address: Address) -> None:

@@ -38,9 +38,14 @@ def kibibytes(path: str, name: str) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)
 
 
+def memory_of_one(process: int) -> float:
+    """MiB of a process; of what processes share it has its part (PSS)."""
+    return kibibytes(f"/proc/{process}/smaps_rollup", "Pss") / 1024
+
+
 def memory_of(process: int) -> float:
     """MiB of a process and all of its descendants; what they share counts once (PSS)."""
-    return sum(kibibytes(f"/proc/{each}/smaps_rollup", "Pss") for each in descendants(process)) / 1024
+    return sum(memory_of_one(each) for each in descendants(process))
 
 
 def descriptors(pid: int) -> int:
