@@ -16,7 +16,9 @@ from sam2_amg.program import prefix_for
 
 _DESCRIPTION = """\
 Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with one JSON line of
-/upload_rle per image (compressed if the name ends in .gz), or folders of .json files with the same names.
+/upload_rle per image (compressed if the name ends in .gz), or folders of .json files with the same names. If an empty
+line follows every answer, as `curl -w "\\n"` writes them, these lines do not count, in A, in B or in both. Any other
+empty line is an image without an answer: the comparison names them all and ends with status 2.
 """
 _EPILOG = """\
 The published metric pairs masks by area rank and skips images whose mask counts differ. The matched metric counts every
