@@ -13,6 +13,8 @@ import pytest
 import torch
 from helpers import ROOT
 
+from sam2_amg.cli import compare, export
+from sam2_amg.cli.arguments import path_of
 from sam2_amg.cli.main import COMMANDS
 from sam2_amg.cli.serve import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Mode
@@ -39,6 +41,23 @@ def test_official_types_have_sam2s_defaults() -> None:
     assert (config.model.model_type, config.model.mode) == ("large", Mode.BASELINE)
     assert config.generator == GeneratorConfig()
     assert (config.host, config.port) == ("0.0.0.0", 8000)
+
+
+def test_a_tilde_is_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell has it that does not find it in quotes, for every path of every command line."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    home = Path("/home/somebody")
+    config = parse(["~/check points", "large", "--fast", "--load_exported", "~/packages", "--compile_cache=~/cache"])
+    assert config.model.checkpoint_dir == home / "check points"
+    assert (config.model.load_exported, config.compile_cache) == (home / "packages", home / "cache")
+    assert parse(["--api_key_file", "~"]).api_key_file == home
+    exported = export.parse(["~/checkpoints", "large", "--fast", "--device", "cpu", "--output", "~/packages"])
+    assert (exported.checkpoint_dir, exported.output) == (home / "checkpoints", home / "packages")
+    compared = compare.build_parser().parse(["~/a", "b~/~", "--json", "~/figures"])
+    assert (compared.a, compared.b, compared.json) == (home / "a", Path("b~/~"), home / "figures")
+    for parser in (build_parser(), export.build_parser(), compare.build_parser()):
+        assert not [action.dest for action in parser._actions if action.type is Path]
+    assert path_of("~nobody.of.this.name/a") == Path("~nobody.of.this.name/a")
 
 
 def test_every_long_flag_with_underscores_and_with_hyphens() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -40,10 +41,15 @@ def underscored(argument: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 
 
+def path_of(text: str) -> Path:
+    """A path as it is given; `~` at its beginning becomes a home folder, which a shell leaves to us within quotes."""
+    return Path(os.path.expanduser(text))
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds CHECKPOINT_DIR and MODEL_TYPE."""
     text = "folder of checkpoints (default: the bundled demo model)"
-    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help=text)
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=path_of, help=text)
     parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
 
 
