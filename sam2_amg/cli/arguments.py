@@ -63,8 +63,8 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
 def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --batch_size."""
     text = (
-        f"encode up to N waiting images together, N at most {MOST_TOGETHER}; with --fast each batch size from 1 to N "
-        "is compiled separately and takes memory, and packages fit one N (default %(default)s)"
+        f"encode up to N waiting images together, N at most {MOST_TOGETHER}; with --fast the encoder is compiled for N "
+        "images and for each power of two below N, each takes memory, and packages fit one N (default %(default)s)"
     )
     parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch._inductor import config as inductor_config
 
 from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
-from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, plain_subgraphs, subgraph_shapes
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, encoder_sizes, plain_subgraphs, subgraph_shapes
+from sam2_amg.config import MOST_TOGETHER, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.pipeline.generator import MaskGenerator
 
 
 def of(model: SAM2Base) -> tuple[Subgraphs, SubgraphShapes]:
@@ -73,6 +74,29 @@ def test_no_size_compiles_anything(demo_config: GeneratorConfig, monkeypatch: py
     expected = build_generator(model, Mode.AO, config, CPU).generate(photograph("dog"))
     assert len(expected) >= 3
     assert_all_but_equal(generator.generate(photograph("dog")), expected)
+
+
+@pytest.mark.parametrize("batch_size", [4, pytest.param(MOST_TOGETHER, marks=pytest.mark.slow)])
+@torch.inference_mode()
+def test_no_number_of_images_compiles_anything(monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    """Up to the batch size; and each image has the features that it has alone. The compiler only traces, as above."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()  # a server begins with nothing traced; there is a limit of shapes
+    model = small_demo_model(64)
+    config = GeneratorConfig(points_per_side=2)
+    before = count_compilations()
+    generator = build_generator(model, Mode.FAST, config, CPU, batch_size=batch_size)
+    assert isinstance(generator, MaskGenerator)
+    built = count_compilations()
+    assert built == before + 3 + len(encoder_sizes(batch_size))
+    images = [drawn_image(30, 40, seed) for seed in range(batch_size)]
+    alone = [generator.encode([image])[0] for image in images]
+    for count in (1, 2, batch_size - 1, batch_size):
+        for features, twin in zip(generator.encode(images[:count]), alone[:count], strict=True):
+            tensors = (features.image_embedding, *features.high_res_features)
+            for one, other in zip(tensors, (twin.image_embedding, *twin.high_res_features), strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert count_compilations() == built
 
 
 @torch.inference_mode()
