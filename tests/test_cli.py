@@ -43,6 +43,13 @@ def test_official_types_have_sam2s_defaults() -> None:
     assert (config.host, config.port) == ("0.0.0.0", 8000)
 
 
+@pytest.mark.parametrize("flags", [[], ["--fast"], ["--fast", "--load_exported", "packages"]], ids=" ".join)
+def test_the_batch_size_of_the_published_table(flags: list[str]) -> None:
+    assert parse([*flags, "--batch_size", "16"]).model.batch_size == 16
+    exported = export.parse(["--fast", "--device", "cpu", "--output", "nowhere", "--batch_size", "16"])
+    assert exported.batch_size == 16
+
+
 def test_a_tilde_is_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a shell has it that does not find it in quotes, for every path of every command line."""
     monkeypatch.setenv("HOME", "/home/somebody")
