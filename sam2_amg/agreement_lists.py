@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +16,7 @@ from sam2_amg.agreement import ImageAgreement, InvalidRle, compare_images, parse
 
 _CHUNK = 8  # images per task of a worker
 
-# a line's name in error messages, and its bytes
+# an image's place in a list, for error messages, and its answer; blank if it has none
 Line = tuple[str, bytes]
 
 
@@ -25,33 +24,55 @@ class UnusableList(Exception):
     """The lists cannot be compared. The message names the file or the line."""
 
 
-def read_list(path: Path) -> Iterator[Line]:
-    """Yields the lines of a file, which may be compressed, or the .json files of a folder in order of their names."""
+def read_list(path: Path) -> list[Line]:
+    """The images of a file, which may be compressed, or the .json files of a folder in order of their names.
+
+    Raises UnusableList if they cannot be read.
+    """
     if path.is_dir():
         names = sorted(file.relative_to(path) for file in path.rglob("*.json") if file.is_file())
         if not names:
             raise UnusableList(f"{path} has no .json file")
-        for name in names:
-            yield str(name), (path / name).read_bytes()
-    else:
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    yield f"line {number}", line
-        except (OSError, EOFError, zlib.error) as error:  # gzip raises the last two, and OSError without strerror
-            raise UnusableList(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        return [(str(name), (path / name).read_bytes()) for name in names]
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return images_of(list(file))
+    except (OSError, EOFError, zlib.error) as error:  # gzip raises the last two, and OSError without strerror
+        raise UnusableList(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def images_of(lines: list[bytes]) -> list[Line]:
+    """The images of a file's lines: one for each answer and one for each blank line.
+
+    If a blank line follows every answer, as `curl -w "\\n"` writes them, those blank lines are no images.
+    """
+    blank = [not line.strip() for line in lines]
+    after_answer = [False, *(not before for before in blank)]
+    spaced = all(blank[i] for i, after in enumerate(after_answer[:-1]) if after) and not after_answer[-1]
+    images: list[Line] = []
+    for number, line in enumerate(lines, start=1):
+        if spaced and blank[number - 1] and after_answer[number - 1]:
+            continue
+        image = len(images) + 1
+        images.append((f"line {number}" if image == number else f"line {number} (image {image})", line))
+    return images
 
 
 def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:
-    """Pairs the lines of both lists. Raises UnusableList if their names or lengths differ."""
+    """Pairs the images of both lists.
+
+    Raises UnusableList if their names or lengths differ, or if an image has no answer.
+    """
     if reference.is_dir() != candidate.is_dir():
         raise UnusableList(f"{reference} and {candidate} must be both files, or both folders")
+    lists = {path: read_list(path) for path in (reference, candidate)}
+    _require_answers(lists)
     pairs = []
-    for first, second in zip_longest(read_list(reference), read_list(candidate)):
+    for first, second in zip_longest(lists[reference], lists[candidate]):
         if first is None or second is None:
             longer, shorter, line = (candidate, reference, second) if first is None else (reference, candidate, first)
             raise UnusableList(f"{longer} has {line[0]}, but {shorter} ends before it; both need the same images")
-        if first[0] != second[0]:
+        if reference.is_dir() and first[0] != second[0]:
             raise UnusableList(f"{reference} has {first[0]}, but {candidate} has {second[0]}; use the same names")
         pairs.append((first, second))
     if not pairs:
@@ -59,14 +80,18 @@ def pair_up(reference: Path, candidate: Path) -> list[tuple[Line, Line]]:
     return pairs
 
 
+def _require_answers(lists: dict[Path, list[Line]]) -> None:
+    """Raises UnusableList, which names every image without an answer."""
+    blank = {path: [place for place, line in lines if not line.strip()] for path, lines in lists.items()}
+    found = [f"{path} has no answer at {', '.join(places)}" for path, places in blank.items() if places]
+    if found:
+        raise UnusableList(f"{'; '.join(found)}: requests failed; send these images again, or leave them out of both")
+
+
 def compare_pair(pair: tuple[Line, Line]) -> ImageAgreement:
     """Compares one image. Raises UnusableList, which names the line."""
     masks = []
     for side, (place, line) in zip("AB", pair, strict=True):
-        if not line.strip():
-            raise UnusableList(
-                f"{place} of {side} is empty: a request failed, or curl had -w '\\n'; leave that flag out"
-            )
         try:
             masks.append(parse_masks(line))
         except InvalidRle as error:

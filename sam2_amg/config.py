@@ -65,7 +65,7 @@ class Mode(Enum):
 
 
 _DAY = 86400  # seconds
-MOST_TOGETHER = 8  # images; torch.compile stops recompiling a function after 8 shapes
+MOST_TOGETHER = 32  # images; of 1024 x 1024 pixels each has 1,024 windows, and torch attends to 65,535 at a time
 
 
 def _require(condition: bool, flag: str, need: str, value: object) -> None:
@@ -74,7 +74,7 @@ def _require(condition: bool, flag: str, need: str, value: object) -> None:
 
 
 def require_batch_size(batch_size: int) -> None:
-    """Raises StartupError for a batch size outside 1 to `MOST_TOGETHER`. Each batch size is compiled separately."""
+    """Raises StartupError for a batch size outside 1 to `MOST_TOGETHER`."""
     _require(1 <= batch_size <= MOST_TOGETHER, "batch_size", f"from 1 to {MOST_TOGETHER}", batch_size)
 
 

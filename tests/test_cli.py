@@ -13,6 +13,8 @@ import pytest
 import torch
 from helpers import ROOT
 
+from sam2_amg.cli import compare, export
+from sam2_amg.cli.arguments import path_of
 from sam2_amg.cli.main import COMMANDS
 from sam2_amg.cli.serve import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Mode
@@ -39,6 +41,30 @@ def test_official_types_have_sam2s_defaults() -> None:
     assert (config.model.model_type, config.model.mode) == ("large", Mode.BASELINE)
     assert config.generator == GeneratorConfig()
     assert (config.host, config.port) == ("0.0.0.0", 8000)
+
+
+@pytest.mark.parametrize("flags", [[], ["--fast"], ["--fast", "--load_exported", "packages"]], ids=" ".join)
+def test_the_batch_size_of_the_published_table(flags: list[str]) -> None:
+    assert parse([*flags, "--batch_size", "16"]).model.batch_size == 16
+    exported = export.parse(["--fast", "--device", "cpu", "--output", "nowhere", "--batch_size", "16"])
+    assert exported.batch_size == 16
+
+
+def test_a_tilde_is_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a shell has it that does not find it in quotes, for every path of every command line."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    home = Path("/home/somebody")
+    config = parse(["~/check points", "large", "--fast", "--load_exported", "~/packages", "--compile_cache=~/cache"])
+    assert config.model.checkpoint_dir == home / "check points"
+    assert (config.model.load_exported, config.compile_cache) == (home / "packages", home / "cache")
+    assert parse(["--api_key_file", "~"]).api_key_file == home
+    exported = export.parse(["~/checkpoints", "large", "--fast", "--device", "cpu", "--output", "~/packages"])
+    assert (exported.checkpoint_dir, exported.output) == (home / "checkpoints", home / "packages")
+    compared = compare.build_parser().parse(["~/a", "b~/~", "--json", "~/figures"])
+    assert (compared.a, compared.b, compared.json) == (home / "a", Path("b~/~"), home / "figures")
+    for parser in (build_parser(), export.build_parser(), compare.build_parser()):
+        assert not [action.dest for action in parser._actions if action.type is Path]
+    assert path_of("~nobody.of.this.name/a") == Path("~nobody.of.this.name/a")
 
 
 def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
@@ -79,7 +105,7 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--pred_iou_thresh", "nan"], "--pred_iou_thresh must be from 0 to 1"),
         (["--baseline", "--mask_memory_mib", "9"], "--mask_memory_mib contradicts --baseline"),
         (["--baseline", "--batch_size", "2"], "--batch_size contradicts --baseline"),
-        (["--batch_size", "9"], "--batch_size must be from 1 to 8, not 9"),
+        (["--batch_size", "33"], "--batch_size must be from 1 to 32, not 33"),
         (["--queue_size", "0"], "--queue_size must be from 1 to 256"),
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -145,11 +171,11 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         ["server.py", "--bogus"],
         ["server.py", "--points_per_side", "0"],
         ["server.py", "--port", "99999"],
-        ["server.py", "--batch_size", "9"],
+        ["server.py", "--batch_size", "33"],
         ["server.py", "--max_body_mib", "0"],
         ["compile_export.py", "--help"],
         ["compile_export.py", "--fast", "--output", "tests"],
-        ["compile_export.py", "--fast", "--output", "x", "--batch_size", "9"],
+        ["compile_export.py", "--fast", "--output", "x", "--batch_size", "33"],
         ["compare_rle_lists.py", "--help"],
         ["compare_rle_lists.py", "a", "b", "--min_miou", "2"],
         ["-m", "sam2_amg", "--help"],

@@ -179,7 +179,6 @@ GOOD = json.dumps(answer(random_masks(0, 2)))
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "line 2 of B is empty"),
         ("{", "line 2 of B is not JSON"),
         ("[]", "line 2 of B is not a JSON object"),
         ('{"error": {"code": "queue_full", "message": ""}}', "line 2 of B is an error of the server"),
@@ -237,3 +236,121 @@ def test_compressed_lists(tmp_path: Path) -> None:
         assert result.returncode == 2, what
         assert f"{compressed} cannot be read (" in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def numbered(number: int) -> str:
+    """An answer that agrees with no other number's."""
+    return json.dumps(answer([disc(20, 5 + 6 * number, 3)]))
+
+
+A1, A2, A3 = (numbered(number) for number in (1, 2, 3))
+
+
+def write_answers(path: Path, text: str) -> None:
+    """Writes `text` with the answers A1 to A3 in the place of their numbers."""
+    data = "".join({"1": A1, "2": A2, "3": A3}.get(letter, letter) for letter in text).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize(
+    ("text", "images"),
+    [
+        ("", 0),
+        ("1", 1),
+        ("1\n", 1),
+        ("1\n\n", 1),
+        ("1\n\n2\n\n", 2),
+        ("1\n\n2\n\n3\n\n", 3),
+        ("1\r\n\r\n2\r\n\r\n", 2),
+        ("1\n2\n3\n", 3),
+        ("1\n2\n3", 3),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_lists_with_and_without_a_line_after_each_answer(tmp_path: Path, text: str, images: int, suffix: str) -> None:
+    """Each agrees with the plain list, whichever of them is the reference."""
+    plain, path = tmp_path / "plain", tmp_path / f"list{suffix}"
+    plain.write_text("".join(f"{one}\n" for one in (A1, A2, A3)[:images]))
+    write_answers(path, text)
+    for pair in ((plain, path), (path, plain), (path, path)):
+        result = compare(*pair, "--min_miou", 1)
+        if images:
+            assert (result.returncode, result.stderr) == (0, "")
+            assert f"images                      {images}\n" in result.stdout
+        else:
+            assert result.returncode == 2
+            assert "are empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("\n", "line 1"),
+        ("\n\n", "line 1, line 2"),
+        ("\n1\n", "line 1"),
+        ("\n1\n\n", "line 1"),
+        ("1\n\n\n", "line 3 (image 2)"),
+        ("1\n\n\n\n2\n\n", "line 3 (image 2), line 4 (image 3)"),
+        ("\n\n1\n\n\n2\n\n", "line 1, line 2, line 5 (image 4)"),
+        ("1\n\n2\n", "line 2"),
+        ("1\n\n2", "line 2"),
+        ("1\n2\n\n", "line 3"),
+        ("1\n \n2\n\n3\n", "line 2, line 4"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_images_without_an_answer_are_all_named(tmp_path: Path, text: str, places: str, suffix: str) -> None:
+    good, path = write_list(tmp_path / "good", [json.loads(A1)]), tmp_path / f"list{suffix}"
+    write_answers(path, text)
+    for pair in ((good, path), (path, good)):
+        result = compare(*pair)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert f"{path} has no answer at {places}: requests failed; send" in result.stderr
+        assert str(good) not in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_images_without_an_answer_in_both_lists_are_one_message(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text(f"{A1}\n\n\n{A3}\n\n")
+    b.write_text(f"{A1}\n{A2}\n\n")
+    result = compare(a, b)
+    assert result.returncode == 2
+    assert f"{a} has no answer at line 3 (image 2); {b} has no answer at line 3: requests failed" in result.stderr
+
+
+def test_a_line_after_each_answer_does_not_hide_what_is_wrong(tmp_path: Path) -> None:
+    """A refused image has an answer, its error; and lists of different lengths stay so."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    refused = '{"error": {"code": "queue_full", "message": ""}}'
+    a.write_text(f"{A1}\n{A2}\n")
+    b.write_text(f"{A1}\n\n{refused}\n\n")
+    result = compare(a, b)
+    assert result.returncode == 2
+    assert "line 3 (image 2) of B is an error of the server, not masks" in result.stderr
+    b.write_text(f"{A1}\n\n{A2}\n\n{A3}\n\n")
+    assert f"{b} has line 5 (image 3), but {a} ends before it" in compare(a, b).stderr
+    assert f"{b} has line 5 (image 3), but {a} ends before it" in compare(b, a).stderr
+    b.write_text(f"{A2}\n\n{A1}\n\n")
+    assert "matched mIoU, all images    0.000000" in compare(a, b).stdout
+
+
+def test_an_empty_file_of_a_folder_is_an_image_without_an_answer(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+        for name in ("x.json", "y.json"):
+            (tmp_path / side / name).write_text(A1)
+    (tmp_path / "b" / "y.json").write_text("\n")
+    result = compare(tmp_path / "a", tmp_path / "b")
+    assert result.returncode == 2
+    assert f"{tmp_path / 'b'} has no answer at y.json: requests failed" in result.stderr
+
+
+def test_lists_may_be_pipes() -> None:
+    """They are read once."""
+    list_ = f"printf '%s\\n' '{A1}' '' '{A2}' ''"
+    program = f"{sys.executable} compare_rle_lists.py <({list_}) <({list_}) --min_miou 1"
+    result = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

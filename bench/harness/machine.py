@@ -26,6 +26,7 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device == "cuda" else None,
+        "device_mib": round(torch.cuda.get_device_properties().total_memory / 2**20) if device == "cuda" else None,
     }
 
 

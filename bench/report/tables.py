@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 STAGES = ("decode", "preprocess", "encode", "decoder", "measure", "nms", "rle", "other")
+# Memory of GPUs in MiB, as torch reports it, for results that do not have it
+_DEVICE_MIB = {"NVIDIA H200": 143155}
 STARTUP_SIZES = 60  # of images, in `python -m bench.startup`
 
 
@@ -39,9 +41,17 @@ def percentile(http: dict[str, Any], q: int) -> float | None:
     return http[f"p{q}"] if q == 50 or http["requests"] * (100 - q) >= 100 else None
 
 
-def published_table(systems: dict[str, Any]) -> str:
-    """The columns of the published table."""
-    header = ["mode", "mIoU", "mask count mismatch", "avg. ms per request", "max memory (MiB)", "batch size"]
+def _memory(mib: int | None, host: dict[str, Any]) -> str | None:
+    """Memory of a GPU in GiB, and as a share of all it has where that is known: 2.1 GiB (1.5 %)."""
+    if mib is None:
+        return None
+    total = host.get("device_mib") or _DEVICE_MIB.get(host["device"])
+    return f"{mib / 1024:.1f} GiB" + (f" ({100 * mib / total:.1f} %)" if total else "")
+
+
+def published_table(systems: dict[str, Any], host: dict[str, Any]) -> str:
+    """The columns of the published table. `host` is what the systems ran on."""
+    header = ["mode", "mIoU", "mask count mismatch", "avg. ms per request", "max memory", "batch size"]
     rows = []
     for name, figures in systems.items():
         accuracy = figures.get("accuracy") or {}
@@ -51,7 +61,7 @@ def published_table(systems: dict[str, Any]) -> str:
                 _number(accuracy.get("published_miou"), 6),
                 accuracy.get("count_mismatches"),
                 _number(figures["http"]["1"]["mean"], 1),
-                figures["peak_device_mib"],
+                _memory(figures["peak_device_mib"], host),
                 figures["batch_size"],
                 figures["points_per_batch"],
             ]
@@ -127,7 +137,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     systems = result["systems"]
     parts = [f"# {result['what']}: {result['model']} on {result['machine']['device']}", result["summary"]]
     if systems:
-        parts += ["## The published table", published_table(systems)]
+        parts += ["## The published table", published_table(systems, result["machine"])]
         if result["what"] == "planted":
             parts += [
                 "Planted logits are the same for all: agreement here is that of post-processing alone. They take "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -40,10 +41,15 @@ def underscored(argument: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 
 
+def path_of(text: str) -> Path:
+    """A path as it is given; `~` at its beginning becomes a home folder, which a shell leaves to us within quotes."""
+    return Path(os.path.expanduser(text))
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds CHECKPOINT_DIR and MODEL_TYPE."""
     text = "folder of checkpoints (default: the bundled demo model)"
-    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=Path, help=text)
+    parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=path_of, help=text)
     parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
 
 
@@ -57,8 +63,8 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
 def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --batch_size."""
     text = (
-        f"encode up to N waiting images together, N at most {MOST_TOGETHER}; with --fast each batch size from 1 to N "
-        "is compiled separately and takes memory, and packages fit one N (default %(default)s)"
+        f"encode up to N waiting images together, N at most {MOST_TOGETHER}; with --fast the encoder is compiled for N "
+        "images and for each power of two below N, each takes memory, and packages fit one N (default %(default)s)"
     )
     parser.add_argument("--batch_size", type=int, default=ModelConfig.batch_size, metavar="N", help=text)
 

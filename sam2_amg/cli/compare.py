@@ -10,13 +10,15 @@ from typing import Any
 
 import orjson
 
-from sam2_amg.cli.arguments import Parser
+from sam2_amg.cli.arguments import Parser, path_of
 from sam2_amg.errors import StartupError
 from sam2_amg.program import prefix_for
 
 _DESCRIPTION = """\
 Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with one JSON line of
-/upload_rle per image (compressed if the name ends in .gz), or folders of .json files with the same names.
+/upload_rle per image (compressed if the name ends in .gz), or folders of .json files with the same names. If an empty
+line follows every answer, as `curl -w "\\n"` writes them, these lines do not count, in A, in B or in both. Any other
+empty line is an image without an answer: the comparison names them all and ends with status 2.
 """
 _EPILOG = """\
 The published metric pairs masks by area rank and skips images whose mask counts differ. The matched metric counts every
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str]) -> int:
 def build_parser() -> Parser:
     """The parser of this command line."""
     parser = Parser(prefix_for("compare"), _DESCRIPTION, _EPILOG)
-    parser.add_argument("a", metavar="A", type=Path, help="the reference list, for example baseline's")
-    parser.add_argument("b", metavar="B", type=Path, help="the list to compare with it")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
+    parser.add_argument("a", metavar="A", type=path_of, help="the reference list, for example baseline's")
+    parser.add_argument("b", metavar="B", type=path_of, help="the list to compare with it")
+    parser.add_argument("--json", metavar="FILE", type=path_of, help="also write the figures to FILE")
     text = "exit with status 1 if the matched mIoU is below X"
     parser.add_argument("--min_miou", metavar="X", type=share, help=text)
     return parser

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of
+from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of, path_of
 from sam2_amg.config import ExportConfig, GeneratorConfig, Mode, require_batch_size
 from sam2_amg.errors import StartupError
 from sam2_amg.program import command_for, prefix_for
@@ -44,7 +43,7 @@ def build_parser() -> Parser:
     side = GeneratorConfig.points_per_side
     parser.add_argument("--points_per_side", type=int, default=side, metavar="N", help=text)
     add_device(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the packages")
+    parser.add_argument("--output", type=path_of, required=True, metavar="DIR", help="a new folder for the packages")
     return parser
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
-from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of
+from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of, path_of
 from sam2_amg.config import (
     GeneratorConfig,
     Limits,
@@ -97,12 +96,12 @@ def build_parser() -> Parser:
     starts = parser.add_argument_group("faster start")
     starts.add_argument(
         "--load_exported",
-        type=Path,
+        type=path_of,
         metavar="DIR",
         help=f"with --fast: load packages made by {command_for('export')} instead of compiling",
     )
     starts.add_argument(
-        "--compile_cache", type=Path, metavar="DIR", help="folder that keeps compiled code for the next start"
+        "--compile_cache", type=path_of, metavar="DIR", help="folder that keeps compiled code for the next start"
     )
     together = parser.add_argument_group("many requests")
     add_batch_size(together)
@@ -113,7 +112,7 @@ def build_parser() -> Parser:
     add_device(place)
     access = parser.add_argument_group("access")
     text = "a file with a key; requests then need the header Authorization: Bearer KEY (but for /healthz and /readyz)"
-    access.add_argument("--api_key_file", type=Path, metavar="FILE", help=text)
+    access.add_argument("--api_key_file", type=path_of, metavar="FILE", help=text)
     text = 'the origin (https://example.org) whose pages may ask this server; "*" for all'
     access.add_argument("--cors_origin", metavar="ORIGIN", help=text)
     log = parser.add_argument_group("log")

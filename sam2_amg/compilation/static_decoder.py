@@ -17,15 +17,29 @@ from sam2_amg.network.upscaling import square_side
 
 
 class StaticEncoder:
-    """The image encoder, with one subgraph per batch size. Each call may overwrite the output of the one before."""
+    """The image encoder, with a subgraph for each of `encoder_sizes`.
+
+    Each call may overwrite the output of the one before.
+    """
 
     def __init__(self, subgraphs: Subgraphs) -> None:
-        self.subgraphs = subgraphs
+        self._by_size = {1: subgraphs.encode, **subgraphs.batched}
+        self._sizes = sorted(self._by_size, reverse=True)
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Encodes normalised pixels, float32 [n, 3, S, S]. A subgraph for n images must exist."""
-        subgraph = self.subgraphs.encode if len(pixels) == 1 else self.subgraphs.batched[len(pixels)]
-        embedding, s0, s1 = subgraph(pixels)
+        """Encodes normalised pixels, float32 [n, 3, S, S], by the subgraphs whose sizes add up to n; none is padded.
+
+        Raises ValueError for more images than the largest subgraph takes.
+        """
+        if len(pixels) > self._sizes[0]:
+            raise ValueError(f"the subgraphs take up to {self._sizes[0]} images at a time, not {len(pixels)}")
+        parts = []
+        # The largest comes first, in the order of capture: a graph may overwrite the output of one captured later.
+        for size in self._sizes:
+            if size <= len(pixels):
+                parts.append(self._by_size[size](pixels[:size]))
+                pixels = pixels[size:]
+        embedding, s0, s1 = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         return ImageFeatures(embedding, (s0, s1))
 
 

@@ -32,7 +32,7 @@ class Subgraphs:
     prepare: Subgraph
     attend: Subgraph
     upscale: Subgraph | None  # None if a kernel replaces it, whose shapes need not be static
-    batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders of several images, by batch size
+    batched: Mapping[int, Subgraph] = field(default_factory=dict)  # encoders of several images, by their number
 
     def by_name(self) -> dict[str, Subgraph]:
         """All existing subgraphs, in the order of `SubgraphShapes.names`."""
@@ -60,6 +60,16 @@ def batched_name(count: int) -> str:
 def batch_of(name: str) -> int:
     """How many images the encoder of this name takes."""
     return int(name.removeprefix("encode_"))
+
+
+def encoder_sizes(batch_size: int) -> list[int]:
+    """The numbers of images that encoders exist for, largest first: `batch_size`, and each power of two below it.
+
+    Each encoder is compiled and takes memory. Any number up to `batch_size` is a sum of different sizes. torch.compile
+    stops recompiling a function after 8 shapes, which no batch size up to `MOST_TOGETHER` reaches.
+    """
+    powers = (1 << exponent for exponent in range(batch_size.bit_length()))
+    return sorted({batch_size, *powers}, reverse=True)
 
 
 CHAINED = ("prepare", "attend")  # their last inputs are the outputs of the previous subgraph
@@ -132,7 +142,7 @@ class SubgraphShapes:
     @property
     def names(self) -> list[str]:
         """The names of all existing subgraphs, in the order in which they are compiled or loaded."""
-        encoders = [batched_name(count) for count in range(self.batch_size, 1, -1)]
+        encoders = [batched_name(count) for count in encoder_sizes(self.batch_size) if count > 1]
         return [*encoders, *(name for name in BASE_NAMES if getattr(self, name))]
 
     def of(self, name: str) -> tuple[tuple[int, ...], ...]:
@@ -174,7 +184,7 @@ def plain_subgraphs(
     """
     last = Upscale(decoder).eval() if upscale else None
     encode = Encode(encoder or PlainEncoder(model)).eval()
-    encoders = dict.fromkeys(range(2, batch_size + 1), encode)
+    encoders = dict.fromkeys((count for count in encoder_sizes(batch_size) if count > 1), encode)
     return Subgraphs(encode, Prepare(decoder).eval(), Attend(decoder).eval(), last, encoders)
 
 

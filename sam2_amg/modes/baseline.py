@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,24 @@ from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.postprocess.crops import is_empty
+from sam2_amg.postprocess.nms import restore_thin, widen_thin
 
 
 class _Sam2Generator(SAM2AutomaticMaskGenerator):
-    """sam2's generator, with fixes for two inputs on which it raises IndexError."""
+    """sam2's generator, with fixes for two inputs on which it raises IndexError, and for boxes without area in NMS.
+
+    Such boxes are one pixel wide from where they are made until the last suppression.
+    """
+
+    def _generate_masks(self, image: NDArray[np.uint8]) -> MaskData:
+        data = super()._generate_masks(image)  # as NumPy arrays
+        data["boxes"] = restore_thin(torch.from_numpy(data["boxes"])).numpy()
+        return data
+
+    def _process_batch(self, *arguments: Any, **named: Any) -> MaskData:
+        data = super()._process_batch(*arguments, **named)
+        data["boxes"] = widen_thin(data["boxes"])
+        return data
 
     def _process_crop(
         self, image: NDArray[np.uint8], crop_box: list[int], crop_layer_idx: int, orig_size: tuple[int, ...]

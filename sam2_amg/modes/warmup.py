@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sam2_amg.compilation.subgraphs import encoder_sizes
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.baseline import BaselineGenerator
@@ -19,10 +20,10 @@ from sam2_amg.pipeline.generator import MaskGenerator
 
 
 def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:
-    """Runs uint8 RGB [H, W, 3] through every stage with few points; on a GPU, also with each batch size and in full."""
+    """Runs uint8 RGB [H, W, 3] through every stage with few points; on a GPU, also with each encoder and in full."""
     _with_few_points(generator).generate(image)
     if device.type == "cuda":
-        for count in range(2, generator.batch_size + 1):
+        for count in encoder_sizes(generator.batch_size)[:-1]:
             generator.encode([image] * count)
         generator.generate(image)
 

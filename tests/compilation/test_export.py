@@ -140,7 +140,7 @@ def test_packages_that_fail_their_trial_are_refused(folder: Path, monkeypatch: p
         (["--output", "x"], "give --fast, or --fast --furious: the other modes"),
         (["--furious", "--output", "x"], "give --fast, or --fast --furious: the other modes"),
         (["--fast", "--furious", "--device", "cpu", "--output", "x"], "--fast --furious needs a CUDA GPU"),
-        (["--fast", "--batch_size", "0", "--output", "x"], "--batch_size must be from 1 to 8, not 0"),
+        (["--fast", "--batch_size", "0", "--output", "x"], "--batch_size must be from 1 to 32, not 0"),
         (["--fast", "--points-per-side", "0", "--output", "x"], "--points_per_side must be from 1 to 256"),
         (["--fast", "--output", "tests"], "--output tests already exists"),
         (["demo", "--fast", "--output", "x"], "CHECKPOINT_DIR needs a MODEL_TYPE"),

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch._inductor import config as inductor_config
 
 from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
-from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, plain_subgraphs, subgraph_shapes
-from sam2_amg.config import GeneratorConfig, Mode
+from sam2_amg.compilation.static_decoder import StaticEncoder
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, encoder_sizes, plain_subgraphs, subgraph_shapes
+from sam2_amg.config import MOST_TOGETHER, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.folded_decoder import FoldedDecoder
@@ -29,13 +30,14 @@ def of(model: SAM2Base) -> tuple[Subgraphs, SubgraphShapes]:
     return plain_subgraphs(model, FoldedDecoder(model), upscale=True), subgraph_shapes(model.image_size, 2, 2)
 
 
+def little(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """In the place of a subgraph that takes long to compile or to trace."""
+    return (inputs[0].flatten(),)
+
+
 @torch.inference_mode()
 def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
     """Of the network, only what compiles in seconds: all of it is compiled for packages, and traced below."""
-
-    def little(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return (inputs[0].flatten(),)
-
     plain, shapes = of(small_model)
     plain = replace(plain, encode=little, prepare=little, attend=little)
     before, said = count_compilations(), []
@@ -73,6 +75,33 @@ def test_no_size_compiles_anything(demo_config: GeneratorConfig, monkeypatch: py
     expected = build_generator(model, Mode.AO, config, CPU).generate(photograph("dog"))
     assert len(expected) >= 3
     assert_all_but_equal(generator.generate(photograph("dog")), expected)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_no_number_of_images_compiles_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the largest batch size; and each image has the features that it has alone. The compiler only traces.
+
+    Faster: `test_encoder_sizes_add_up_to_every_number` and `test_images_that_are_encoded_together`.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()  # a server begins with nothing traced; there is a limit of shapes
+    model = small_demo_model(64)
+    plain = plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=MOST_TOGETHER)
+    plain = replace(plain, prepare=little, attend=little, upscale=little)
+    before = count_compilations()
+    compiled = compile_subgraphs(plain, subgraph_shapes(64, 2, 2, MOST_TOGETHER), CPU)
+    built = count_compilations()
+    assert built == before + 3 + len(encoder_sizes(MOST_TOGETHER))
+    encoder = StaticEncoder(compiled)
+    pixels = torch.randn(MOST_TOGETHER, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    alone = [encoder(one) for one in pixels.split(1)]
+    for count in (2, 7, MOST_TOGETHER - 1, MOST_TOGETHER):
+        for features, twin in zip(encoder(pixels[:count]).unbatch(), alone[:count], strict=True):
+            tensors = (features.image_embedding, *features.high_res_features)
+            for one, other in zip(tensors, (twin.image_embedding, *twin.high_res_features), strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert count_compilations() == built
 
 
 @torch.inference_mode()

@@ -126,8 +126,10 @@ def test_a_changed_line_of_code(
         check_packages(copied, BUILD, NAMES)
 
 
-def test_an_encoder_for_each_number_of_images() -> None:
+def test_an_encoder_for_each_power_of_two() -> None:
     shapes = static_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=3)
+    sixteen = static_shapes(Mode.FAST, 512, GeneratorConfig(), CPU, batch_size=16)
+    assert sixteen.names[:5] == ["encode_16", "encode_8", "encode_4", "encode_2", "encode"]
     assert package_names(shapes)[:3] == ["encode_3.pt2", "encode_2.pt2", "encode.pt2"]
     assert [shapes.examples(name, CPU)[0].shape[0] for name in shapes.names[:3]] == [3, 2, 1]
     assert replace(BUILD, shapes=shapes).command.endswith("--fast --device cpu --batch_size 3")

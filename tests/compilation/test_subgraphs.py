@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 from helpers import CPU, photograph
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
 
 from sam2_amg.compilation.cuda_graphs import warm_up_and_capture
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
-from sam2_amg.compilation.subgraphs import map_subgraphs, plain_subgraphs, subgraph_shapes
+from sam2_amg.compilation.subgraphs import Subgraphs, encoder_sizes, map_subgraphs, plain_subgraphs, subgraph_shapes
+from sam2_amg.config import MOST_TOGETHER
 from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
@@ -76,8 +81,36 @@ def test_images_that_are_encoded_together(small_model: SAM2Base) -> None:
         for a, b in zip(*tensors, strict=True):
             assert a.shape == b.shape
             torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="take up to 2 images at a time, not 4"):
         encoder(pixels.repeat(2, 1, 1, 1))
+
+
+def test_encoder_sizes_add_up_to_every_number() -> None:
+    assert [encoder_sizes(most) for most in (1, 2, 3, 6)] == [[1], [2, 1], [3, 2, 1], [6, 4, 2, 1]]
+    assert encoder_sizes(16) == [16, 8, 4, 2, 1]
+    for most in range(1, MOST_TOGETHER + 1):
+        sizes = encoder_sizes(most)
+        assert len(sizes) <= dynamo.recompile_limit
+        encoders = {size: partial(numbered, size=size) for size in sizes}
+        encoder = StaticEncoder(Subgraphs(encoders.pop(1), numbered, numbered, None, encoders))
+        for count in range(1, most + 1):
+            images = torch.arange(count)[:, None, None, None]
+            used.clear()
+            found = encoder(images)
+            assert used == sorted(set(used), reverse=True)  # each once, in the order of capture
+            assert sum(used) == count
+            for part, tensor in enumerate((found.image_embedding, *found.high_res_features)):
+                assert torch.equal(tensor, images + part)
+
+
+used: list[int] = []
+
+
+def numbered(pixels: Tensor, size: int) -> tuple[Tensor, ...]:
+    """An encoder of `size` images, whose features tell which image and which output they are."""
+    assert len(pixels) == size
+    used.append(size)
+    return pixels, pixels + 1, pixels + 2
 
 
 def test_other_shapes_are_refused() -> None:
