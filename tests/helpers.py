@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -82,6 +83,21 @@ def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
         radius = random.uniform(0.1, 0.35) * max(height, width)
         image[(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = random.uniform(0, 255, 3)
     return image.astype(np.uint8)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """The file of an image."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def assert_error(response: requests.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    assert list(response.json()) == ["error"]
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"]["message"]
 
 
 @dataclass

@@ -55,6 +55,20 @@ def test_the_curl_lines_work(server: RunningServer, tmp_path: Path) -> None:
     assert masks["mask_0"]["size"] == [534, 800]
 
 
+def test_the_three_ways_of_sending_get_the_same_answer(server: RunningServer, tmp_path: Path) -> None:
+    Image.fromarray(drawn_image(40, 60)).save(tmp_path / "photo.jpg")
+    section = HTTP_API.partition("## Send an image")[2]
+    (block,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    lines = block.replace("http://127.0.0.1:5000", server.url).replace("curl ", "curl -sS ").splitlines()
+    runs = [
+        subprocess.run(line, shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=60) for line in lines
+    ]
+    answers = [json.loads(run.stdout) for run in runs]
+    assert len(answers) == 3
+    assert answers[0]["mask_0"]["size"] == [40, 60]
+    assert answers[1] == answers[2] == answers[0]
+
+
 def test_the_xargs_line_prints_a_line_an_image(server: RunningServer, tmp_path: Path) -> None:
     names = ["plain.png", "with two spaces.png", "comma, semicolon; and 'quote'.png", "no image.png"]
     for i, name in enumerate(names[:3]):
@@ -150,7 +164,7 @@ def test_every_documented_flag_exists() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("http-api", "modes", "deployment"))]
     parsers = (serve.build_parser(), export.build_parser(), compare.build_parser())
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
-    known |= {"--no-compile", "--rm", "--gpus", "--target"}  # pip's and docker's
+    known |= {"--no-compile", "--rm", "--gpus", "--target", "--data-binary"}  # pip's, docker's, curl's
     named = {flag for page in pages for flag in re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)*", page.read_text())}
     assert len(named) >= 15
     assert named <= known

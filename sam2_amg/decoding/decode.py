@@ -17,6 +17,7 @@ from sam2_amg.config import Limits
 from sam2_amg.decoding.memory import bytes_needed
 from sam2_amg.decoding.orientation import as_stored, orientation_of, upright_size
 from sam2_amg.decoding.refusals import not_an_image, too_many_pixels, truncated
+from sam2_amg.decoding.stretch import bands_of, stretch_in_place, write_wide
 from sam2_amg.decoding.walk_jpeg import walk_jpeg
 from sam2_amg.decoding.walk_png import SIGNATURE, walk_png
 from sam2_amg.decoding.walk_webp import is_webp, webp_size
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 # The JPEG reader opens MPO too, which many telephones write into .jpg files: a JPEG with further pictures behind it.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_BAND = 1 << 18  # pixels that are converted at a time, so that they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,17 @@ class Inspected:
     lacks_end: bool = False
 
 
-def decode_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+def decode_image(data: bytes, limits: Limits, stretch: str | None = None) -> NDArray[np.uint8]:
     """Decodes the bytes of an image file (the first frame of several) to uint8 RGB [H, W, 3], turned upright by EXIF.
 
     Alpha is laid over white, 16-bit grey is scaled to 8 bits, palettes, grey and CMYK are converted.
+    `stretch` is None (all of 0 to 65535 becomes 0 to 255) or one of STRETCHES: "minmax" scales the picture's least to
+    greatest value over all bands to 0 to 255, "percentile" its 2nd to 98th percentile.
     Raises RequestError: not_an_image, too_many_pixels, too_complex, truncated_image or unsupported_pixels.
     """
     found = inspect_image(data, limits)
     width, height = found.size
-    return decode_inspected(found, np.empty(3 * width * height, np.uint8))
+    return decode_inspected(found, np.empty(3 * width * height, np.uint8), stretch)
 
 
 def inspect_image(data: bytes, limits: Limits) -> Inspected:
@@ -77,9 +79,9 @@ def inspect_image(data: bytes, limits: Limits) -> Inspected:
         return Inspected(data, image.size, needs, image, lacks_end)
 
 
-def decode_inspected(found: Inspected, into: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def decode_inspected(found: Inspected, into: NDArray[np.uint8], stretch: str | None = None) -> NDArray[np.uint8]:
     """Decodes what has been inspected. The pixels lie in `into`, uint8 [at least 3 W H], and are returned as a view
-    of it, uint8 RGB [H, W, 3].
+    of it, uint8 RGB [H, W, 3]. `stretch` is that of `decode_image`.
 
     Raises RequestError: not_an_image, truncated_image or unsupported_pixels.
     """
@@ -89,8 +91,10 @@ def decode_inspected(found: Inspected, into: NDArray[np.uint8]) -> NDArray[np.ui
         orientation = orientation_of(image)
         height, width = upright_size(found.size, orientation)
         upright = into[: 3 * width * height].reshape(height, width, 3)
-        if not _decode_jpeg(found, image, upright, orientation):
-            _convert(image, as_stored(upright, orientation))
+        if _decode_jpeg(found, image, upright, orientation):
+            stretch_in_place(upright, stretch)
+        else:
+            _convert(image, as_stored(upright, orientation), stretch)
         return upright
 
 
@@ -135,19 +139,24 @@ def _decode_jpeg(found: Inspected, image: Image.Image, upright: NDArray[np.uint8
     return True
 
 
-def _convert(image: Image.Image, stored: NDArray[np.uint8]) -> None:
+def _convert(image: Image.Image, stored: NDArray[np.uint8], stretch: str | None) -> None:
     """Reads an image, and writes it as RGB to `stored`, uint8 [h, w, 3], a band of rows at a time."""
     image.load()
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        stored[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, image.width, bottom))))
+    if image.mode in _SIXTEEN_BIT:
+        write_wide(lambda rows: _sixteen_bits(_crop(image, rows)), stored, stretch)
+        return
+    for rows in bands_of(image.height, image.width):
+        stored[rows] = np.asarray(_to_rgb(_crop(image, rows)))
+    stretch_in_place(stored, stretch)
+
+
+def _crop(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes -> RGB. Raises RequestError unsupported_pixels for those with no defined range."""
-    if image.mode in _SIXTEEN_BIT:
-        return _sixteen_bit_to_rgb(image)
+    """Any of Pillow's modes of 8 bits -> RGB. Raises RequestError unsupported_pixels for those with no defined
+    range."""
     if image.mode in ("F", "LAB"):
         raise RequestError(
             415, "unsupported_pixels", f"Pixels of type {image.mode} have no defined range; save as 8 or 16 bits."
@@ -159,10 +168,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey of 0 to 65535 -> RGB of 0 to 255, to the nearest."""
-    grey = np.asarray(image).astype(np.int64)
-    if grey.min() < 0 or grey.max() > 65535:
+def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
+    """Grey of 0 to 65535, uint16 [h, w]. Raises RequestError unsupported_pixels."""
+    grey = np.asarray(image)
+    if grey.dtype.itemsize > 2 and (grey.min() < 0 or grey.max() > 65535):
         message = "Pixels of 32 bits outside 0 to 65535 have no defined range; save as 8 or 16 bits."
         raise RequestError(415, "unsupported_pixels", message)
-    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    return grey.astype(np.uint16)

@@ -135,7 +135,7 @@ class Decoder:
             return True
         return True
 
-    def decode(self, data: bytes, granted: int, deadline: float) -> NDArray[np.uint8] | int:
+    def decode(self, data: bytes, granted: int, deadline: float, stretch: str | None = None) -> NDArray[np.uint8] | int:
         """Hands it a file: uint8 RGB [H, W, 3], a copy; or, where that takes more than `granted` bytes, how many. Then
         `go_on` is to follow. Raises RequestError, DecoderDied, TimeoutError."""
         if len(data) > self._memory.file.size:
@@ -146,6 +146,7 @@ class Decoder:
         request = {
             "file": len(data),
             "granted": granted,
+            "stretch": stretch,
             "max_pixels": self._limits.max_pixels,
             "max_side": self._limits.max_side,
             "max_decoded_mib": self._limits.max_decoded_mib,

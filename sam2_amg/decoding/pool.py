@@ -53,14 +53,18 @@ class DecoderPool:
         self.close()
 
     @contextmanager
-    def decoded(self, data: bytes, deadline: float | None = None) -> Iterator[NDArray[np.uint8]]:
-        """The pixels of an image file, uint8 RGB [H, W, 3], as `decode_image` decodes them.
+    def decoded(
+        self, data: bytes, deadline: float | None = None, stretch: str | None = None
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The pixels of an image file, uint8 RGB [H, W, 3], as `decode_image` decodes them with `stretch`.
 
         `deadline` is a time of time.monotonic; --decode_timeout from now where None. Raises RequestError: those of
         `decode_image`, too_much_memory (413), decoders_busy (503), timeout (504) and internal_error (500).
         """
         begun = time.monotonic()
-        image, lease = self._decode(data, begun, begun + self._limits.decode_timeout if deadline is None else deadline)
+        if deadline is None:
+            deadline = begun + self._limits.decode_timeout
+        image, lease = self._decode(data, begun, deadline, stretch)
         try:
             yield image
         finally:
@@ -86,7 +90,9 @@ class DecoderPool:
         for decoder in filter(None, idle):
             decoder.close()
 
-    def _decode(self, data: bytes, begun: float, deadline: float) -> tuple[NDArray[np.uint8], Lease]:
+    def _decode(
+        self, data: bytes, begun: float, deadline: float, stretch: str | None
+    ) -> tuple[NDArray[np.uint8], Lease]:
         """The image, and what it holds of the budget. A decoder does not wait for bytes: it decodes other images
         meanwhile."""
         lease = self.budget.nothing()
@@ -95,7 +101,7 @@ class DecoderPool:
                 with self._decoder(begun, deadline) as decoder:
                     if not lease.count:
                         lease = self.budget.try_take(min(_USUAL, self.budget.small)) or lease
-                    image = decoder.decode(data, lease.count, deadline)
+                    image = decoder.decode(data, lease.count, deadline, stretch)
                     if isinstance(image, int):
                         needs = image
                         lease.close()

@@ -1,7 +1,8 @@
 """A decoder: a process that decodes one image at a time, and knows nothing else.
 
     server                               decoder
-    {"file": n, "granted": bytes ..} ->                         the file lies in the shared memory
+    {"file": n, "granted": bytes,    ->                         the file lies in the shared memory
+     "stretch": name or null ..}
                                      <-  {"needs": bytes}       if it needs more; or {"error": [status, code, text]}
     {"granted": bytes}               ->                         0 where somebody else takes them
                                      <-  {"size": [h, w]}       the pixels lie in the shared memory; or {"error": ...}
@@ -44,13 +45,13 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
                 found = _inspect(memory, request)
                 if found.needs <= request["granted"]:
                     needs = found.needs
-                    send(sock, {"size": _decode(found, memory)})
+                    send(sock, {"size": _decode(found, memory, request)})
             if not needs:
                 send(sock, {"needs": found.needs})
                 if (receive(sock) or request)["granted"] >= found.needs:
                     needs = found.needs
                     with _bounded(needs, request):
-                        send(sock, {"size": _decode(found, memory)})
+                        send(sock, {"size": _decode(found, memory, request)})
             del found
         except RequestError as error:
             send(sock, error_message(error.status, error.code, error.message))
@@ -64,9 +65,9 @@ def _inspect(memory: SharedMemory, request: Message) -> Inspected:
     return inspect_image(memory.file[: request["file"]].tobytes(), limits)
 
 
-def _decode(found: Inspected, memory: SharedMemory) -> tuple[int, int]:
+def _decode(found: Inspected, memory: SharedMemory, request: Message) -> tuple[int, int]:
     """Decodes into the shared memory; height and width. Raises RequestError."""
-    height, width, _ = decode_inspected(found, memory.pixels).shape
+    height, width, _ = decode_inspected(found, memory.pixels, request["stretch"]).shape
     return height, width
 
 

@@ -17,38 +17,22 @@ from werkzeug.exceptions import HTTPException
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
-from sam2_amg.server.admission import over_limit
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.jobs import cancelled, timed_out
 from sam2_amg.server.messages import error_answer, error_body, internal_error
 from sam2_amg.server.overlay import encode_png, overlay
+from sam2_amg.server.parameters import parameters_of
 from sam2_amg.server.replies import json_line, response_of
 from sam2_amg.server.status import register_status
 from sam2_amg.server.ticket import TICKET, Ticket
+from sam2_amg.server.upload import only_upload, uploads_of
 
 logger = logging.getLogger(__name__)
-
-_USAGE = "Send an image: curl -F 'image=@photo.jpg' to POST /upload (PNG) or /upload_rle (JSON)."
-_MIB = 1 << 20
 
 
 def rles_by_name(records: list[MaskRecord]) -> dict[str, Any]:
     """{"mask_0": {"size": [h, w], "counts": [...]}, ...} in the generator's order."""
     return {f"mask_{i}": record["segmentation"] for i, record in enumerate(records)}
-
-
-def read_upload() -> bytes:
-    """The bytes of the multipart field `image`. Raises RequestError missing_field or empty_body."""
-    upload = request.files.get("image")
-    if upload is None:
-        if not request.content_length and not request.headers.get("Transfer-Encoding"):
-            raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
-        message = f"The request is not a multipart form with a file in the field 'image'. {_USAGE}"
-        raise RequestError(400, "missing_field", message)
-    data = upload.read()
-    if not data:
-        raise RequestError(400, "empty_body", f"The file in the field 'image' is empty. {_USAGE}")
-    return data
 
 
 def ticket_of_request(limits: Limits) -> Ticket:
@@ -71,7 +55,6 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     """The Flask application. The desk's engine makes the masks."""
     engine = desk.engine
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = config.limits.max_body_mib * _MIB
     rendering = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
 
     @contextmanager
@@ -80,11 +63,14 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
         ticket = ticket_of_request(config.limits)
         if not ticket.enter("decoding"):
             raise cancelled()
-        deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
-        with engine.slot(), desk.decoders.decoded(read_upload(), deadline) as image:
-            records = engine.generate(image, ticket)
-            desk.metrics.segmented(len(records))
-            yield image, records
+        stretch = parameters_of(request.args).stretch
+        with engine.slot():
+            data = only_upload(uploads_of(request)).data
+            deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
+            with desk.decoders.decoded(data, deadline, stretch) as image:
+                records = engine.generate(image, ticket)
+                desk.metrics.segmented(len(records))
+                yield image, records
 
     @app.post("/upload")
     def upload() -> Response:
@@ -97,11 +83,11 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
             return json_line(rles_by_name(records))
 
     register_status(app, config, desk)
-    register_errors(app, config)
+    register_errors(app)
     return app
 
 
-def register_errors(app: Flask, config: ServerConfig) -> None:
+def register_errors(app: Flask) -> None:
     """Registers handlers that turn every exception into a JSON response."""
 
     @app.errorhandler(RequestError)
@@ -110,7 +96,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
-        code, message = _describe_http_error(error, config)
+        code, message = _describe_http_error(error)
         response = json_line(error_body(code, message), error.code or 500)
         for name, value in error.get_headers():
             if name == "Allow":
@@ -123,7 +109,7 @@ def register_errors(app: Flask, config: ServerConfig) -> None:
         return response_of(error_answer(internal_error(error)))
 
 
-def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[str, str]:
+def _describe_http_error(error: HTTPException) -> tuple[str, str]:
     match error.code:
         case 404:
             paths = (
@@ -133,8 +119,4 @@ def _describe_http_error(error: HTTPException, config: ServerConfig) -> tuple[st
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
             return "method_not_allowed", f"{request.path} does not support {request.method}; use {allowed}."
-        case 413 if (request.content_length or 0) <= config.limits.max_body_mib * _MIB:
-            return "too_many_fields", f"The form has too many fields. {_USAGE}"
-        case 413:
-            return "body_too_large", over_limit(config.limits)
     return error.name.lower().replace(" ", "_"), error.description or error.name

@@ -35,6 +35,7 @@ def environ_of(head: Head, body: bytes, address: tuple[str, int]) -> dict[str, A
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,  # so it is read without a copy
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,

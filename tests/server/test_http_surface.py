@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from http.client import HTTPResponse
+from contextlib import closing
+from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,7 +23,20 @@ TARGETS = st.one_of(PATHS, st.text(st.characters(min_codepoint=0x21, max_codepoi
 METHODS = st.one_of(st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "CONNECT"]), TOKENS)
 VERSIONS = st.sampled_from(["1.1", "1.1", "1.1", "1.0", "2.0", "0.9"])
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=60)
-TYPES = st.sampled_from(["multipart/form-data; boundary=b", "multipart/form-data", "image/png", ""])
+TYPES = st.sampled_from(
+    [
+        "multipart/form-data; boundary=b",
+        "multipart/form-data; boundary=b-\xff",
+        "multipart/form-data",
+        "multipart/mixed; boundary=b",
+        "image/png",
+        "application/octet-stream",
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "",
+    ]
+)
 KNOWN = st.sampled_from(["Content-Length", "Transfer-Encoding", "Expect", "Host", "Connection", "Origin"])
 HEADERS = st.one_of(
     st.tuples(st.just("Content-Type"), TYPES),
@@ -35,7 +49,12 @@ BODIES = st.one_of(
     st.just(b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\nabc\r\n--b--\r\n'),
     st.just(b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc\r\n'),
     st.just(b"3\r\nabc\r\n0\r\n\r\n"),
+    st.just(b'{"image": "YWJj"}'),
+    st.just(b'{"image": "data:image/png;base64,YWJj"}'),
+    st.just(b'{"image": "http://127.0.0.1/a.png", "url": ["b"]}'),
 )
+QUERIES = st.sampled_from(["", "", "", "?stretch=minmax", "?stretch=%00", "?points_per_side=8", "?&", "?%ff=%"])
+CODINGS = st.sampled_from(["", "", "", "identity", "gzip", ", "])
 
 
 @st.composite
@@ -52,6 +71,16 @@ def requests(draw: st.DrawFn) -> bytes:
     for place, byte in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=2)):
         data[place] = byte
     return bytes(data[: draw(st.integers(1, len(data)))] if not draw(st.integers(0, 9)) else data)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A body, perhaps with bytes changed, doubled or cut off."""
+    data = bytearray(draw(BODIES) * draw(st.integers(1, 2)))
+    if data:
+        for place, byte in draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=3)):
+            data[place] = byte
+    return bytes(data if draw(st.booleans()) else data[: draw(st.integers(0, len(data)))])
 
 
 def ask(server: RunningServer, data: bytes) -> None:
@@ -98,4 +127,27 @@ def test_every_request_gets_an_answer(server: RunningServer, count: int) -> None
 
     check()
     assert server.get("/healthz").status_code == 200
+    assert server.get("/info").json()["queue"]["taken"] == 0
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_every_body_is_refused_with_a_reason(server: RunningServer, count: int) -> None:
+    """None of them is an image."""
+    address = urlsplit(server.url)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=20)
+
+    @settings(
+        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    @given(st.sampled_from(["/upload", "/upload_rle"]), QUERIES, TYPES, CODINGS, bodies())
+    def check(path: str, query: str, kind: str, coding: str, body: bytes) -> None:
+        connection.request("POST", path + query, body, {"Content-Type": kind, "Content-Encoding": coding})
+        answer = connection.getresponse()
+        error = json.loads(answer.read())["error"]
+        assert answer.status in {400, 415}, (error, body)
+        assert set(error) == {"code", "message"}
+        assert error["message"].endswith("."), error
+
+    with closing(connection):
+        check()
     assert server.get("/info").json()["queue"]["taken"] == 0
