@@ -29,7 +29,7 @@ from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_arena
+from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_arena
 from sam2_amg.server.access import Access
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
@@ -156,6 +156,7 @@ def main() -> None:
     generator.generate(warm_up)
     compilations = count_compilations()
     keep_from_garbage_collection()
+    give_back_memory()
     serve(job, generator, decoders)
     if job.startup_only:
         return

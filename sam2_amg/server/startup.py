@@ -29,7 +29,7 @@ from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_mo
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.host_memory import use_huge_pages
+from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages
 from sam2_amg.program import prefix_for
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
@@ -164,6 +164,7 @@ def serve(config: ServerConfig) -> None:
     decoders.warm_up(EXAMPLE.read_bytes())
     drain_on_signals(partial(stop, engine, front))
     keep_from_garbage_collection()
+    give_back_memory()
     engine.set_generator(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
