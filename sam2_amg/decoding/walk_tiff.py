@@ -25,7 +25,9 @@ PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS = 317, 
 SUB_IFDS, INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, SUBSAMPLING, XMP = 330, 332, 338, 339, 347, 530, 700
 # Those that libtiff needs besides, handed on as they stand: fax options, JPEG tables, what YCbCr means.
 HANDED_ON = (FILL_ORDER, 292, 293, JPEG_TABLES, 529, SUBSAMPLING, 531, 532)
-_WANTED = {value for name, value in list(globals().items()) if name.isupper() and isinstance(value, int)}
+_KEPT = {SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION, BANDS,
+         ROWS_PER_STRIP, STRIP_COUNTS, PLANAR, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS,
+         SUB_IFDS, INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, *HANDED_ON}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,23 +130,21 @@ def _first_offset(data: bytes) -> int:
 def _directory(data: bytes, at: int) -> TiffPage:
     """The directory at an offset."""
     order, big = _MAGIC[data[:4]]
-    head, entry, link = (
-        (order + "Q", order + "HHQ8s", order + "Q") if big else (order + "H", order + "HHI4s", order + "I")
-    )
-    try:
-        (count,) = struct.unpack_from(head, data, at)
-        if count > MOST_FIELDS:
-            raise too_complex(f"more than {MOST_FIELDS} fields in a directory")
-        at += struct.calcsize(head)
-        fields: dict[int, Field] = {}
-        for i in range(count):
-            tag, kind, number, inline = struct.unpack_from(entry, data, at + i * struct.calcsize(entry))
-            if tag in _WANTED | set(HANDED_ON) and kind in _SIZES and tag not in fields:
-                fields[tag] = Field(kind, number, _value(data, order, number * _SIZES[kind], inline))
-        at += count * struct.calcsize(entry)
-        following = struct.unpack_from(link, data, at)[0] if at + struct.calcsize(link) <= len(data) else 0
-    except struct.error as error:
-        raise truncated(f"a directory of the TIFF lies beyond the file's end: {error}") from error
+    head, entry, link = (struct.Struct(order + form) for form in (("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")))
+    if at + head.size > len(data):
+        raise truncated("a directory of the TIFF lies beyond the file's end")
+    (count,) = head.unpack_from(data, at)
+    start = at + head.size
+    end = start + count * entry.size
+    if end > len(data):
+        raise truncated("a directory of the TIFF lies beyond the file's end")
+    if count > MOST_FIELDS:
+        raise too_complex(f"more than {MOST_FIELDS} fields in a directory")
+    fields: dict[int, Field] = {}
+    for tag, kind, number, inline in entry.iter_unpack(memoryview(data)[start:end]):
+        if tag in _KEPT and kind in _SIZES and tag not in fields:
+            fields[tag] = Field(kind, number, _value(data, order, number * _SIZES[kind], inline))
+    following = link.unpack_from(data, end)[0] if end + link.size <= len(data) else 0
     page = TiffPage(order, big, fields, (), int(following))
     return replace(page, subs=tuple(int(sub) for sub in page.values(SUB_IFDS)))
 
