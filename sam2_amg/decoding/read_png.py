@@ -88,7 +88,10 @@ def read_wide_png(data: bytes, png: WidePng, stored: NDArray[np.uint8], stretch:
 def _samples(parts: list[NDArray[Any]]) -> NDArray[np.uint16]:
     """uint16 [n, w, bands] of what Pillow has read."""
     if len(parts) == 2:
-        return parts[0].astype(np.uint16) << 8 | parts[1]
+        samples = parts[0].astype(np.uint16)
+        samples <<= 8
+        samples |= parts[1]
+        return samples
     if parts[0].ndim == 2:
         return parts[0].astype(np.uint16)[:, :, None]
     return np.ascontiguousarray(parts[0]).view(">u2").astype(np.uint16)

@@ -46,7 +46,7 @@ def stretch_in_place(pixels: NDArray[np.uint8], stretch: str | None) -> None:
     counts = sum((np.bincount(band.ravel(), minlength=256) for band in bands), np.zeros(256, np.int64))
     table = scale_table(256, *range_of(counts, stretch))
     for band in bands:
-        band[...] = table[band]
+        band[...] = table.take(band)
 
 
 def write_scaled(
@@ -64,7 +64,7 @@ def write_scaled(
             counts += np.bincount(rows_of(rows).ravel(), minlength=depth)
     table = scale_table(depth, *range_of(counts, stretch))
     for rows in bands:
-        stored[rows] = table[rows_of(rows)]
+        stored[rows] = table.take(rows_of(rows))
 
 
 def bands_of(height: int, width: int, pixels: int = _BAND) -> list[slice]:
