@@ -20,9 +20,10 @@ from sam2_amg.decoding.memory import bytes_needed, bytes_said
 from sam2_amg.decoding.orientation import as_stored, orientation_of, tiff_orientation, upright_size
 from sam2_amg.decoding.read_heif import heif_bytes, open_heif, read_heif
 from sam2_amg.decoding.read_png import WidePng, correct_transparency, is_wide, open_wide_png, read_wide_png
-from sam2_amg.decoding.read_tiff import read_tiff, require_readable, tiff_bytes
+from sam2_amg.decoding.read_tiff import read_tiff, tiff_bytes
 from sam2_amg.decoding.refusals import not_an_image, too_many_pixels, truncated
 from sam2_amg.decoding.stretch import bands_of, stretch_in_place
+from sam2_amg.decoding.tiff_kinds import require_readable
 from sam2_amg.decoding.walk_heif import heif_kind, heif_size
 from sam2_amg.decoding.walk_jpeg import walk_jpeg
 from sam2_amg.decoding.walk_png import SIGNATURE, walk_png

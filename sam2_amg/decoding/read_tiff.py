@@ -16,25 +16,25 @@ from PIL import Image
 
 from sam2_amg.decoding import walk_tiff as tiff
 from sam2_amg.decoding.colours import cmyk_to_rgb, over_white
-from sam2_amg.decoding.refusals import truncated, unsupported_pixels
+from sam2_amg.decoding.refusals import truncated
 from sam2_amg.decoding.stretch import write_scaled
+from sam2_amg.decoding.tiff_kinds import (
+    CMYK,
+    FAX,
+    JPEG,
+    MINISBLACK,
+    MINISWHITE,
+    PALETTE,
+    YCBCR,
+    alpha_of,
+    colour_bands,
+    is_planar,
+    is_raw,
+    predictor_of,
+)
 from sam2_amg.decoding.walk_tiff import Field, TiffPage
 
-_RAW, _FAX, _JPEG = (1, 5, 8, 32773, 32946, 34925, 50000), (2, 3, 4), 7
-_PREDICTED = (5, 8, 32946, 34925, 50000)  # by the others a predictor is ignored, as libtiff does
-_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_COLOURS = {_MINISWHITE: 1, _MINISBLACK: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}  # bands besides extra ones
-_ASSOCIATED, _UNASSOCIATED = 1, 2
-_MOST_BANDS = 32
 _MOST_PACKED = 1 << 40  # bytes: a count that is greater is wrong, and libtiff says so
-_COMPRESSIONS = {6: "old-style JPEG", 33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC",
-                 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 34892: "lossy JPEG of a DNG", 34676: "SGI LogL",
-                 34677: "SGI LogLuv"}  # fmt: skip
-_MEANINGS = {4: "a transparency mask", 8: "CIE L*a*b* colours", 9: "ICC L*a*b* colours", 10: "ITU L*a*b* colours",
-             32803: "raw data of a camera's sensor", 34892: "raw data of a camera's sensor (linear)",
-             32844: "LogL values", 32845: "LogLuv values", 51177: "a depth map"}  # fmt: skip
-_FORMATS = {2: "signed integers", 3: "floating-point numbers", 4: "samples of an undefined type",
-            5: "complex integers", 6: "complex numbers"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,55 +46,6 @@ class _Plane:
     width: int
 
 
-def require_readable(page: TiffPage) -> None:
-    """Raises RequestError unsupported_pixels (415) for pages that are not read, and truncated_image for those that
-    make no sense."""
-    compression, photometric = page.value(tiff.COMPRESSION, 1), page.value(tiff.PHOTOMETRIC, -1)
-    kinds = set(page.values(tiff.SAMPLE_FORMAT).tolist()) - {1}
-    if photometric in _MEANINGS:
-        raise unsupported_pixels(f"{_MEANINGS[photometric]} (TIFF)", _instead(photometric))
-    if kinds:
-        raise unsupported_pixels(f"{_FORMATS.get(min(kinds), 'samples of an unknown type')} (TIFF)")
-    if compression not in (*_RAW, *_FAX, _JPEG):
-        raise unsupported_pixels(f"{_COMPRESSIONS.get(compression, f'compression {compression}')} in a TIFF")
-    if photometric not in _COLOURS or page.value(tiff.INK_SET, 1) != 1:
-        raise unsupported_pixels("a TIFF of unknown colours (PhotometricInterpretation or InkSet)")
-    if not 1 <= page.bits <= 16:
-        depth = f"integers of {page.bits} bits" if page.bits else "bands of several depths"
-        raise unsupported_pixels(f"{depth} (TIFF)")
-    if not _COLOURS[photometric] <= page.bands <= _MOST_BANDS or (_colour_bands(page) == 1 and page.bands > 2):
-        raise unsupported_pixels(f"{page.bands} bands of samples (TIFF)", "a picture of grey, RGB or CMYK")
-    _require_known_layout(page, compression, photometric)
-
-
-def _instead(photometric: int) -> str:
-    return (
-        "8- or 16-bit RGB, by the program that develops raw photographs" if photometric > 32768 else "8- or 16-bit RGB"
-    )
-
-
-def _require_known_layout(page: TiffPage, compression: int, photometric: int) -> None:
-    """Refuses what is rare and ambiguous: raises RequestError unsupported_pixels."""
-    whole = page.bits == 8 and not _is_planar(page)
-    refused = {
-        "fax data of several bits (TIFF)": compression in _FAX and (page.bits, page.bands) != (1, 1),
-        "JPEG data of other than 8 bits (TIFF)": compression == _JPEG and page.bits != 8,
-        "JPEG data with extra bands (TIFF)": compression == _JPEG and page.bands != _COLOURS[photometric],
-        "YCbCr of this layout (TIFF)": photometric == _YCBCR and not (whole and page.bands == 3),
-        "a palette of 16 bits (TIFF)": photometric == _PALETTE and page.bits > 8,
-        "differences of this depth (TIFF predictor)": _predictor(page) != 1
-        and photometric != _YCBCR
-        and (_predictor(page) != 2 or page.bits not in (8, 16)),
-        "premultiplied MinIsWhite (TIFF)": photometric == _MINISWHITE and _alpha(page) == (1, True),
-        "tiles whose rows are no whole bytes (TIFF)": page.tile is not None and page.tile[0] * page.bits % 8 != 0,
-    }
-    for what, is_so in refused.items():
-        if is_so:
-            raise unsupported_pixels(what)
-    if photometric == _PALETTE and page.values(tiff.COLOR_MAP, 768).size < 3 << page.bits:
-        raise truncated("the TIFF's palette is too short")
-
-
 def tiff_bytes(page: TiffPage) -> int:
     """Bytes of memory that reading takes, beside the decoded pixels: those as stored, a strip and its file bytes."""
     width, height = page.size
@@ -102,7 +53,7 @@ def tiff_bytes(page: TiffPage) -> int:
     across = page.tile[0] if page.tile else width
     counts = page.values(tiff.TILE_COUNTS if page.tile else tiff.STRIP_COUNTS, -(-height // max(1, rows)) * page.bands)
     packed = int(counts.max(initial=0).clip(0, _MOST_PACKED))
-    if _is_raw(page):
+    if is_raw(page):
         each = page.bits * page.bands
         return (width * each // 8 + page.bands) * height + across * rows * each // 8 + packed
     stored = 4 if page.bands > 1 else 1
@@ -122,41 +73,9 @@ def read_tiff(data: bytes, page: TiffPage, stored: NDArray[np.uint8], stretch: s
     write_scaled(rows_of, stored, stretch, depth)
 
 
-def _is_planar(page: TiffPage) -> bool:
-    return page.value(tiff.PLANAR, 1) == 2 and page.bands > 1
-
-
-def _predictor(page: TiffPage) -> int:
-    return page.value(tiff.PREDICTOR, 1) if page.value(tiff.COMPRESSION, 1) in _PREDICTED else 1
-
-
-def _is_raw(page: TiffPage) -> bool:
-    """Whether samples are handed out as they lie in the file."""
-    return page.value(tiff.COMPRESSION, 1) in _RAW and page.value(tiff.PHOTOMETRIC, 1) != _YCBCR
-
-
-def _colour_bands(page: TiffPage) -> int:
-    """How many bands are colours. Three bands that are said to be grey are RGB: so programs write arrays."""
-    photometric = page.value(tiff.PHOTOMETRIC, 1)
-    as_array = photometric == _MINISBLACK and page.bands == 3 and not page.values(tiff.EXTRA_SAMPLES).any()
-    return 3 if as_array else _COLOURS[photometric]
-
-
-def _alpha(page: TiffPage) -> tuple[int, bool] | None:
-    """Which band is alpha, and whether colours are premultiplied by it; None where none is."""
-    colours = _colour_bands(page)
-    extras = page.values(tiff.EXTRA_SAMPLES).tolist()
-    if not extras and page.bands == colours + 1 == 4:
-        return colours, False  # as Pillow reads RGB of four bands that does not say what the fourth is
-    for i, kind in enumerate(extras[: page.bands - colours]):
-        if kind in (_ASSOCIATED, _UNASSOCIATED):
-            return colours + i, kind == _ASSOCIATED
-    return None
-
-
 def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
     """Colours by index, uint8 [count, 3]."""
-    if page.value(tiff.PHOTOMETRIC, 1) != _PALETTE:
+    if page.value(tiff.PHOTOMETRIC, 1) != PALETTE:
         return None
     colours = page.values(tiff.COLOR_MAP, 3 << page.bits).reshape(3, -1).T
     return (colours if colours.max() < 256 else colours >> 8).astype(np.uint8)
@@ -165,7 +84,7 @@ def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
 def _samples(planes: list[Image.Image], page: TiffPage, rows: slice) -> NDArray[Any]:
     """Some rows of all bands: uint8 or uint16 [n, w, bands]."""
     parts = [np.asarray(plane.crop((0, rows.start, plane.width, rows.stop))) for plane in planes]
-    if _is_raw(page):
+    if is_raw(page):
         parts = [_unpacked(part, page, page.bands // len(planes)) for part in parts]
     parts = [part.reshape(*part.shape[:2], -1) for part in parts]
     return parts[0].astype(np.uint8) if parts[0].dtype == bool else np.concatenate(parts, 2)
@@ -184,7 +103,7 @@ def _unpacked(raw: NDArray[np.uint8], page: TiffPage, bands: int) -> NDArray[Any
         for i in range(bits):
             samples = samples << 1 | each[..., i]
     samples = samples.reshape(len(raw), width, bands)
-    return _summed(samples, page.tile[0] if page.tile else width) if _predictor(page) == 2 else samples
+    return _summed(samples, page.tile[0] if page.tile else width) if predictor_of(page) == 2 else samples
 
 
 def _summed(differences: NDArray[Any], across: int) -> NDArray[Any]:
@@ -199,11 +118,11 @@ def _summed(differences: NDArray[Any], across: int) -> NDArray[Any]:
 def _colours(samples: NDArray[Any], page: TiffPage, palette: NDArray[np.uint8] | None) -> NDArray[Any]:
     """Grey [n, w, 1] or RGB [n, w, 3] of samples [n, w, bands], over white."""
     photometric, top = page.value(tiff.PHOTOMETRIC, 1), (1 << page.bits) - 1
-    colour = samples[..., : _colour_bands(page)]
-    alpha = _alpha(page)
-    if photometric == _MINISWHITE:
+    colour = samples[..., : colour_bands(page)]
+    alpha = alpha_of(page)
+    if photometric == MINISWHITE:
         colour = top - colour
-    elif photometric == _CMYK:
+    elif photometric == CMYK:
         colour = cmyk_to_rgb(colour, top)
     elif palette is not None:
         colour = palette[colour[..., 0]]
@@ -218,7 +137,7 @@ def _colours(samples: NDArray[Any], page: TiffPage, palette: NDArray[np.uint8] |
 
 def _planes(data: bytes, page: TiffPage) -> list[Image.Image]:
     """What libtiff reads of the page: one image, or one a band."""
-    count = page.bands if _is_planar(page) else 1
+    count = page.bands if is_planar(page) else 1
     plane = _plane(page, page.bands // count)
     shown, places = _with_directories(data, page, plane, count)
     size = plane.width, page.size[1]
@@ -227,11 +146,11 @@ def _planes(data: bytes, page: TiffPage) -> list[Image.Image]:
 
 def _plane(page: TiffPage, bands: int) -> _Plane:
     width = page.size[0]
-    if _is_raw(page):
+    if is_raw(page):
         return _Plane("L", "L", (width * bands * page.bits + 7) // 8)
-    if page.value(tiff.COMPRESSION, 1) in _FAX:
+    if page.value(tiff.COMPRESSION, 1) in FAX:
         return _Plane("1", "1", width)
-    if page.value(tiff.PHOTOMETRIC, 1) == _YCBCR and page.value(tiff.COMPRESSION, 1) != _JPEG:
+    if page.value(tiff.PHOTOMETRIC, 1) == YCBCR and page.value(tiff.COMPRESSION, 1) != JPEG:
         return _Plane("RGB", "RGBX", width)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[bands]
     return _Plane(mode, mode, width)
@@ -258,12 +177,12 @@ def _with_directories(data: bytes, page: TiffPage, plane: _Plane, count: int) ->
 def _fields(page: TiffPage, plane: _Plane, index: int, count: int) -> dict[int, Field]:
     """The fields that libtiff is shown of one plane."""
     width, height = page.size
-    raw, bands = _is_raw(page), page.bands // count
+    raw, bands = is_raw(page), page.bands // count
     numbers = {
         tiff.WIDTH: plane.width,
         tiff.HEIGHT: height,
         tiff.COMPRESSION: page.value(tiff.COMPRESSION, 1),
-        tiff.PHOTOMETRIC: _MINISBLACK if raw or count > 1 else page.value(tiff.PHOTOMETRIC, 1),
+        tiff.PHOTOMETRIC: MINISBLACK if raw or count > 1 else page.value(tiff.PHOTOMETRIC, 1),
         tiff.BANDS: 1 if raw else bands,
         tiff.PLANAR: 1,
     }
@@ -278,8 +197,8 @@ def _fields(page: TiffPage, plane: _Plane, index: int, count: int) -> dict[int, 
         numbers[tiff.ROWS_PER_STRIP] = down
     if min(across, down) < 1:
         raise truncated("its strips or tiles have no size")
-    if _predictor(page) != 1 and not raw:
-        numbers[tiff.PREDICTOR] = _predictor(page)
+    if predictor_of(page) != 1 and not raw:
+        numbers[tiff.PREDICTOR] = predictor_of(page)
     each = -(-width // across) * -(-height // down)
     fields = {tag: page.fields[tag] for tag in tiff.HANDED_ON if tag in page.fields}
     fields |= {tag: _field(page, [value]) for tag, value in numbers.items()}
