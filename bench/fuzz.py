@@ -7,7 +7,6 @@ python -m bench.fuzz --files 300 --seed 7
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from bench.harness.image_bombs import encoded
 from sam2_amg.config import Limits
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
@@ -35,6 +35,17 @@ _SAVED: tuple[tuple[str, str, dict], ...] = (
     ("RGB", "BMP", {}),
     ("RGB", "TIFF", {}),
     ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+    ("RGB", "TIFF", {"compression": "jpeg", "tiffinfo": {278: 16}}),
+    ("YCbCr", "TIFF", {"compression": "packbits"}),
+    ("1", "TIFF", {"compression": "group4"}),
+    ("I;16", "TIFF", {"compression": "tiff_adobe_deflate"}),
+    ("P", "TIFF", {}),
+    ("RGBA", "TIFF", {"compression": "zstd", "big_tiff": True}),
+    ("I;16", "PNG", {}),
+    ("RGB", "AVIF", {"speed": 9}),
+    ("RGBA", "AVIF", {"speed": 9}),
+    ("RGB", "HEIC", {}),
+    ("RGBA", "HEIC", {"tile_size": 64}),
 )
 
 
@@ -45,11 +56,10 @@ def sound_files() -> list[bytes]:
     files = []
     with Image.open(EXAMPLE) as photograph:
         for mode, kind, options in _SAVED:
-            buffer = io.BytesIO()
-            photograph.resize((96, 64)).convert(mode).save(
-                buffer, kind, **options, **({} if kind in ("BMP", "GIF") else {"exif": exif})
-            )
-            files.append(buffer.getvalue())
+            image = photograph.resize((96, 64)).convert("L" if mode == "I;16" else mode)
+            if mode == "I;16":
+                image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+            files.append(encoded(image, kind, **options, **({} if kind in ("BMP", "GIF") else {"exif": exif})))
     return files
 
 

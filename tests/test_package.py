@@ -71,7 +71,11 @@ def test_what_is_in_it(wheel: Path) -> None:
 def test_what_it_depends_on(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         metadata = archive.read(f"sam2_amg_server-{find_version()}.dist-info/METADATA").decode()
-    for extra, file in (("", "requirements.txt"), ("; extra == 'dev'", "requirements-dev.txt")):
+    for extra, file in (
+        ("", "requirements.txt"),
+        ("; extra == 'dev'", "requirements-dev.txt"),
+        ("; extra == 'heic'", "requirements-heic.txt"),
+    ):
         for line in (ROOT / file).read_text().splitlines():
             pin = line.partition("#")[0].strip()
             assert not pin or f"Requires-Dist: {pin}{extra}\n".replace("'", '"') in metadata, pin

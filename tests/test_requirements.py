@@ -36,6 +36,10 @@ def test_every_pin_is_locked(pins: str) -> None:
     assert needed.items() <= locked(read(LOCKS[pins])).items()
 
 
+def test_extras_are_those_of_the_tests() -> None:
+    assert locked(read("requirements-heic.txt")).items() <= locked(read("requirements-dev.txt")).items()
+
+
 def test_locks_agree() -> None:
     versions: dict[str, str] = {}
     for name in LOCKS.values():

@@ -7,15 +7,19 @@ import struct
 import zlib
 from typing import Any
 
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image
 
 
 def encoded(image: Image.Image | NDArray[Any], image_format: str, **options: Any) -> bytes:
-    """A file of this image, as Pillow writes it."""
+    """A file of this image, as Pillow writes it, and HEIC as pillow-heif does."""
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(buffer, image_format, **options)
+    if image_format == "HEIC":
+        pillow_heif.from_pillow(image).save(buffer, **options)
+    else:
+        image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 

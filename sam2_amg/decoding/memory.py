@@ -7,10 +7,10 @@ them again, smaller).
 from __future__ import annotations
 
 _DECODED = 3  # bytes a pixel of RGB
-_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # in Pillow, by mode; the others 4
+_STORED = {"1": 1, "L": 1, "P": 1}  # in Pillow, by mode; the others 4
 # What readers need besides, until the pixels are stored: libwebp two canvases, a frame and what it is decoded from;
-# libtiff a strip, which may be the whole image.
-_BESIDE = {"WEBP": 12, "TIFF": 5, "GIF": 4}
+# libavif planes of 10 bits, and two copies of their pixels.
+_BESIDE = {"WEBP": 12, "GIF": 4, "AVIF": 16}
 _JPEG = 4  # what Pillow stores of a JPEG that simplejpeg does not read, or a copy that is turned upright
 _FILES = 3  # copies of the file: as it came, as bytes, and without what is not needed
 _FIXED = 8 << 20  # bands of rows that are converted, and tables
@@ -26,6 +26,11 @@ def bytes_needed(image_format: str, mode: str, pixels: int, file: int, buffered:
     else:
         each = _STORED.get(mode, 4) + max(_DECODED, _BESIDE.get(image_format, 0))
     return int(pixels * each) + _FILES * file + _FIXED
+
+
+def bytes_said(reader: int, size: tuple[int, int], file: int) -> int:
+    """The same, of a format whose reader says how many bytes it takes beside decoded pixels and the file."""
+    return reader + bytes_held(size[0] * size[1]) + _FILES * file + _FIXED
 
 
 def bytes_held(pixels: int) -> int:

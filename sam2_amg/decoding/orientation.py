@@ -1,13 +1,18 @@
-"""EXIF's orientation: 1 is upright, 2 to 8 are turned or mirrored."""
+"""Orientations, by EXIF or, where it has none, by XMP: 1 is upright, 2 to 8 are turned or mirrored."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from sam2_amg.decoding.walk_tiff import ORIENTATION, XMP, TiffPage
+
+_MOST_XMP = 1 << 20  # bytes that are searched
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 # What brings an image of each orientation upright: rows and columns change places, rows are turned round, columns are
 # turned round, in this order.
 _TURNS = {
@@ -21,12 +26,26 @@ _TURNS = {
 }
 
 
-def orientation_of(image: Image.Image) -> int:
-    """1 to 8. Cameras write much that is wrong around it; whatever cannot be read means upright."""
+def orientation_of(image: Image.Image, header_only: bool = False) -> int:
+    """1 to 8, by EXIF, or by XMP where EXIF has none. Cameras write much that is wrong around it; whatever cannot be
+    read means upright. In AVIF the irot and imir boxes count alone (ISO/IEC 23000-22): Pillow puts them into EXIF.
+
+    `header_only` says that nothing stands behind the image's pixels.
+    """
+    if image.format == "AVIF":
+        image.info.pop("xmp", None)
+    read = Image.Image.getexif if header_only else type(image).getexif  # that of PNG decodes the image first
     try:
-        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        value = int(read(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's EXIF reader raises whatever a broken block makes it stumble over
         return 1
+    return value if value in _TURNS else 1
+
+
+def tiff_orientation(page: TiffPage) -> int:
+    """1 to 8, by a TIFF's field or else by its XMP, as Pillow has it for other formats."""
+    found = _XMP.search(page.fields[XMP].raw[:_MOST_XMP]) if XMP in page.fields else None
+    value = page.value(ORIENTATION, int(found[1]) if found else 1)
     return value if value in _TURNS else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 
-_ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF and GIF"
+_ACCEPTED = "JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF and GIF"
 
 
 def not_an_image() -> RequestError:
@@ -13,9 +13,16 @@ def not_an_image() -> RequestError:
     return RequestError(415, "not_an_image", f"The file is not an image that this server reads: {_ACCEPTED}.")
 
 
+def unsupported_pixels(what: str, instead: str = "8- or 16-bit grey or RGB") -> RequestError:
+    """415: a file that is sound, of pixels that are not read, or have no defined colours."""
+    message = f"The image holds {what}, which this server does not read; save it as {instead}."
+    return RequestError(415, "unsupported_pixels", message)
+
+
 def truncated(why: object) -> RequestError:
     """400: a reader knows the file, and fails on it."""
-    message = f"The image is truncated or damaged and cannot be read ({why})."
+    reason = " ".join(str(why).split())  # codecs say several lines
+    message = f"The image is truncated or damaged and cannot be read ({reason})."
     return RequestError(400, "truncated_image", message)
 
 

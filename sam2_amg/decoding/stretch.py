@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 STRETCHES = ("minmax", "percentile")
 _CLIPPED = 0.02  # of all samples, at either end
 _BAND = 1 << 18  # pixels that are converted at a time, so that they stay in the processor's cache
+_FEW = 1 << 16  # the same, of samples that are spread out to 4 bytes meanwhile
 
 
 def scale_table(depth: int, low: int, high: int) -> NDArray[np.uint8]:
@@ -39,30 +41,33 @@ def stretch_in_place(pixels: NDArray[np.uint8], stretch: str | None) -> None:
     """Stretches uint8 [H, W, 3]."""
     if stretch is None:
         return
-    bands = [pixels[rows] for rows in bands_of(*pixels.shape[:2])]
+    height, width, _ = pixels.shape
+    bands = [pixels[rows] for rows in bands_of(height, width)]
     counts = sum((np.bincount(band.ravel(), minlength=256) for band in bands), np.zeros(256, np.int64))
     table = scale_table(256, *range_of(counts, stretch))
     for band in bands:
-        band[...] = table[band]
+        band[...] = table.take(band)
 
 
-def write_wide(rows_of: Callable[[slice], NDArray[np.uint16]], stored: NDArray[np.uint8], stretch: str | None) -> None:
-    """Writes a picture of 16-bit samples to `stored`, uint8 [h, w, 3].
+def write_scaled(
+    rows_of: Callable[[slice], NDArray[Any]], stored: NDArray[np.uint8], stretch: str | None, depth: int = 1 << 16
+) -> None:
+    """Writes a picture of samples 0 to `depth` - 1 to `stored`, uint8 [h, w, 3].
 
-    `rows_of` gives some of its rows as uint16 [n, w] (grey) or [n, w, 3].
+    `rows_of` gives some of its rows as uint8 or uint16 [n, w, 1] (grey) or [n, w, 3].
     """
-    bands = bands_of(*stored.shape[:2])
-    counts = np.zeros(1 << 16, np.int64)
+    height, width, _ = stored.shape
+    bands = bands_of(height, width, _FEW)
+    counts = np.zeros(depth, np.int64)
     if stretch is not None:
         for rows in bands:
-            counts += np.bincount(rows_of(rows).ravel(), minlength=1 << 16)
-    table = scale_table(1 << 16, *range_of(counts, stretch))
+            counts += np.bincount(rows_of(rows).ravel(), minlength=depth)
+    table = scale_table(depth, *range_of(counts, stretch))
     for rows in bands:
-        samples = table[rows_of(rows)]
-        stored[rows] = samples if samples.ndim == 3 else samples[:, :, None]
+        stored[rows] = table.take(rows_of(rows))
 
 
-def bands_of(height: int, width: int) -> list[slice]:
+def bands_of(height: int, width: int, pixels: int = _BAND) -> list[slice]:
     """The rows of an image, a band at a time."""
-    step = max(1, _BAND // width)
+    step = max(1, pixels // width)
     return [slice(top, min(top + step, height)) for top in range(0, height, step)]

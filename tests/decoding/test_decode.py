@@ -9,15 +9,17 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
 from helpers import ROOT, drawn_image
+from jpeg_files import flat_jpeg
 from PIL import Image, ImageOps
 
-from bench.harness.image_bombs import encoded
+from bench.harness.image_bombs import chunk, encoded
 from sam2_amg.config import Limits
 from sam2_amg.decoding import decode
 from sam2_amg.decoding.decode import decode_image
@@ -75,6 +77,43 @@ def test_every_layout_of_chroma_has_the_pixels_that_pillow_reads(size: tuple[int
     assert np.array_equal(decode_image(data, LIMITS), np.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
+SAMPLINGS = {
+    "4:4:4": ((1, 1), (1, 1), (1, 1)),
+    "4:2:2": ((2, 1), (1, 1), (1, 1)),
+    "4:2:0": ((2, 2), (1, 1), (1, 1)),
+    "4:4:0": ((1, 2), (1, 1), (1, 1)),
+    "4:1:1": ((4, 1), (1, 1), (1, 1)),
+    "4:1:0": ((4, 2), (1, 1), (1, 1)),
+    "tall": ((1, 4), (1, 1), (1, 1)),
+    "uneven": ((2, 2), (2, 1), (1, 2)),
+    "fine chroma": ((1, 1), (2, 2), (2, 2)),
+    "grey": ((1, 1),),
+    "grey of odd factors": ((2, 2),),
+    "four": ((1, 1),) * 4,
+    "four, 4:2:0": ((2, 2), (1, 1), (1, 1), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("adobe", [None, 0, 1, 2])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("size", [(8, 8), (67, 45)], ids=str)
+def test_every_sampling_has_the_pixels_that_pillow_reads(
+    size: tuple[int, int], sampling: str, adobe: int | None
+) -> None:
+    """With Adobe's segment, too, which says that colours are RGB, YCbCr, CMYK or YCCK."""
+    data = flat_jpeg(SAMPLINGS[sampling], size, adobe)
+    expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert np.ptp(expected) > 100 or size == (8, 8)
+    assert np.array_equal(decode_image(data, LIMITS), expected)
+
+
+def test_components_named_rgb_are_rgb() -> None:
+    data = flat_jpeg(SAMPLINGS["4:4:4"], (24, 16), ids=b"RGB")
+    expected = np.array(Image.open(io.BytesIO(data)))
+    assert np.array_equal(decode_image(data, LIMITS), expected)
+    assert not np.array_equal(expected, decode_image(flat_jpeg(SAMPLINGS["4:4:4"], (24, 16)), LIMITS))
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("orientation", [1, 5])
@@ -105,9 +144,12 @@ def test_a_jpeg_that_lacks_nothing_but_its_end_marker() -> None:
 
 
 @pytest.mark.skipif(not INPUTS.exists(), reason="the folder of faults is not here")
-@pytest.mark.parametrize("name", ["p_ztxt3m.png", "p_badcrc_text.png", "j_no_eoi.jpg", "x_440.jpg"])
+@pytest.mark.parametrize("name", ["p_ztxt3m.png", "p_badcrc_text.png", "j_no_eoi.jpg", "x_440.jpg", "x_xmp6.jpg"])
 def test_faults_that_were_seen(name: str) -> None:
     pixels = decode_image((INPUTS / name).read_bytes(), LIMITS)
+    if name == "x_xmp6.jpg":
+        assert pixels.shape == (300, 200, 3)
+        pixels = np.rot90(pixels)
     base = np.array(Image.open(INPUTS / "base.png").convert("RGB")).astype(int)
     assert pixels.shape == base.shape
     assert np.abs(pixels - base).mean() < (0.1 if name.endswith("png") else 4)
@@ -151,6 +193,22 @@ def test_gif_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (9, 5), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert np.array_equal(decode_image(data, LIMITS), np.array(frames[0]))
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("place", [(0, 0), (5, 3), (17, 9), (30, 20)], ids=str)
+def test_a_gif_is_white_around_its_first_frame(place: tuple[int, int], transparent: bool) -> None:
+    """As in browsers, which ignore the background colour of a GIF."""
+    frame = Image.new("P", (10, 6), 1)
+    frame.putpalette([200, 0, 0, 0, 90, 0])
+    data = bytearray(encoded(frame, "GIF", background=0, **({"transparency": 1} if transparent else {})))
+    data[6:10] = struct.pack("<HH", 40, 26)  # the screen
+    at = data.index(b",\0\0\0\0\x0a\0\x06\0")
+    data[at + 1 : at + 5] = struct.pack("<HH", *place)
+    expected = np.full((26, 40, 3), 255, np.uint8)
+    if not transparent:
+        expected[place[1] : place[1] + 6, place[0] : place[0] + 10] = [0, 90, 0]
+    assert np.array_equal(decode_image(bytes(data), LIMITS), expected)
 
 
 def test_mpo_gives_its_first_picture() -> None:
@@ -221,6 +279,31 @@ def test_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(decode_image(encoded(stored, "PNG", exif=exif), LIMITS), RGB)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_in_xmp_counts_where_exif_has_none(orientation: int, image_format: str) -> None:
+    """As Pillow's `getexif` has it."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="%d"/></x:xmpmeta>' % orientation
+    data = with_xmp(image_format, xmp)
+    if image_format == "AVIF":  # its boxes count alone
+        expected = Image.open(io.BytesIO(data))
+    else:
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        assert (expected.size == (40, 60)) == (orientation > 4)
+    assert np.array_equal(decode_image(data, LIMITS), np.array(expected.convert("RGB")))
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    assert decode_image(with_xmp(image_format, xmp, exif=exif), LIMITS).shape == RGB.shape
+
+
+def with_xmp(image_format: str, xmp: bytes, **options: Any) -> bytes:
+    """A file of RGB with XMP in it."""
+    if image_format != "PNG":
+        return encoded(RGB, image_format, xmp=xmp, **options)
+    data = encoded(RGB, "PNG", **options)
+    return data[:33] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp) + data[33:]
 
 
 def exif_block(*entries: tuple[int, int, int, bytes]) -> bytes:
