@@ -29,7 +29,7 @@ from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_arena
+from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_heap
 from sam2_amg.server.access import Access
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
@@ -148,7 +148,7 @@ def peak_resident_mib() -> int:
 def main() -> None:
     """Runs the job that the first argument describes."""
     job = Job(**json.loads(sys.argv[1]))
-    use_one_arena()
+    use_one_heap()
     use_huge_pages()
     decoders = DecoderPool(LIMITS)  # as the server does, while the model loads
     generator, clock, ballast = build(job)

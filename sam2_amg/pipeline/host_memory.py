@@ -8,7 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 
-_M_ARENA_MAX = -8  # malloc.h
+_MIB = 1 << 20
+_MALLOPT = {  # malloc.h
+    -8: 1,  # M_ARENA_MAX
+    -3: 32 * _MIB,  # M_MMAP_THRESHOLD: the largest that glibc takes
+    -1: 64 * _MIB,  # M_TRIM_THRESHOLD: free bytes at the heap's end that are kept
+}
 
 
 def use_huge_pages() -> None:
@@ -20,14 +25,16 @@ def use_huge_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def use_one_arena() -> None:
-    """Has all threads share one arena of glibc's allocator; to be called before there are threads.
+def use_one_heap() -> None:
+    """Has all threads share one heap of glibc's allocator, which keeps what is freed until `give_back_memory` comes; to
+    be called before there are threads. Another C library than glibc is left as it is.
 
-    By default there are up to eight arenas a core, and each keeps what its threads have freed. Another C library than
-    glibc is left as it is.
+    By default there are up to eight arenas a core, and each keeps what its threads have freed. Blocks of the size of
+    photographs go back to the kernel one by one, and the next photograph waits until it has cleared them again.
     """
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(ctypes.CDLL(None), "mallopt"):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        for parameter, value in _MALLOPT.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def give_back_memory(pause: float = 30.0) -> None:

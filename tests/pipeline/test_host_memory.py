@@ -12,8 +12,8 @@ from helpers import ROOT
 _ARENAS = """
     import ctypes, os, re, sys, tempfile, threading
     if sys.argv[1] == "one":
-        from sam2_amg.pipeline.host_memory import use_one_arena
-        use_one_arena()
+        from sam2_amg.pipeline.host_memory import use_one_heap
+        use_one_heap()
     libc = ctypes.CDLL(None)
     libc.fdopen.restype, libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, ctypes.c_void_p, [ctypes.c_void_p]
     meet = threading.Barrier(6)
@@ -56,7 +56,7 @@ _GAPS = """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_threads_share_one_arena() -> None:
+def test_threads_share_one_heap() -> None:
     def arenas(how: str) -> int:
         command = [sys.executable, "-c", textwrap.dedent(_ARENAS), how]
         return int(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
