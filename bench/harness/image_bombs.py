@@ -7,7 +7,6 @@ import struct
 import zlib
 from typing import Any
 
-import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +16,8 @@ def encoded(image: Image.Image | NDArray[Any], image_format: str, **options: Any
     buffer = io.BytesIO()
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     if image_format == "HEIC":
+        import pillow_heif  # an extra, which other formats do without
+
         pillow_heif.from_pillow(image).save(buffer, **options)
     else:
         image.save(buffer, image_format, **options)
