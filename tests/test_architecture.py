@@ -23,6 +23,7 @@ FLOORS = (
     ("pipeline",),
     ("compilation",),
     ("modes",),
+    ("answers",),
     ("server",),
     ("agreement",),
     ("export", "agreement_lists"),
@@ -102,15 +103,16 @@ def test_only_modes_acts_on_the_mode(path: Path) -> None:
     assert not acts_on_the_mode(path.read_text())
 
 
-@pytest.mark.parametrize("folder", ["", "cli", "network", "compilation", "server"])
+@pytest.mark.parametrize("folder", ["", "cli", "network", "compilation", "server", "answers"])
 def test_packages_import_nothing_by_themselves(folder: str) -> None:
     """So that --help need not wait for torch."""
     assert list(imports_of((PACKAGE / folder / "__init__.py").read_text())) == []
 
 
-def test_decoding_imports_no_torch() -> None:
-    """Decoders are many, and are to be small and soon there."""
-    modules = [f"sam2_amg.decoding.{path.stem}" for path in (PACKAGE / "decoding").glob("[a-z]*.py")]
+@pytest.mark.parametrize("folder", ["decoding", "answers"])
+def test_what_runs_in_other_processes_imports_no_torch(folder: str) -> None:
+    """These processes are many, and are to be small and soon there."""
+    modules = [f"sam2_amg.{folder}.{path.stem}" for path in (PACKAGE / folder).glob("[a-z]*.py")]
     assert len(modules) >= 6
-    program = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    program = f"import sys, {', '.join(modules)}; sys.exit(bool({{'torch', 'flask'}} & sys.modules.keys()))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -25,13 +25,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bench import DOG_MASKS, RESULTS
+from sam2_amg.answers.overlay import encode_png, overlay
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.pipeline.base import Generator, MaskRecord
-from sam2_amg.server.overlay import encode_png, overlay
 from training.scenes.scenery import draw_ahead
 from training.scenes.scenes import Scenes
 from training.unseen import BORDER

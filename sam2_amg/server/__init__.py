@@ -1,1 +1,1 @@
-"""The HTTP server: routes, WSGI server, queue, start-up and overlay."""
+"""The HTTP server: routes, WSGI server, queue and start-up."""

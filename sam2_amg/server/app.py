@@ -7,20 +7,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from flask import Flask, Response, request
 from numpy.typing import NDArray
 from werkzeug.exceptions import HTTPException
 
+from sam2_amg.answers.options import Answer
+from sam2_amg.answers.render import render
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.jobs import cancelled, timed_out
 from sam2_amg.server.messages import error_answer, error_body, internal_error
-from sam2_amg.server.overlay import encode_png, overlay
 from sam2_amg.server.parameters import parameters_of
 from sam2_amg.server.replies import json_line, response_of
 from sam2_amg.server.status import register_status
@@ -28,11 +28,6 @@ from sam2_amg.server.ticket import TICKET, Ticket
 from sam2_amg.server.upload import only_upload, uploads_of
 
 logger = logging.getLogger(__name__)
-
-
-def rles_by_name(records: list[MaskRecord]) -> dict[str, Any]:
-    """{"mask_0": {"size": [h, w], "counts": [...]}, ...} in the generator's order."""
-    return {f"mask_{i}": record["segmentation"] for i, record in enumerate(records)}
 
 
 def ticket_of_request(limits: Limits) -> Ticket:
@@ -49,6 +44,11 @@ def in_turn(lock: threading.Lock, ticket: Ticket, limits: Limits) -> Iterator[No
         yield
     finally:
         lock.release()
+
+
+def rendered(answer: Answer) -> Response:
+    """The response that carries an answer."""
+    return Response(answer.data, mimetype=answer.mimetype)
 
 
 def create_app(config: ServerConfig, desk: Desk) -> Flask:
@@ -75,12 +75,12 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     @app.post("/upload")
     def upload() -> Response:
         with segmented() as (image, records), in_turn(rendering, ticket_of_request(config.limits), config.limits):
-            return Response(encode_png(overlay(image, records)), mimetype="image/png")
+            return rendered(render("png", records, image.shape[:2], image=image))
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
-        with segmented() as (_, records):
-            return json_line(rles_by_name(records))
+        with segmented() as (image, records):
+            return rendered(render("rle", records, image.shape[:2]))
 
     register_status(app, config, desk)
     register_errors(app)

@@ -24,9 +24,9 @@ from bench.harness.worker import Job
 from bench.report.tables import accuracy_markdown, counts_table, sources_table
 from sam2_amg.agreement import compare_images, parse_masks
 from sam2_amg.agreement_lists import read_list
+from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator
-from sam2_amg.server.app import rles_by_name
 
 
 @pytest.fixture

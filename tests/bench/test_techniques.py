@@ -17,6 +17,7 @@ from small_model import small_demo_model
 
 from bench.techniques import Form, Parts, forms, main, time_forms
 from sam2_amg.agreement import Masks, compare_images, parse_masks
+from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Encode
 from sam2_amg.config import GeneratorConfig, Mode
@@ -29,7 +30,6 @@ from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import MaskGenerator, Stages
 from sam2_amg.pipeline.preprocess import PreprocessOnDevice
-from sam2_amg.server.app import rles_by_name
 
 
 class Furious:

@@ -20,9 +20,9 @@ from bench.harness.systems import SYSTEMS, build_baseline
 from bench.harness.timing import StageClock, time_methods
 from bench.harness.weights import seeded_model
 from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator
-from sam2_amg.server.app import rles_by_name
 
 STAGES = {"preprocess", "encode", "decoder", "measure", "nms", "rle"}
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator, build_stages, fill_in
@@ -24,7 +25,6 @@ from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.candidates import Candidates, tabulate
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.postprocess.crops import crops_of
-from sam2_amg.server.app import rles_by_name
 
 IMAGES = {
     "dog": lambda: photograph("dog"),

@@ -22,11 +22,12 @@ from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 from sam2_amg.modes.build import build_generator
-from sam2_amg.server.app import in_turn, rles_by_name
+from sam2_amg.server.app import in_turn
 from sam2_amg.server.ticket import Ticket
 
 pytestmark = pytest.mark.xdist_group("server")  # for one server is enough

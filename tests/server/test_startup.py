@@ -21,6 +21,7 @@ from helpers import CPU, ROOT, drawn_image, start_server, wait_until
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
+from sam2_amg.answers.overlay import encode_png
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
@@ -31,7 +32,6 @@ from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
-from sam2_amg.server.overlay import encode_png
 from sam2_amg.server.startup import run_in_background
 
 

@@ -1,0 +1,1 @@
+"""Answers: from records to bytes, in the format that is asked for. Imports neither torch nor the server."""
