@@ -156,9 +156,19 @@ class GeneratorConfig:
                 _require(inside, name, "grids of points (x, y) from 0 to 1", point)
 
     @property
-    def most_points(self) -> int:
-        """The number of points in the largest grid of a crop layer."""
-        return self.points_per_side**2 if self.point_grids is None else max(map(len, self.point_grids))
+    def points_by_layer(self) -> tuple[int, ...]:
+        """The number of points in a crop of each layer, the whole image first."""
+        if self.point_grids is not None:
+            return tuple(map(len, self.point_grids))
+        factors = (self.crop_n_points_downscale_factor**layer for layer in range(self.crop_n_layers + 1))
+        return tuple((self.points_per_side // factor) ** 2 for factor in factors)
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts an image takes: the points of all crops, and with `use_m2m` each of their masks."""
+        points = sum(4**layer * count for layer, count in enumerate(self.points_by_layer))
+        masks = (3 if self.multimask_output else 1) if self.use_m2m else 0
+        return points * (1 + masks)
 
 
 @dataclass(frozen=True)

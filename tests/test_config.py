@@ -49,5 +49,15 @@ def test_own_grids_take_the_place_of_points_per_side() -> None:
     config = GeneratorConfig(
         points_per_side=1, crop_n_layers=2, crop_n_points_downscale_factor=4, point_grids=(POINT, POINT * 3, POINT)
     )
-    assert (config.most_points, GeneratorConfig(points_per_side=7).most_points) == (3, 49)
+    assert config.points_by_layer == (1, 3, 1)
+    assert config.prompts == 1 + 4 * 3 + 16 * 1
     assert hash(config) != hash(GeneratorConfig())
+
+
+def test_how_much_work_it_is() -> None:
+    assert (GeneratorConfig().points_by_layer, GeneratorConfig().prompts) == ((1024,), 1024)
+    crops = {"points_per_side": 9, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2}
+    assert GeneratorConfig(**crops).points_by_layer == (81, 16, 4)
+    assert GeneratorConfig(**crops).prompts == 81 + 4 * 16 + 16 * 4
+    assert GeneratorConfig(points_per_side=2, use_m2m=True).prompts == 16
+    assert GeneratorConfig(points_per_side=2, use_m2m=True, multimask_output=False).prompts == 8

@@ -40,7 +40,7 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
     on_gpu = mode.is_compiled and device.type == "cuda"
-    every = min(config.most_points, _MOST_POINTS_PER_BATCH) if on_gpu else None
+    every = min(max(config.points_by_layer), _MOST_POINTS_PER_BATCH) if on_gpu else None
     config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
     if device.type == "cpu":
         return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)

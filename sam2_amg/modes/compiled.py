@@ -47,7 +47,7 @@ def static_shapes(
     points are split evenly over calls. Fewer points, as in the grids of crops, are padded.
     """
     if device.type == "cuda":
-        every = config.most_points
+        every = max(config.points_by_layer)
         steps = -(-min(every, config.points_per_batch or every) // _POINTS_STEP)
         calls = -(-steps * _POINTS_STEP // recipe.gpu_points)
         return subgraph_shapes(image_size, -(-steps // calls) * _POINTS_STEP, None, batch_size)
