@@ -21,6 +21,7 @@ from sam2_amg.server.compression import compressed
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.jobs import cancelled
 from sam2_amg.server.messages import error_answer, error_body, internal_error
+from sam2_amg.server.openapi import register_openapi
 from sam2_amg.server.parameters import Asked, asked_for, model_of, parameters_of, refusing
 from sam2_amg.server.replies import json_line, response_of
 from sam2_amg.server.segmenting import Segmenting
@@ -47,6 +48,7 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     app = Flask(__name__, static_folder=None)
     register_uploads(app, config, desk)
     register_status(app, config, desk)
+    register_openapi(app, config)
     register_errors(app)
     app.after_request(compressed)
     return app

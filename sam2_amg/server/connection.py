@@ -317,7 +317,7 @@ class Connection(asyncio.Protocol):
                 await self._write_end()
         finally:
             self._gone = None
-            await self.front.end_stream(stream)
+            self.front.end_stream(stream)
         return count
 
     async def _send_piece(self, piece: bytes) -> None:
