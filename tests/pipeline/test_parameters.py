@@ -1,7 +1,8 @@
 """Every parameter of a call means in ao what it means in sam2's generator, which is baseline.
 
-With sam2's decoder, ao's records equal baseline's to the last bit, in every field. With the folded one they have the
-same masks but for rounding: see `assert_equal_but_for_rounding`.
+With sam2's decoder, ao's records equal baseline's to the last bit, in every field; in larger images but for a pixel in
+which a logit is as large as the threshold. With the folded decoder they have the same masks but for rounding: see
+`assert_equal_but_for_rounding`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from helpers import CPU, assert_all_but_equal, photograph
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.utils.amg import rle_to_mask
 from small_model import small_demo_model
 
 from sam2_amg.config import GeneratorConfig, Mode
@@ -26,6 +28,7 @@ from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.pipeline.generator import MaskGenerator
 
 POINTS = ((0.2, 0.3), (0.5, 0.5), (0.52, 0.6), (0.8, 0.4), (0.3, 0.85), (0.95, 0.05))
+OTHERS = ((0.35, 0.45), (0.6, 0.7), (0.1, 0.1), (0.7, 0.2))
 LENIENT = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.75}  # few points find little in crops
 CROPS = {"crop_n_layers": 1, "points_per_side": 2, **LENIENT}
 # what else is set, and two values that have different answers
@@ -44,7 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "min_mask_region_area": ({}, 30, 20000),
     "use_m2m": ({}, False, True),
     "multimask_output": ({"box_nms_thresh": 1.0}, True, False),
-    "point_grids": ({}, (POINTS,), (POINTS[2:],)),
+    "point_grids": (LENIENT, (POINTS,), (OTHERS,)),
 }
 MORE = (
     {"use_m2m": True, "multimask_output": False},
@@ -53,6 +56,7 @@ MORE = (
     {"min_mask_region_area": 1 << 30},
     {"mask_threshold": 1.0, "use_m2m": True, "stability_score_offset": 0.5, "box_nms_thresh": 0.9},
 )
+STEPS = {"dog": 1, "truck": 3, "groceries": 1}  # truck.jpg is large
 TWO_LAYERS = {"crop_n_layers": 2, "points_per_side": 4, "crop_n_points_downscale_factor": 2}
 TWO_LAYERS_EACH = (
     {"crop_nms_thresh": 0.1},
@@ -117,11 +121,23 @@ def source(record: MaskRecord) -> tuple[Any, ...]:
     return record["crop_box"], record["point_coords"], record["predicted_iou"]
 
 
-def answer(generators: Generators, image: NDArray[np.uint8], config: GeneratorConfig) -> list[MaskRecord]:
+def assert_equal(records: list[MaskRecord], expected: list[MaskRecord], pixels: int) -> None:
+    """The same records in the same order, but for up to so many pixels of a mask."""
+    assert len(records) == len(expected)
+    for record, twin in zip(records, expected, strict=True):
+        if repr(record) == repr(twin):  # the stability of an empty mask is NaN, which does not equal itself
+            continue
+        assert (source(record), record["bbox"]) == (source(twin), twin["bbox"])
+        assert record["stability_score"] == pytest.approx(twin["stability_score"], abs=1e-4)
+        different = rle_to_mask(record["segmentation"]) != rle_to_mask(twin["segmentation"])
+        assert 1 <= different.sum() <= pixels
+        assert abs(record["area"] - twin["area"]) <= pixels
+
+
+def answer(generators: Generators, image: NDArray[np.uint8], config: GeneratorConfig, pixels: int) -> list[MaskRecord]:
     """Baseline's answer, which the others have to give, too."""
     expected = generators.baseline.generate(image, config)
-    # an empty mask has a stability of NaN, which equals nothing, so compare as text
-    assert list(map(repr, generators.with_sam2_decoder.generate(image, config))) == list(map(repr, expected))
+    assert_equal(generators.with_sam2_decoder.generate(image, config), expected, pixels)
     if config.multimask_output and not config.use_m2m:
         found = generators.ao.generate(image, config)
         if config.pred_iou_thresh * config.stability_score_thresh > 0:
@@ -132,7 +148,7 @@ def answer(generators: Generators, image: NDArray[np.uint8], config: GeneratorCo
 
 
 def check_parameters(
-    model: SAM2Base, image: NDArray[np.uint8], config: GeneratorConfig, more: Sequence[dict[str, Any]]
+    model: SAM2Base, image: NDArray[np.uint8], config: GeneratorConfig, more: Sequence[dict[str, Any]], pixels: int = 0
 ) -> list[int]:
     """The number of masks in each answer."""
     counts = []
@@ -145,10 +161,10 @@ def check_parameters(
                 one, two = (generators.ao.generate(image, config) for config in configs)
                 assert_equal_but_for_rounding(one, two)
             else:
-                one, two = (answer(generators, image, config) for config in configs)
+                one, two = (answer(generators, image, config, pixels) for config in configs)
                 assert repr(one) != repr(two), name
             counts += [len(one), len(two)]
-        counts += [len(answer(generators, image, replace(config, **others))) for others in more]
+        counts += [len(answer(generators, image, replace(config, **others), pixels)) for others in more]
     return counts
 
 
@@ -163,11 +179,12 @@ def test_parameters_of_a_call_mean_what_they_mean_in_sam2(demo_config: Generator
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dog", "truck", "groceries"])
+@pytest.mark.parametrize("name", STEPS)
 def test_parameters_mean_what_they_mean_in_sam2_on_photographs(
     demo_model: SAM2Base, demo_config: GeneratorConfig, name: str
 ) -> None:
-    """With the model that ships, whole photographs and crops of two layers."""
+    """With the model that ships, larger images and crops of two layers."""
     more = [*MORE, *({**TWO_LAYERS, **others} for others in TWO_LAYERS_EACH)]
-    counts = check_parameters(demo_model, photograph(name), replace(demo_config, points_per_side=6), more)
+    image = np.ascontiguousarray(photograph(name)[:: STEPS[name], :: STEPS[name]])
+    counts = check_parameters(demo_model, image, replace(demo_config, points_per_side=5), more, pixels=2)
     assert min(counts) >= 1, counts

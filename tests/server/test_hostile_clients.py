@@ -28,7 +28,7 @@ def health(server: RunningServer) -> float:
 
 def test_bad_clients_of_all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """600 connections say nothing, 40 uploads stop, others trickle, leave, send nonsense or broken files."""
-    monkeypatch.setattr(hostile, "_HOLD", 3.0)
+    monkeypatch.setattr(hostile, "_HOLD", 2.0)
     command = ("prlimit", f"--nofile={_FILES}", sys.executable, "server.py")
     server = start_server("--device", "cpu", "--points_per_side", "1", command=command)
     address = urlsplit(server.url)
