@@ -100,7 +100,8 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
             is_archive = request.mimetype in TYPES
             entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB, is_archive)
             ticket.enter("segmenting")
-            at_once = min(len(entries), config.model.batch_size + (engine.generator.workers if engine.generator else 1))
+            workers = engine.generator.workers if engine.generator else 1
+            at_once = min(config.model.batch_size + workers, max(1, limits.queue_size // 2), len(entries))
             made = Batch(desk, segmenting, asked, ticket, limits.request_timeout, at_once)
             keep()
             return Response(made.lines(entries, batches.release), mimetype="application/x-ndjson")

@@ -86,7 +86,7 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "batch_size": config.model.batch_size,
         "ready": engine.is_ready,
         "parameters": asdict(engine.generator.config if engine.generator else config.generator),
-        "limits": asdict(config.limits),
+        "limits": asdict(config.limits) | asdict(config.bounds),
         "compilations": count_compilations(),
         "queue": {"taken": engine.in_flight, "size": config.limits.queue_size},
         "versions": {"python": platform.python_version(), **versions},

@@ -142,6 +142,11 @@ def test_what_is_refused_as_a_whole(local: LocalServer, name: str) -> None:
     assert local.engine.in_flight == 0
 
 
+def test_names_fit_into_json() -> None:
+    (entry,) = entries_of(tar_of({"a\udcff" + "b" * 2000: b"c"}), 9, MIB)
+    assert entry.name == "a?" + "b" * 998
+
+
 def test_bombs() -> None:
     large = zip_of({"a": bytes(300)})
     (entry,) = entries_of(large, 9, 299)
@@ -270,6 +275,30 @@ def test_a_batch_is_cancelled_by_its_id(halting: tuple[LocalServer, Halting]) ->
             received += client.recv(MIB)
         assert received.count(b'"code":"cancelled"') == 5
         generator.gate.set()
+
+
+def test_http_1_0_gets_lines_until_the_end(halting: tuple[LocalServer, Halting]) -> None:
+    server, generator = halting
+    generator.gate.set()
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        body = tar_of(FILES)
+        head = f"POST /batch HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        client.sendall(f"{head}Content-Type: application/x-tar\r\n\r\n".encode() + body)
+        answer = b"".join(iter(lambda: client.recv(MIB), b""))
+    head, _, lines = answer.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert sorted(json.loads(line)["index"] for line in lines.splitlines()) == [0, 1, 2]
+
+
+def test_an_answer_is_whole_in_the_log_and_the_connection_goes_on(local: LocalServer, caplog: Any) -> None:
+    with requests.Session() as session, caplog.at_level("INFO", "sam2_amg.access"):
+        for _ in range(2):
+            answer = session.post(f"{local.url}/batch?max_masks=1", files={"image": FILES["0.png"]}, timeout=30)
+            assert len(answer.content.splitlines()) == 1
+    lines = [record.getMessage() for record in caplog.records if "/batch" in record.getMessage()]
+    assert len(lines) == 2
+    assert all(f" {len(answer.content)} bytes" in line and "left" not in line for line in lines)
 
 
 def test_too_many_batches(halting: tuple[LocalServer, Halting]) -> None:

@@ -28,6 +28,24 @@ LIMITS = Limits(queue_size=2, max_body_mib=1, max_held_mib=8, receive_timeout=5,
 LARGE = b"x" * (6 << 20)
 
 
+class Pieces:
+    """Three pieces of a body; fails in place of the last if it is to."""
+
+    def __init__(self, routes: Routes, query: str) -> None:
+        self.routes, self.query, self.made = routes, query, 0
+
+    def __next__(self) -> bytes:
+        if self.made == 2 and self.query == "fail":
+            raise ArithmeticError("a bug")
+        if self.made == 3:
+            raise StopIteration
+        self.made += 1
+        return b"piece "
+
+    def close(self) -> None:
+        self.routes.done.append(self.query)
+
+
 class Routes:
     """Answers at once on /healthz; on /work when `go` is set; /large with 6 MiB; /upload with the body's length."""
 
@@ -66,6 +84,8 @@ class Routes:
             self.begun.append(head.query)
             self.go.wait(30)
             (self.dropped if ticket.cancelled.is_set() else self.done).append(head.query)
+        if head.path == "/stream":
+            return Answer(200, [("Content-Type", "text/plain")], b"", Pieces(self, head.query))
         if head.path == "/large":
             return Answer(200, [("Content-Type", "text/plain")], LARGE)
         return json_answer({"path": head.path, "query": head.query, "body": len(body)})
@@ -467,3 +487,17 @@ def test_a_thread_that_cannot_start_is_a_500(monkeypatch: pytest.MonkeyPatch) ->
         assert code_of(read_answer(one.connect(post("/upload", 0)))) == (500, "internal_error")
         monkeypatch.undo()
         assert read_answer(one.connect(post("/upload", 0)))[0] == 200
+
+
+def test_a_stream_comes_in_chunks_and_is_closed_once() -> None:
+    with running() as server, requests.Session() as session:
+        for _ in range(2):
+            answer = session.get(f"{server.url}/stream?whole", timeout=10)
+            assert answer.text == "piece piece piece "
+            assert answer.headers["Transfer-Encoding"] == "chunked"
+            assert "Content-Length" not in answer.headers
+        assert session.head(f"{server.url}/stream?head", timeout=10).text == ""
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            session.get(f"{server.url}/stream?fail", timeout=10)
+        wait_until(lambda: sorted(server.routes.done) == ["fail", "head", "whole", "whole"])
+        assert server.front.budget.held == 0

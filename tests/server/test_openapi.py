@@ -85,7 +85,7 @@ def assert_right(case: Case, url: str, mode: GenerationMode) -> int:
 
 
 def fuzz(described: dict[str, Any], url: str, cases: int) -> Counter[int]:
-    """Sends cases to all routes, half of them valid, and checks each answer. How often each status came."""
+    """Sends cases to routes, half of them valid, and checks each answer. How often each status came."""
     statuses: Counter[int] = Counter()
     for operation, mode in product(operations(described), (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)):
         made = operation.as_strategy(generation_mode=mode)
@@ -110,7 +110,8 @@ def fuzz(described: dict[str, Any], url: str, cases: int) -> Counter[int]:
 
 
 def test_a_few_cases(bounded: LocalServer, described: dict[str, Any]) -> None:
-    statuses = fuzz(described, bounded.url, 16)
+    paths = {path: item for path, item in described["paths"].items() if not path.startswith("/upload")}
+    statuses = fuzz({**described, "paths": paths}, bounded.url, 24)
     assert statuses[200] >= 10
     assert statuses[400] >= 5
 
