@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import ParameterError, StartupError
 
 # Pillow refuses images with more than twice MAX_IMAGE_PIXELS pixels, to guard against decompression bombs.
 PILLOW_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -68,9 +68,15 @@ _DAY = 86400  # seconds
 MOST_TOGETHER = 32  # images; of 1024 x 1024 pixels each has 1,024 windows, and torch attends to 65,535 at a time
 
 
-def _require(condition: bool, flag: str, need: str, value: object) -> None:
+MOST_POINTS = 256 * 256  # of the grid of a crop layer
+
+PointGrid = tuple[tuple[float, float], ...]
+"""Points (x, y) of a crop layer, in [0, 1] x [0, 1]."""
+
+
+def _require(condition: bool, name: str, need: str, value: object) -> None:
     if not condition:
-        raise StartupError(f"--{flag} must be {need}, not {value}")
+        raise ParameterError(name, f"must be {need}, not {value}")
 
 
 def require_batch_size(batch_size: int) -> None:
@@ -85,8 +91,9 @@ def require_port(port: int) -> None:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Parameters of the automatic mask generator, with sam2's names, meanings and defaults.
+    """Parameters of the automatic mask generator, with sam2's names, meanings and defaults. Raises ParameterError.
 
+    `point_grids` has a grid a crop layer, the whole image's first; `points_per_side` is then not used.
     `mask_memory_mib` limits the memory, in MiB, of upsampled masks on a CPU; at least one mask is processed at a time.
     Baseline ignores it, and a GPU stores no upsampled masks. If it or `points_per_batch` is None, the mode and the
     device choose the value.
@@ -103,6 +110,10 @@ class GeneratorConfig:
     crop_nms_thresh: float = 0.7
     crop_overlap_ratio: float = 512 / 1500
     crop_n_points_downscale_factor: int = 1
+    point_grids: tuple[PointGrid, ...] | None = None
+    min_mask_region_area: int = 0
+    use_m2m: bool = False
+    multimask_output: bool = True
     mask_memory_mib: int | None = None
 
     def __post_init__(self) -> None:
@@ -114,16 +125,50 @@ class GeneratorConfig:
             _require(0 <= getattr(self, name) <= 1, name, "from 0 to 1", getattr(self, name))
         offset = self.stability_score_offset
         _require(0 <= offset <= 100, "stability_score_offset", "from 0 to 100", offset)
+        _require(-100 <= self.mask_threshold <= 100, "mask_threshold", "from -100 to 100", self.mask_threshold)
         _require(0 <= self.crop_n_layers <= 4, "crop_n_layers", "from 0 to 4", self.crop_n_layers)
         ratio = self.crop_overlap_ratio
         _require(0 <= ratio < 1, "crop_overlap_ratio", "at least 0 and less than 1", ratio)
         factor = self.crop_n_points_downscale_factor
         _require(
-            factor >= 1 and self.points_per_side >= factor**self.crop_n_layers,
+            factor >= 1 and (self.point_grids is not None or self.points_per_side >= factor**self.crop_n_layers),
             "crop_n_points_downscale_factor",
             "at least 1, and small enough to leave a point in the last crop layer",
             factor,
         )
+        area = self.min_mask_region_area
+        _require(0 <= area <= 1 << 30, "min_mask_region_area", f"from 0 to {1 << 30}", area)
+        for name in ("use_m2m", "multimask_output"):
+            _require(isinstance(getattr(self, name), bool), name, "true or false", getattr(self, name))
+        if self.point_grids is not None:
+            self._require_point_grids(self.point_grids)
+
+    def _require_point_grids(self, grids: tuple[PointGrid, ...]) -> None:
+        layers, name = self.crop_n_layers + 1, "point_grids"
+        need = (
+            f"{layers} grids, one a crop layer with that of the whole image" if layers > 1 else "1 grid without crops"
+        )
+        _require(len(grids) == layers, name, need, len(grids))
+        for grid in grids:
+            _require(1 <= len(grid) <= MOST_POINTS, name, f"grids of 1 to {MOST_POINTS} points", len(grid))
+            for point in grid:
+                inside = len(point) == 2 and all(0 <= coordinate <= 1 for coordinate in point)
+                _require(inside, name, "grids of points (x, y) from 0 to 1", point)
+
+    @property
+    def points_by_layer(self) -> tuple[int, ...]:
+        """The number of points in a crop of each layer, the whole image first."""
+        if self.point_grids is not None:
+            return tuple(map(len, self.point_grids))
+        factors = (self.crop_n_points_downscale_factor**layer for layer in range(self.crop_n_layers + 1))
+        return tuple((self.points_per_side // factor) ** 2 for factor in factors)
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts an image takes: the points of all crops, and with `use_m2m` each of their masks."""
+        points = sum(4**layer * count for layer, count in enumerate(self.points_by_layer))
+        masks = (3 if self.multimask_output else 1) if self.use_m2m else 0
+        return points * (1 + masks)
 
 
 @dataclass(frozen=True)

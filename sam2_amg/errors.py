@@ -7,6 +7,18 @@ class StartupError(Exception):
     """A command cannot run as asked. The message is one line: the file or flag, what is wrong, and the way out."""
 
 
+class ParameterError(StartupError):
+    """A parameter has a value that it cannot have. On a command line the message names its flag.
+
+    `name` is the parameter; `problem` continues a sentence that begins with its name ("must be from 0 to 1, not 7").
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"--{name} {problem}")
+        self.name = name
+        self.problem = problem
+
+
 class RequestError(Exception):
     """The server refuses a request. The response body is `{"error": {"code": ..., "message": ...}}`.
 

@@ -32,7 +32,7 @@ from sam2_amg.network.model_types import find_model_type
 from sam2_amg.network.weights import check_weights
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
-from sam2_amg.pipeline.prompts import to_model_input
+from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.postprocess.crops import crops_of
 from sam2_amg.signals import exit_on_signals
 
@@ -149,7 +149,7 @@ def answer_example(config: ExportConfig, build: Build, folder: Path, mode: Mode)
     assert isinstance(generator, MaskGenerator)
     stages, decoder = generator.stages, generator.stages.decoder
     whole = crops_of((image.shape[0], image.shape[1]), generator.config)[0]
-    points = to_model_input(generator.point_grids(whole), whole.size, generator.image_size).to(build.device)
+    points = to_model_input(PointGrids(generator.config)(whole), whole.size, generator.image_size).to(build.device)
     with torch.inference_mode():
         # all in one stream: the result of `generator.encode` belongs to the stream of the generator's thread
         features = stages.encode(torch.cat([stages.preprocess(image)] * config.batch_size)).unbatch()[-1]

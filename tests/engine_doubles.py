@@ -24,7 +24,7 @@ class GatedGenerator(Generator):
         self.running = 0
         self.most_running = 0
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
         self.started += 1
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -60,6 +60,8 @@ class TogetherGenerator(GatedGenerator):
             raise MemoryError("ninety-nine")
         return values
 
-    def segment(self, image: NDArray[np.uint8], features: int | None = None) -> PendingResult:
+    def segment(
+        self, image: NDArray[np.uint8], features: int | None = None, config: GeneratorConfig | None = None
+    ) -> PendingResult:
         assert features in (None, image[0, 0, 0])  # nobody else's
-        return super().segment(image)
+        return super().segment(image, config=config)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.server.listen import bind, listening
+
+ON_OFF = {
+    f"--{'' if on else 'no_'}{name}": {name: on} for name in ("use_m2m", "multimask_output") for on in (True, False)
+}
 
 
 def run_python(*words: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +79,10 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2"
         value = {"--max_held_mib": "2000", "--log_format": "json"}.get(flag, value)
         mode = ["--fast"] if flag == "--load_exported" else []
+        if flag in ON_OFF:
+            generators = [parse([name]).generator for name in (flag, flag.replace("_", "-"))]
+            assert generators == [replace(GeneratorConfig(), **ON_OFF[flag])] * 2
+            continue
         expected = parse([*mode, flag, value])
         assert expected != parse(mode)
         assert parse([*mode, flag.replace("_", "-"), value]) == expected
@@ -94,6 +103,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--points_per_side", "many"], "argument --points_per_side: invalid int value: 'many'"),
         (["--points_per_batch", "0"], "--points_per_batch must be from 1 to"),
         (["--pred_iou_thresh", "2"], "--pred_iou_thresh must be from 0 to 1"),
+        (["--min_mask_region_area", "-1"], "--min_mask_region_area must be from 0 to"),
+        (["--use_m2m", "1", "2", "3"], "unrecognized arguments: 3"),
         (["--crop_n_layers", "3", "--crop_n_points_downscale_factor", "9"], "--crop_n_points_downscale_factor"),
         (["--max_pixels", "999999999"], "--max_pixels must be from 1 to"),
         (["--receive_timeout", "0"], "--receive_timeout must be more than 0 and at most 86400 seconds"),

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from bench.harness.case import Case
 from bench.harness.planted import PlantingHooks
 from bench.harness.timing import StageClock, time_sam2_like
-from sam2_amg.config import Mode
+from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import fill_in
 from sam2_amg.network.checkpoints import configuration_of
 from sam2_amg.network.model_types import MODEL_TYPES
@@ -60,8 +60,12 @@ class TorchaoGenerator(Generator):
             PlantingHooks(case.planted).attach_to_torchao(self.generator.predictor)
         _time(case.clock, self.generator)
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        """The masks of uint8 RGB [H, W, 3]; none where torchao fails because there is none to filter."""
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
+        """The masks of uint8 RGB [H, W, 3]; none where torchao fails because there is none to filter.
+
+        It has one configuration, so `config` must be None.
+        """
+        assert config is None
         try:
             with float32_convolutions() if self.numbers == "float32" else nullcontext():
                 return self.generator.generate(image)

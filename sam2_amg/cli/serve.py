@@ -48,6 +48,9 @@ _GENERATOR_FLAGS = (
     ("crop_nms_thresh", float, "the same as --box_nms_thresh, between crops"),
     ("crop_overlap_ratio", float, "overlap of the crops, as a fraction of the image's side"),
     ("crop_n_points_downscale_factor", int, "each crop layer divides the points per side by N again"),
+    ("min_mask_region_area", int, "fill holes and drop islands of fewer pixels than N; 0 for neither"),
+    ("use_m2m", bool, "decode each mask again with itself as a prompt, by sam2's uncompiled decoder: takes longer"),
+    ("multimask_output", bool, "three masks a point; without, one, by sam2's uncompiled decoder: takes longer"),
     ("mask_memory_mib", int, "memory limit of upsampled masks, in MiB, on cpu; not for --baseline (default 32)"),
 )
 _LIMIT_FLAGS = (
@@ -123,9 +126,22 @@ def build_parser() -> Parser:
     return parser
 
 
+class _OnOff(argparse.Action):
+    """True for --name, False for --no_name."""
+
+    def __call__(
+        self, _parser: object, namespace: argparse.Namespace, _values: object, option: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, not (option or "").startswith("--no_"))
+
+
 def _add_flags(group: argparse._ArgumentGroup, flags: Sequence[tuple], defaults: object) -> None:
     for name, kind, text in flags:
         default = getattr(defaults, name)
+        if kind is bool:
+            text += f" (default {'on' if default else 'off'})"
+            group.add_argument(f"--{name}", f"--no_{name}", action=_OnOff, nargs=0, help=text)
+            continue
         if default is not None:
             text += f" (default {default:.4g})" if isinstance(default, float) else f" (default {default})"
         group.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)

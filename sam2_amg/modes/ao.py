@@ -9,6 +9,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.modes.mask_stages import mask_stages
+from sam2_amg.network.decoder import PlainDecoder
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.precision import float32_convolutions
@@ -23,6 +24,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
         preprocess=Preprocess(model.image_size, device),
         encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
+        sam2_decoder=partial(PlainDecoder, model),
         network=StreamOrderedLock(device),
         **mask_stages(config, device),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -39,7 +40,7 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
     if mode is Mode.BASELINE:
         return replace(config, points_per_batch=config.points_per_batch or _BASELINE_POINTS_PER_BATCH)
     on_gpu = mode.is_compiled and device.type == "cuda"
-    every = min(config.points_per_side**2, _MOST_POINTS_PER_BATCH) if on_gpu else None
+    every = min(max(config.points_by_layer), _MOST_POINTS_PER_BATCH) if on_gpu else None
     config = replace(config, points_per_batch=config.points_per_batch or every or _POINTS_PER_BATCH[device.type])
     if device.type == "cpu":
         return replace(config, mask_memory_mib=config.mask_memory_mib or _CPU_MASK_MEMORY_MIB)
@@ -96,8 +97,9 @@ def build_stages(
         if mode is Mode.AO:
             return ao_stages(model, config, device)
         shapes = static_shapes(mode, model.image_size, config, device, batch_size)
+        mask_decoder = deepcopy(model.sam_mask_decoder)  # before subgraphs change its weights; 16 MiB
         subgraphs = make_subgraphs(model, mode, shapes, device)
-        return compiled.compiled_stages(_RECIPES[mode], model, config, device, shapes, subgraphs)
+        return compiled.compiled_stages(_RECIPES[mode], model, config, device, shapes, subgraphs, mask_decoder)
 
 
 def build_generator(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from triton.runtime import driver
@@ -15,7 +17,7 @@ from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, subgraph_s
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.kernels.launch_configs import require_shared_memory
 from sam2_amg.modes.mask_stages import mask_stages
-from sam2_amg.network.decoder import Kept
+from sam2_amg.network.decoder import Kept, PlainDecoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 from sam2_amg.pipeline.generator import Stages
 from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice
@@ -45,7 +47,7 @@ def static_shapes(
     points are split evenly over calls. Fewer points, as in the grids of crops, are padded.
     """
     if device.type == "cuda":
-        every = config.points_per_side**2
+        every = max(config.points_by_layer)
         steps = -(-min(every, config.points_per_batch or every) // _POINTS_STEP)
         calls = -(-steps * _POINTS_STEP // recipe.gpu_points)
         return subgraph_shapes(image_size, -(-steps // calls) * _POINTS_STEP, None, batch_size)
@@ -67,8 +69,12 @@ def compiled_stages(
     device: torch.device,
     shapes: SubgraphShapes,
     subgraphs: Subgraphs,
+    mask_decoder: Sam2MaskDecoder,
 ) -> Stages:
-    """The stages around subgraphs that are ready to run. `config` must have its defaults filled in."""
+    """The stages around subgraphs that are ready to run. `config` must have its defaults filled in.
+
+    `mask_decoder` is the model's as it was loaded: to make subgraphs may have changed the model's own.
+    """
     _let_go(model)
     on_gpu = device.type == "cuda"
     if subgraphs.upscale is None:
@@ -79,6 +85,7 @@ def compiled_stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=StaticEncoder(subgraphs),
         decoder=StaticDecoder(subgraphs, shapes.points, upscale),
+        sam2_decoder=partial(PlainDecoder, model, mask_decoder=mask_decoder),
         network=StreamOrderedLock(device),
         fixed_points=True,
         **mask_stages(config, device),

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from sam2_amg.compilation.subgraphs import encoder_sizes
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
-from sam2_amg.modes.baseline import BaselineGenerator
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.generator import MaskGenerator
 
 
 def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device) -> None:
     """Runs uint8 RGB [H, W, 3] through every stage with few points; on a GPU, also with each encoder and in full."""
-    _with_few_points(generator).generate(image)
+    generator.generate(image, _few(generator.config))
     if device.type == "cuda":
         for count in encoder_sizes(generator.batch_size)[:-1]:
             generator.encode([image] * count)
@@ -48,19 +46,12 @@ def keep_from_garbage_collection() -> None:
     gc.freeze()
 
 
-def _with_few_points(generator: Generator) -> Generator:
-    """The same stages with four points and thresholds that all masks pass, so that every stage has input."""
-    few = _few(generator.config)
-    if isinstance(generator, MaskGenerator):
-        return MaskGenerator(generator.stages, few, generator.image_size, generator.device)
-    assert isinstance(generator, BaselineGenerator)
-    return BaselineGenerator(generator.model, few)
-
-
 def _few(config: GeneratorConfig) -> GeneratorConfig:
+    """Four points and thresholds that all masks pass, so that every stage has input."""
     return replace(
         config,
         points_per_side=2,
+        point_grids=None,
         crop_n_layers=0,
         crop_n_points_downscale_factor=1,
         pred_iou_thresh=0.0,

@@ -6,7 +6,8 @@ Call these three methods in order; `predict` calls the last two in a loop over p
     attended = decoder.attend(prepared, points)   # the two-way transformer; gives the predicted IoU
     logits = decoder.predict_masks(attended, kept)  # low-res logits, only of the kept masks
 
-Symbols in the shape comments: P points, C channels of the transformer (256), h x w image tokens, n kept masks.
+Symbols in the shape comments: P points, M masks a point (3, or 1 without multimask output), C channels of the
+transformer (256), h x w image tokens, n kept masks.
 """
 
 from __future__ import annotations
@@ -16,22 +17,24 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.precision import float32_convolutions
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Which of the P x 3 masks are kept: row (point) and column (mask) of each, both int64 [n], sorted by row."""
+    """Which of the P x M masks are kept: row (point) and column (mask) of each, both int64 [n], sorted by row."""
 
     point: Tensor
     mask: Tensor
 
 
 def every_mask(predicted_iou: Tensor) -> Kept:
-    """All masks of points whose predicted IoU is [P, 3]."""
+    """All masks of points whose predicted IoU is [P, M]."""
     return Kept(*torch.ones_like(predicted_iou).nonzero(as_tuple=True))
 
 
@@ -40,7 +43,7 @@ class Attended(Protocol):
 
     @property
     def predicted_iou(self) -> Tensor:
-        """Float [P, 3], in [0, 1]."""
+        """Float [P, M], in [0, 1]."""
 
 
 class MaskDecoder(Protocol):
@@ -61,7 +64,7 @@ class MaskDecoder(Protocol):
 
 
 class Predicted(NamedTuple):
-    """A decoder's output for P points: predicted IoU [P, 3], the kept masks, and their low-res logits."""
+    """A decoder's output for P points: predicted IoU [P, M], the kept masks, and their low-res logits."""
 
     predicted_iou: Tensor
     kept: Kept
@@ -71,7 +74,7 @@ class Predicted(NamedTuple):
 def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[[Tensor], Kept]) -> Predicted:
     """The masks of `points`, float [P, 2], for up to `decoder.at_once` points at a time, which bounds memory.
 
-    `keep` selects masks by the predicted IoU [p, 3] of p points.
+    `keep` selects masks by the predicted IoU [p, M] of p points.
     """
     parts = []
     for some in points.split(decoder.at_once or len(points)):
@@ -89,30 +92,46 @@ def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[
     )
 
 
-def embed_points(model: SAM2Base, points: Tensor) -> tuple[Tensor, Tensor]:
+def embed_points(model: SAM2Base, points: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Embeds foreground points, one prompt each: float [P, 2] in (x, y) pixels of the model's input.
 
-    Returns the sparse embeddings [P, 2, C] (the point, and padding) and the dense one [P, C, h, w] (no mask). Autocast
-    is disabled, because float16 is too inaccurate for sines of large angles.
+    `masks` are low-res logits [P, 1, 4h, 4w], which prompts have in addition. Returns the sparse embeddings [P, 2, C]
+    (the point, and padding) and the dense one [P, C, h, w] (of the mask). Autocast is disabled, because float16 is too
+    inaccurate for sines of large angles.
     """
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
     with torch.autocast(points.device.type, enabled=False):
-        return model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
+        return model.sam_prompt_encoder(points=(points[:, None], labels), boxes=None, masks=masks)
 
 
 @dataclass(frozen=True)
 class _PlainAttended:
-    predicted_iou: Tensor  # [P, 3]
-    low_res_logits: Tensor  # [P, 3, 4h, 4w]
+    predicted_iou: Tensor  # [P, M]
+    low_res_logits: Tensor  # [P, M, 4h, 4w]
 
 
 class PlainDecoder:
-    """sam2's `MaskDecoder.forward`, unchanged: the reference for `FoldedDecoder`."""
+    """sam2's `MaskDecoder.forward`, unchanged and uncompiled: the reference for `FoldedDecoder`.
 
-    at_once = None
+    It also does what sam2's generator can do and `FoldedDecoder` cannot. Without `multimask_output`, a point has one
+    mask: that of the single-mask token, or the best of three if that is unstable. With `use_m2m`, each mask is decoded
+    again with itself as a prompt.
+    """
 
-    def __init__(self, model: SAM2Base) -> None:
+    def __init__(
+        self,
+        model: SAM2Base,
+        multimask_output: bool = True,
+        use_m2m: bool = False,
+        at_once: int | None = None,
+        mask_decoder: Sam2MaskDecoder | None = None,
+    ) -> None:
+        """Prompts are decoded up to `at_once` at a time. `mask_decoder` takes the place of the model's."""
         self.model = model
+        self.mask_decoder = mask_decoder or model.sam_mask_decoder
+        self.multimask_output = multimask_output
+        self.use_m2m = use_m2m
+        self.at_once = at_once
 
     def prepare(self, features: ImageFeatures) -> ImageFeatures:
         """Returns the features unchanged, because sam2 computes everything from them for each batch of points."""
@@ -120,18 +139,42 @@ class PlainDecoder:
 
     def attend(self, prepared: ImageFeatures, points: Tensor) -> _PlainAttended:
         """Runs the whole decoder for `points` (float [P, 2], (x, y) in pixels of the model's input)."""
-        sparse, dense = embed_points(self.model, points)
-        logits, iou, _, _ = self.model.sam_mask_decoder(
-            image_embeddings=prepared.image_embedding,
-            image_pe=self.model.sam_prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-            repeat_image=len(points) > 1,
-            high_res_features=list(prepared.high_res_features),
-        )
-        return _PlainAttended(iou, logits)
+        attended = self._decode(prepared, points, None, self.multimask_output)
+        return self._refine(prepared, points, attended) if self.use_m2m else attended
 
     def predict_masks(self, attended: _PlainAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float [n, 4h, 4w]."""
         return attended.low_res_logits[kept.point, kept.mask]
+
+    def _refine(self, prepared: ImageFeatures, points: Tensor, attended: _PlainAttended) -> _PlainAttended:
+        """The masks decoded again, each from its point and itself, to one mask. Source: `refine_with_m2m` of sam2."""
+        shape = attended.predicted_iou.shape
+        masks = attended.low_res_logits.flatten(0, 1)[:, None].clamp(-32.0, 32.0)  # as sam2's predictor returns them
+        points = points.repeat_interleave(shape[1], dim=0)
+        some = self.at_once or len(points)
+        parts = [
+            self._decode(prepared, *prompts, multimask_output=False)
+            for prompts in zip(points.split(some), masks.split(some), strict=True)
+        ]
+        iou, logits = (
+            torch.cat(values)
+            for values in zip(*((part.predicted_iou, part.low_res_logits) for part in parts), strict=True)
+        )
+        return _PlainAttended(iou.view(shape), logits.unflatten(0, shape)[:, :, 0])
+
+    @float32_convolutions()
+    def _decode(
+        self, prepared: ImageFeatures, points: Tensor, masks: Tensor | None, multimask_output: bool
+    ) -> _PlainAttended:
+        """sam2's decoder for `points` [P, 2], each with its mask of `masks`, low-res logits [P, 1, 4h, 4w]."""
+        sparse, dense = embed_points(self.model, points, masks)
+        logits, iou, _, _ = self.mask_decoder(
+            image_embeddings=prepared.image_embedding,
+            image_pe=self.model.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+            repeat_image=len(points) > 1,
+            high_res_features=list(prepared.high_res_features),
+        )
+        return _PlainAttended(iou, logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -29,13 +30,16 @@ PendingResult = Callable[[], list[MaskRecord]]
 
 
 class Generator(Protocol):
-    """Makes the masks of an image. `config` has its defaults filled in."""
+    """Makes the masks of an image. `config` has its defaults filled in.
+
+    Each call may have a configuration of its own instead; see `for_call`.
+    """
 
     config: GeneratorConfig
     batch_size: int = 1  # maximum number of images that `encode` takes
     workers: int = 1  # number of threads that may call `segment` concurrently
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         ...
 
@@ -43,15 +47,31 @@ class Generator(Protocol):
         """The features of each image, for `segment` in the same thread; None lets `segment` encode the image."""
         return [None] * len(images)
 
-    def segment(self, image: NDArray[np.uint8], features: Any = None) -> PendingResult:
+    def segment(
+        self, image: NDArray[np.uint8], features: Any = None, config: GeneratorConfig | None = None
+    ) -> PendingResult:
         """Segments an image; the returned function makes the records, while this thread may take the next image."""
-        records = self.generate(image)
+        records = self.generate(image, config)
         return lambda: records
 
-    def segment_with_less_memory(self, image: NDArray[np.uint8]) -> PendingResult:
+    def segment_with_less_memory(
+        self, image: NDArray[np.uint8], config: GeneratorConfig | None = None
+    ) -> PendingResult:
         """`segment` once more, after it ran out of memory; takes less of it where the generator can."""
-        return self.segment(image)
+        return self.segment(image, config=config)
 
     def require_device(self) -> None:
         """Raises what the device raises if an error has made it useless to this process."""
         return
+
+
+def for_call(config: GeneratorConfig | None, own: GeneratorConfig) -> GeneratorConfig:
+    """The configuration of a call: `config`, or the generator's `own` for None.
+
+    Memory stays what the generator was built for: `points_per_batch` is at most its own, `mask_memory_mib` is its own.
+    """
+    if config is None:
+        return own
+    assert own.points_per_batch is not None
+    batch = min(config.points_per_batch or own.points_per_batch, own.points_per_batch)
+    return replace(config, points_per_batch=batch, mask_memory_mib=own.mask_memory_mib)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_amg.config import Limits
+from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.errors import RequestError, shutting_down
 from sam2_amg.network.weights import Weights
 from sam2_amg.pipeline.base import Generator, MaskRecord
@@ -154,14 +154,17 @@ class Engine:
     def _ended(self) -> RequestError:
         return shutting_down() if self.failure is None else self.failure.refusal()
 
-    def generate(self, image: NDArray[np.uint8], ticket: Ticket | None = None) -> list[MaskRecord]:
+    def generate(
+        self, image: NDArray[np.uint8], ticket: Ticket | None = None, config: GeneratorConfig | None = None
+    ) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3]. A worker goes on to the next image while this thread makes records.
 
+        `config` has all of the generator's parameters for this image; None for those of the server.
         The ticket says until when the answer is of use, `request_timeout` from now without one. Raises what the
         generator raised, and RequestError: timeout (504), out_of_memory, cancelled, shutting_down or failed (503).
         """
         ticket = ticket or Ticket(time.monotonic() + self.limits.request_timeout)
-        job = Job(image, ticket)
+        job = Job(image, ticket, config)
         ticket.enter("queued")
         if not self._queue.put(job):
             raise self._ended()

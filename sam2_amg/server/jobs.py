@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import PendingResult
 from sam2_amg.server.ticket import Ticket
@@ -30,10 +31,14 @@ def timed_out(request_timeout: float) -> RequestError:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """An image, and the answer that its caller waits for. The first answer stays; later ones are dropped."""
+    """An image, and the answer that its caller waits for. The first answer stays; later ones are dropped.
+
+    `config` has the generator's parameters for it; None for the generator's own.
+    """
 
     image: NDArray[np.uint8]
     ticket: Ticket
+    config: GeneratorConfig | None = None
     answer: Future[PendingResult] = field(default_factory=Future)
 
     @property

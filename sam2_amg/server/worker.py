@@ -136,11 +136,11 @@ class Worker(threading.Thread):
 
     def _answer(self, generator: Generator, job: Job, features: Any) -> None:
         """Segments an image that somebody waits for. After a lack of memory it tries once more, with less."""
-        if self._try(generator, job, partial(generator.segment, job.image, features)):
+        if self._try(generator, job, partial(generator.segment, job.image, features, job.config)):
             return
         self._pace.retries += 1
         # what was raised is gone by now, and with it the frames that held tensors
-        if not self._try(generator, job, partial(generator.segment_with_less_memory, job.image)):
+        if not self._try(generator, job, partial(generator.segment_with_less_memory, job.image, job.config)):
             job.refuse(out_of_memory())
 
     def _try(self, generator: Generator, job: Job, segment: Callable[[], PendingResult]) -> bool:

@@ -26,7 +26,7 @@ from sam2_amg.server.front import Front
 class NoGenerator(Generator):
     config = GeneratorConfig()
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
         raise NotImplementedError
 
 

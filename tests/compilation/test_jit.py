@@ -56,8 +56,9 @@ def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
     assert count_compilations() == before + 4
 
 
-def test_no_size_compiles_anything(demo_config: GeneratorConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 sizes from one pixel to 2000, and none is met for the first time as far as the compiler is concerned.
+def test_no_size_or_parameter_compiles_anything(demo_config: GeneratorConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 sizes from one pixel to 2000, and none is met for the first time as far as the compiler is concerned. Neither
+    are parameters of a call.
 
     It only traces here: what it makes of the whole network would take minutes, and has no say in when it is called.
     """
@@ -71,6 +72,15 @@ def test_no_size_compiles_anything(demo_config: GeneratorConfig, monkeypatch: py
     sides = np.random.default_rng(1).integers(2, 160, (58, 2)).tolist()
     for i, (height, width) in enumerate([(1, 1), *sides, (2000, 30)]):
         generator.generate(drawn_image(height, width, seed=i))
+    for changes in (
+        {"points_per_side": 1},
+        {"points_per_side": 5, "points_per_batch": 3},
+        {"crop_n_layers": 1, "mask_threshold": 1.0, "box_nms_thresh": 0.0},
+        {"point_grids": (((0.5, 0.5), (0.1, 0.9)),), "min_mask_region_area": 9},
+        {"use_m2m": True},
+        {"multimask_output": False},
+    ):
+        generator.generate(drawn_image(30, 40), replace(generator.config, **changes))
     assert count_compilations() == built
     expected = build_generator(model, Mode.AO, config, CPU).generate(photograph("dog"))
     assert len(expected) >= 3

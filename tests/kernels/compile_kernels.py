@@ -1,4 +1,5 @@
-"""Compiles every kernel for Hopper, and with the safe configs for Ampere and Ada, without a GPU.
+"""Compiles every kernel for Hopper, and with the safe configs for Ampere and Ada, without a GPU. Kernels that run
+outside CUDA graphs must not be compiled anew for another value of an argument.
 
 Run by test_compile_kernels.py in a process that does not interpret, for some of them or, with --all, for all.
 """
@@ -9,9 +10,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
 
 from sam2_amg.kernels import fp16x3 as rows_kernel
 from sam2_amg.kernels import launch_configs
@@ -22,6 +26,10 @@ from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 
+FLOATS = ("scale_y", "scale_x", "high", "middle", "low", "threshold", "eps")
+# of kernels outside CUDA graphs: pointers at the beginning of a tensor of torch's, which is aligned, and any others
+POINTERS = ("keys", "hyper", "children", "grandchildren", "first", "first_low", "second", "second_low", "gain", "bias")
+FREE_POINTERS = ("logits", "found", "boxes", "counts", "ends", "boundaries", "points", "masks")
 SHARED_MEMORY = {90: 227 * 1024, 89: 99 * 1024, 80: 163 * 1024}  # bytes that a program may have, by architecture
 
 
@@ -42,11 +50,29 @@ def compile_kernel(
     )
 
 
+def check_specialization(kernel: triton.JITFunction) -> None:
+    """Triton compiles a variant for each specialization of the arguments: none may depend on a number or an address."""
+    bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
+    memory = torch.zeros(64, dtype=torch.uint8)
+    aligned = (*POINTERS, "logits") if kernel is upscale_kernel else POINTERS  # which is its output
+    found = set()
+    for i, number in enumerate((0, 1, 2, 16, 17, 1 << 20)):
+        values = dict.fromkeys(kernel.arg_names, number)
+        values |= {name: memory[16 + i :] for name in FREE_POINTERS if name in values}
+        values |= {name: memory for name in aligned if name in values}
+        values |= {name: float(number) for name in FLOATS if name in values}
+        values |= {name: 1 for name in kernel.arg_names if name.isupper()}
+        found.add(str(bind(**values)[1]))
+    assert len(found) == 1, f"{kernel.__name__}: {found}"
+
+
 def main(everything: bool) -> None:
     """Without `everything`, of the safe configs only the kernel that takes the most shared memory, and nothing that no
     mode uses."""
+    for kernel in (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel):
+        check_specialization(kernel)
     numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0"), "i32")
-    numbers |= dict.fromkeys(("scale_y", "scale_x", "high", "middle", "low", "threshold"), "fp32")
+    numbers |= dict.fromkeys(FLOATS[:-1], "fp32")
     for dtype in ("fp32", "fp16", "bf16")[: 3 if everything else 2]:
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
         compile_kernel(mask_stats_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)

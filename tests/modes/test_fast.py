@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,49 @@ def test_a_second_try_compiles_nothing_and_finds_the_same(compiled: Generator) -
     assert len(expected) >= 3
     assert_all_but_equal(compiled.segment_with_less_memory(photograph("groceries"))(), expected)
     assert count_compilations() == before
+
+
+# thresholds of 0, of 1 and of multiples of 16, and numbers of points that are less, and more, than is compiled
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"points_per_side": 1},
+    {"points_per_side": 5, "points_per_batch": 1},
+    {"points_per_side": 17, "pred_iou_thresh": 0.7},
+    {"point_grids": (((0.5, 0.5), (0.1, 0.9), (1.0, 0.0)),)},
+    {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0},
+    {"pred_iou_thresh": 1.0},
+    {"mask_threshold": 1.0, "stability_score_offset": 0.0},
+    {"mask_threshold": -16.0, "stability_score_offset": 16.0},
+    {"box_nms_thresh": 1.0, "min_mask_region_area": 100},
+    {"crop_n_layers": 1, "crop_overlap_ratio": 0.0, "crop_nms_thresh": 0.0},
+    {"crop_n_layers": 2, "points_per_side": 4, "crop_n_points_downscale_factor": 2},
+    {"use_m2m": True},
+    {"multimask_output": False},
+    {"use_m2m": True, "multimask_output": False, "points_per_batch": 2},
+)
+
+
+def test_no_parameter_compiles_anything(compiled: Generator) -> None:
+    """In test_jit.py it is so with other numbers of points, too."""
+    before = count_compilations()
+    for changes in REQUESTS:
+        compiled.generate(drawn_image(60, 80), replace(compiled.config, **changes))
+    assert count_compilations() == before
+
+
+@pytest.mark.parametrize("changes", [REQUESTS[-1], REQUESTS[-2], REQUESTS[4]], ids=("m2m", "one mask", "points"))
+def test_parameters_of_a_call_mean_what_they_mean_in_ao(
+    compiled: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, changes: dict[str, Any]
+) -> None:
+    """sam2's decoder has the weights that were loaded, whatever a mode did to them."""
+    ao = build_generator(deepcopy(demo_model).to(DEVICE), Mode.AO, few_points, DEVICE)
+    config = replace(compiled.config, **changes)
+    found, expected = (generator.generate(photograph("dog"), config) for generator in (compiled, ao))
+    assert len(found) == len(expected) >= 2
+    for record, twin in zip(found, expected, strict=True):
+        assert record["point_coords"] == twin["point_coords"]
+        assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=2e-3)
+        assert record["area"] == pytest.approx(twin["area"], rel=2e-2)
 
 
 @pytest.mark.gpu

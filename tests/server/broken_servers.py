@@ -25,7 +25,7 @@ class Broken(Generator):
 
 
 class DeviceFails(Broken):
-    def generate(self, image: Any) -> Any:
+    def generate(self, image: Any, config: Any = None) -> Any:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     def require_device(self) -> None:
@@ -33,12 +33,12 @@ class DeviceFails(Broken):
 
 
 class HangsInC(Broken):
-    def generate(self, image: Any) -> Any:
+    def generate(self, image: Any, config: Any = None) -> Any:
         return ctypes.CDLL(None).sleep(300)
 
 
 class WorkerDies(Broken):
-    def generate(self, image: Any) -> Any:
+    def generate(self, image: Any, config: Any = None) -> Any:
         JobQueue.take = None  # type: ignore[assignment]  # what the worker calls next
         return []
 

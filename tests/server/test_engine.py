@@ -12,7 +12,7 @@ from engine_doubles import GatedGenerator, TogetherGenerator, ask, image
 from helpers import wait_until
 from numpy.typing import NDArray
 
-from sam2_amg.config import Limits
+from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.errors import RequestError
 from sam2_amg.pipeline.base import MaskRecord, PendingResult
 from sam2_amg.server.engine import Engine
@@ -111,12 +111,31 @@ def test_requests_that_ran_out_of_time_leave_nothing_behind() -> None:
 
 def test_an_error_called_timeout_is_the_generators_own() -> None:
     class LateGenerator(GatedGenerator):
-        def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        def generate(self, image: NDArray[np.uint8], config: object = None) -> list[MaskRecord]:
             raise TimeoutError("a socket of the generator")
 
     engine = Engine(LateGenerator(), Limits())
     with pytest.raises(TimeoutError, match="a socket of the generator"):
         ask(engine, 1)
+    engine.close()
+
+
+def test_a_job_has_its_own_parameters_also_at_the_second_try() -> None:
+    class Asked(GatedGenerator):
+        def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
+            asked.append(config)
+            if len(asked) == 1:
+                raise MemoryError
+            return super().generate(image, config)
+
+    asked: list[GeneratorConfig | None] = []
+    generator, few = Asked(), GeneratorConfig(points_per_side=2)
+    generator.gate.set()
+    engine = Engine(generator, Limits())
+    with engine.slot():
+        engine.generate(image(1), None, few)
+        engine.generate(image(1))
+    assert asked == [few, few, None]
     engine.close()
 
 
@@ -162,7 +181,7 @@ def test_the_next_image_begins_while_records_are_made() -> None:
     """What is left to be done without the device is done by whoever asked, and what it raises is theirs alone."""
 
     class HandingOver(GatedGenerator):
-        def segment(self, image: NDArray[np.uint8], features: object = None) -> PendingResult:
+        def segment(self, image: NDArray[np.uint8], features: object = None, config: object = None) -> PendingResult:
             records = self.generate(image)
             return lambda: self.finish(records)
 
@@ -202,10 +221,12 @@ def ask_while_one_is_worked_on(values: list[int]) -> tuple[list[list[int]], list
 
 def test_of_images_encoded_together_those_too_late_are_dropped() -> None:
     class HoldingGenerator(TogetherGenerator):
-        def segment(self, image: NDArray[np.uint8], features: int | None = None) -> PendingResult:
+        def segment(
+            self, image: NDArray[np.uint8], features: int | None = None, config: GeneratorConfig | None = None
+        ) -> PendingResult:
             begun.append(int(image[0, 0, 0]))
             assert begun[-1] == 1 or hold.wait(30)
-            return super().segment(image, features)
+            return super().segment(image, features, config)
 
     begun: list[int] = []
     hold = threading.Event()

@@ -52,8 +52,8 @@ class RaisingGenerator(GatedGenerator):
         self.device_error = device
         self.looks = 0
 
-    def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
-        records = super().generate(image)
+    def generate(self, image: NDArray[np.uint8], config: Any = None) -> list[MaskRecord]:
+        records = super().generate(image, config)
         if self.errors:
             raise self.errors.pop(0)
         return records
@@ -149,7 +149,7 @@ def test_of_images_encoded_together_one_more_lack_of_memory_is_tried_alone() -> 
 
 def test_memory_that_runs_out_while_records_are_made() -> None:
     class LateGenerator(GatedGenerator):
-        def segment(self, image: NDArray[np.uint8], features: object = None) -> PendingResult:
+        def segment(self, image: NDArray[np.uint8], features: object = None, config: object = None) -> PendingResult:
             def finish() -> list[MaskRecord]:
                 raise errors.pop(0)
 
@@ -254,9 +254,9 @@ def test_a_job_that_does_not_end() -> None:
 
 def test_a_job_may_take_ten_times_the_slowest_so_far() -> None:
     class SlowGenerator(GatedGenerator):
-        def generate(self, image: NDArray[np.uint8]) -> list[MaskRecord]:
+        def generate(self, image: NDArray[np.uint8], config: Any = None) -> list[MaskRecord]:
             time.sleep(float(image[0, 0, 0]) / 100)
-            return super().generate(image)
+            return super().generate(image, config)
 
     generator = SlowGenerator()
     generator.gate.set()
@@ -388,7 +388,7 @@ def test_a_device_side_assert_ends_the_process() -> None:
 
         class Asserting(Generator):
             config = GeneratorConfig()
-            def generate(self, image):
+            def generate(self, image, config=None):
                 return torch.zeros(3, device=cuda)[torch.tensor([7], device=cuda)].tolist()
             def require_device(self):
                 require_device(cuda)
