@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from sam2_amg.config import ModelConfig, ServerConfig
+from sam2_amg.config import GeneratorConfig, ModelConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.load import load_generator
 from sam2_amg.network.checkpoints import find_checkpoint, load_model
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.weights import Weights, check_weights, hash_beside
-from sam2_amg.server.startup import load_generator
 
 DEMO, TINY = MODEL_TYPES["demo"], MODEL_TYPES["tiny"]
 State = dict[str, Tensor]
@@ -160,7 +160,7 @@ def test_a_server_tells_whose_weights_they_are(tuned: State, tmp_path: Path) -> 
     path = tmp_path / "best.pt"
     torch.save(tuned, path)
     told: list[Weights] = []
-    load_generator(ServerConfig(ModelConfig(path, "demo")), lambda _: None, told.append)
+    load_generator(ModelConfig(path, "demo"), GeneratorConfig(), lambda _: None, told.append)
     own = hashlib.sha256(path.read_bytes()).hexdigest()
     assert told == [Weights("best.pt", own, official=False)]
     Path(f"{path}.sha256").write_text("0" * 64)
