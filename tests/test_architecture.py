@@ -24,6 +24,7 @@ FLOORS = (
     ("compilation",),
     ("modes",),
     ("answers",),
+    ("parameters",),
     ("server",),
     ("agreement",),
     ("export", "agreement_lists"),
