@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,6 +15,7 @@ import torch
 from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import GeneratorConfig, ModelConfig
+from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
@@ -37,6 +40,16 @@ def run_in_background(task: Callable[[], T]) -> Future[T]:
 
     threading.Thread(target=run, daemon=True).start()
     return done
+
+
+def keep_compiled(folder: Path) -> None:
+    """Sets `folder` as the cache of TorchInductor and Triton, for the next start. Raises StartupError."""
+    try:
+        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            os.environ[variable] = str((folder / name).resolve())
+    except OSError as error:
+        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
 
 
 def load_generator(

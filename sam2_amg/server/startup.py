@@ -8,7 +8,6 @@ import shlex
 import socket
 import threading
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -16,9 +15,8 @@ from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.errors import StartupError
 from sam2_amg.logs import flush_log, use_format
-from sam2_amg.modes.load import load_generator
+from sam2_amg.modes.load import keep_compiled, load_generator
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages
@@ -47,16 +45,6 @@ def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
         for _ in range(generator.workers):
             engine.start_worker(partial(warm_up, generator, image, torch.device(config.model.device)))
     return generator
-
-
-def keep_compiled(folder: Path) -> None:
-    """Sets `folder` as the cache of TorchInductor and Triton, for the next start. Raises StartupError."""
-    try:
-        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            os.environ[variable] = str((folder / name).resolve())
-    except OSError as error:
-        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
 
 
 def greeting(config: ServerConfig, port: int) -> str:
