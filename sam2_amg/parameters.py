@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, create_model
@@ -52,53 +52,56 @@ _NUMBER_TEXT = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][
 class UnknownParameter(ParameterError):
     """There is no parameter of this name."""
 
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(name, f"does not exist. Known parameters: {', '.join(known)}")
+
 
 class Parameters(BaseModel):
     """What a request may ask for. Lists come as JSON in a text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Format | None = Field(None, description="Format of the answer. Without it the header Accept chooses.")
-    counts: Counts | None = Field(None, description="Run lengths as COCO's string, or as a list.")
+    format: Format | None = Field(default=None, description="Format of the answer; without it Accept chooses.")
+    counts: Counts | None = Field(default=None, description="Run lengths as COCO's string, or as a list.")
     tolerance: Annotated[_Number, Field(ge=0, le=1000)] | None = Field(
-        None, description="Pixels by which polygons may deviate from the edges of masks."
+        default=None, description="Pixels by which polygons may deviate from the edges of masks."
     )
-    style: Style | None = Field(None, description="How the overlay shows masks.")
-    opacity: _Fraction | None = Field(None, description="Opacity of the overlay's colours.")
-    ids: _Switch | None = Field(None, description="Writes the number of each mask on it.")
-    stretch: Stretch | None = Field(None, description="Scales the samples of dark pictures to 0 to 255.")
+    style: Style | None = Field(default=None, description="How the overlay shows masks.")
+    opacity: _Fraction | None = Field(default=None, description="Opacity of the overlay's colours.")
+    ids: _Switch | None = Field(default=None, description="Writes the number of each mask on it.")
+    stretch: Stretch | None = Field(default=None, description="Scales the samples of dark pictures to 0 to 255.")
     points_per_side: Annotated[_Whole, Field(ge=1, le=256)] | None = Field(
-        None, description="Points along each side of the grid."
+        default=None, description="Points along each side of the grid."
     )
     points_per_batch: Annotated[_Whole, Field(ge=1, le=1 << 20)] | None = Field(
-        None, description="Points decoded at a time, at most the server's. It does not change the answer."
+        default=None, description="Points decoded at a time, at most the server's. It does not change the answer."
     )
-    pred_iou_thresh: _Fraction | None = Field(None, description="Least predicted IoU of a mask.")
-    stability_score_thresh: _Fraction | None = Field(None, description="Least stability score of a mask.")
+    pred_iou_thresh: _Fraction | None = Field(default=None, description="Least predicted IoU of a mask.")
+    stability_score_thresh: _Fraction | None = Field(default=None, description="Least stability score of a mask.")
     stability_score_offset: Annotated[_Number, Field(ge=0, le=100)] | None = Field(
-        None, description="Shift of the mask threshold, up and down, for the stability score."
+        default=None, description="Shift of the mask threshold, up and down, for the stability score."
     )
     mask_threshold: Annotated[_Number, Field(ge=-100, le=100)] | None = Field(
-        None, description="Logit above which a pixel belongs to a mask."
+        default=None, description="Logit above which a pixel belongs to a mask."
     )
     box_nms_thresh: _Fraction | None = Field(
-        None, description="Of two masks whose boxes overlap by more than this IoU, the worse is dropped."
+        default=None, description="Of two masks whose boxes overlap by more than this IoU, the worse is dropped."
     )
     crop_n_layers: Annotated[_Whole, Field(ge=0, le=4)] | None = Field(
-        None, description="Layers of crops to search besides the whole image."
+        default=None, description="Layers of crops to search besides the whole image."
     )
-    crop_nms_thresh: _Fraction | None = Field(None, description="The same as box_nms_thresh, between crops.")
+    crop_nms_thresh: _Fraction | None = Field(default=None, description="The same as box_nms_thresh, between crops.")
     crop_overlap_ratio: Annotated[_Number, Field(ge=0, lt=1)] | None = Field(
-        None, description="Overlap of the crops, as a fraction of the image's side."
+        default=None, description="Overlap of the crops, as a fraction of the image's side."
     )
     crop_n_points_downscale_factor: Annotated[_Whole, Field(ge=1, le=256)] | None = Field(
-        None, description="Each crop layer divides the points per side by it again."
+        default=None, description="Each crop layer divides the points per side by it again."
     )
     min_mask_region_area: Annotated[_Whole, Field(ge=0, le=1 << 30)] | None = Field(
-        None, description="Holes and islands of fewer pixels are filled and dropped."
+        default=None, description="Holes and islands of fewer pixels are filled and dropped."
     )
-    use_m2m: _Switch | None = Field(None, description="Decodes each mask again, with itself as a prompt.")
-    multimask_output: _Switch | None = Field(None, description="Three masks a point, instead of one.")
+    use_m2m: _Switch | None = Field(default=None, description="Decodes each mask again, with itself as a prompt.")
+    multimask_output: _Switch | None = Field(default=None, description="Three masks a point, instead of one.")
     point_grids: (
         Annotated[
             list[Annotated[list[_GridPoint], Field(min_length=1, max_length=1 << 16)]],
@@ -106,24 +109,27 @@ class Parameters(BaseModel):
         ]
         | None
     ) = Field(
-        None,
+        default=None,
         description="Grids of points (x, y) from 0 to 1, one a crop layer, the whole image's first. Instead of "
         "points_per_side.",
         examples=["[[[0.5,0.5],[0.25,0.75]]]"],
     )
     points: Annotated[list[_Point], Field(min_length=1, max_length=1 << 16)] | None = Field(
-        None,
+        default=None,
         description="Points (x, y) in pixels of the upright photograph, instead of a grid. Without crops.",
         examples=["[[120,80],[300.5,210]]"],
     )
     max_mask_area: Annotated[_Whole, Field(ge=1, le=1 << 30)] | None = Field(
-        None, description="Drops masks of more pixels."
+        default=None, description="Drops masks of more pixels."
     )
     mask_nms_thresh: _Fraction | None = Field(
-        None, description="Of two masks that overlap by more than this IoU, pixel by pixel, the worse is dropped."
+        default=None,
+        description="Of two masks whose pixels overlap by more than this IoU, the worse is dropped.",
     )
-    max_masks: Annotated[_Whole, Field(ge=1, le=1 << 30)] | None = Field(None, description="Keeps the first masks.")
-    disjoint: _Switch | None = Field(None, description="Gives each pixel to one mask at most, the smallest.")
+    max_masks: Annotated[_Whole, Field(ge=1, le=1 << 30)] | None = Field(
+        default=None, description="Keeps as many masks."
+    )
+    disjoint: _Switch | None = Field(default=None, description="Gives each pixel to one mask at most, the smallest.")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -182,13 +188,13 @@ NAMES = tuple(Parameters.model_fields)
 Model = TypeVar("Model", bound=Parameters)
 
 
-def bounded(bounds: Bounds, without: tuple[str, ...] = ()) -> type[Parameters]:
-    """The model of a server's requests: `Parameters` within its limits, but for some that a route does not take."""
-    return _bounded(bounds, without)
-
-
 @lru_cache(maxsize=64)
-def _bounded(bounds: Bounds, without: tuple[str, ...]) -> type[Parameters]:
+def bounded(bounds: Bounds, formats: tuple[Format, ...] = get_args(Format)) -> type[Parameters]:
+    """The model of a server's requests: `Parameters` within its limits, and with these formats.
+
+    With one format there is no parameter `format`. Options of other formats stay known, so that they are refused with
+    the name of the format.
+    """
     most = bounds.most_points
     layers = bounds.max_crop_n_layers
     narrowed: dict[str, Any] = {
@@ -203,12 +209,15 @@ def _bounded(bounds: Bounds, without: tuple[str, ...]) -> type[Parameters]:
     changes: dict[str, Any] = {
         name: (kind | None, _field_like(Parameters.model_fields[name])) for name, kind in narrowed.items()
     }
-    changes |= {name: (Annotated[None, Field(exclude=True)], None) for name in without}
+    if len(formats) == 1:
+        changes["format"] = (None, None)
+    else:
+        changes["format"] = (Literal[formats] | None, _field_like(Parameters.model_fields["format"]))
     return create_model("Parameters", __base__=Parameters, __doc__=Parameters.__doc__, **changes)
 
 
 def _field_like(field: Any) -> Any:
-    return Field(None, description=field.description, examples=field.examples)
+    return Field(default=None, description=field.description, examples=field.examples)
 
 
 @lru_cache(maxsize=64)
@@ -244,6 +253,14 @@ def need_of(schema: Mapping[str, Any]) -> str:
     return f"JSON [[[x, y], ...], ...] of 1 to {grids} grids of 1 to {points['maxItems']} points from 0 to 1"
 
 
+def most_values(schema: Mapping[str, Any]) -> int:
+    """How many commas and opening brackets the JSON of a value has at most."""
+    if schema["type"] != "array":
+        return 1
+    inner = schema.get("items", {"type": "number"})
+    return 1 + int(schema["maxItems"]) * (1 + most_values(inner))
+
+
 def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) else str(number)
 
@@ -262,11 +279,11 @@ def read_texts(pairs: Iterable[tuple[str, str]], model: type[Model]) -> Model:
     texts: dict[str, str] = {}
     for name, text in pairs:
         if name not in known:
-            raise unknown(name, model)
+            raise UnknownParameter(name, known)
         if name in texts:
             raise ParameterError(name, "comes more than once; send it once")
         texts[name] = text
-    return _validated({name: _value_of(text, known[name]["type"]) for name, text in texts.items()}, texts, model)
+    return _validated({name: _value_of(text, known[name]) for name, text in texts.items()}, texts, model)
 
 
 def read_values(values: Mapping[str, Any], model: type[Model]) -> Model:
@@ -274,7 +291,7 @@ def read_values(values: Mapping[str, Any], model: type[Model]) -> Model:
     known = schemas(model)
     for name in values:
         if name not in known:
-            raise unknown(name, model)
+            raise UnknownParameter(name, known)
     return _validated(values, values, model)
 
 
@@ -298,25 +315,21 @@ def _as_sent(value: Any) -> str:
     return shown(value if isinstance(value, str) else orjson.dumps(value).decode())
 
 
-def _value_of(text: str, kind: str) -> Any:
+def _value_of(text: str, schema: Mapping[str, Any]) -> Any:
     """The value that a text stands for; the text itself if it stands for none of this kind."""
+    kind = schema["type"]
     if kind == "boolean":
         return _BOOLEANS.get(text, text)
     if kind == "integer":
         return int(text) if _WHOLE_TEXT.fullmatch(text) else text
     if kind == "number":
         return float(text) if _NUMBER_TEXT.fullmatch(text) else text
-    if kind == "array":
+    if kind == "array" and text.count(",") + text.count("[") <= most_values(schema):
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
     return text
-
-
-def unknown(name: str, model: type[Parameters]) -> UnknownParameter:
-    """There is no such parameter; the message lists those that there are."""
-    return UnknownParameter(name, f"does not exist. Known parameters: {', '.join(schemas(model))}")
 
 
 def shown(text: str) -> str:

@@ -124,7 +124,7 @@ def test_names_that_are_not_there_or_twice() -> None:
     with pytest.raises(UnknownParameter, match=r"nms does not exist\. Known parameters: format, counts"):
         read(nms="1")
     with pytest.raises(UnknownParameter, match="format does not exist"):
-        read_values({"format": "png"}, bounded(Bounds(), ("format",)))
+        read_values({"format": "png"}, bounded(Bounds(), ("png",)))
     with pytest.raises(ParameterError, match="ids comes more than once"):
         read_texts([("ids", "1"), ("ids", "1")], MODEL)
     assert merged(read(ids="1"), read(style="fill")) == read(ids="1", style="fill")

@@ -69,7 +69,7 @@ def make_front(config: ServerConfig, desk: Desk, sock: socket.socket) -> Front:
         logger.warning(
             "--host %s: whoever reaches this address may use the server; --api_key_file asks for a key", host
         )
-    admission = Admission(create_app(config, desk), desk, config.limits, access, (host, port))
+    admission = Admission(create_app(config, desk), desk, config.limits, access, (host, port), config.bounds)
     return Front(admission, sock, config.limits)
 
 
