@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import requests
 from helpers import LENIENT, ROOT, RunningServer, drawn_image, png
 from PIL import Image
 
@@ -59,11 +60,27 @@ def test_a_folder_of_the_servers_bytes(server: RunningServer, tmp_path: Path, ph
     assert f"{photo} (4 of 4) ..." in shown.stderr
 
 
-def test_standard_output(server: RunningServer, photo: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert segment_here(photo, "-o", "-", "--format", "rle", *FOUR) == 0
-    written = capfdbinary.readouterr().out
-    assert written == server.post("/upload_rle", photo.read_bytes()).content
-    assert len(json.loads(written)) >= 2
+@pytest.mark.parametrize(
+    ("format", "parameters"),
+    [
+        ("rle", {}),
+        ("coco", {"max_masks": "2", "counts": "uncompressed"}),
+        ("polygons", {"tolerance": "1.5", "points": "[[45, 30], [20, 20.5]]"}),
+        ("npz", {"disjoint": "1", "use_m2m": "0", "mask_threshold": "0.5"}),
+    ],
+)
+def test_standard_output_has_the_bytes_of_the_route(
+    server: RunningServer, photo: Path, capfdbinary: pytest.CaptureFixture[bytes], format: str, parameters: dict
+) -> None:
+    switches = {("disjoint", "1"): ["--disjoint"], ("use_m2m", "0"): ["--no_use_m2m"]}
+    flags = [word for item in parameters.items() for word in switches.get(item, [f"--{item[0]}", item[1]])]
+    assert segment_here(photo, "-o", "-", "--format", format, *flags, *([] if "points" in parameters else FOUR)) == 0
+    with photo.open("rb") as file:
+        answer = requests.post(
+            f"{server.url}/segment", params={"format": format, **parameters}, files={"image": file}, timeout=60
+        )
+    assert answer.status_code == 200
+    assert capfdbinary.readouterr().out == answer.content
 
 
 def test_a_reader_that_leaves(photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
