@@ -11,6 +11,7 @@ from werkzeug.routing import RequestRedirect
 
 from sam2_amg.config import Bounds, Limits
 from sam2_amg.errors import RequestError, shutting_down
+from sam2_amg.parameters import schemas
 from sam2_amg.server import wsgi
 from sam2_amg.server.access import Access
 from sam2_amg.server.desk import Desk
@@ -40,6 +41,8 @@ class Admission:
     ) -> None:
         self.app, self.limits, self.access, self.address, self.bounds = app, limits, access, address, bounds
         self.engine, self.metrics, self.tickets = desk.engine, desk.metrics, desk.tickets
+        for endpoint in UPLOADS:
+            schemas(model_of(endpoint, bounds))  # which takes milliseconds, the first time
         self._routes = app.url_map.bind("")
         self._match = lru_cache(_KNOWN)(self._match_route)  # asked several times for each request
 

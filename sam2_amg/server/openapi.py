@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import orjson
 from flask import Flask, Response, abort
 from pydantic.json_schema import models_json_schema
 
-from sam2_amg.config import ServerConfig
+from sam2_amg.config import GeneratorConfig, ServerConfig
 from sam2_amg.parameters import APPLIES, schemas
 from sam2_amg.server.answer_models import MODELS
 from sam2_amg.server.archives import TYPES
@@ -40,7 +41,9 @@ _SUMMARIES = {
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>SAM 2.1 masks over HTTP</title><link rel="stylesheet" href="docs/swagger-ui.css"></head>
+<head>
+<meta charset="utf-8"><title>SAM 2.1 masks over HTTP</title><link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
 <body><div id="page"></div><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body>
 </html>
 """
@@ -115,7 +118,7 @@ def _upload_paths(config: ServerConfig) -> Json:
 def _upload(endpoint: str, config: ServerConfig) -> Json:
     formats = FORMATS[endpoint]
     fields = {
-        name: schema
+        name: _with_default(name, schema, config.generator)
         for name, schema in schemas(model_of(endpoint, config.bounds)).items()
         if name not in APPLIES or set(APPLIES[name]) & set(formats)
     }
@@ -128,6 +131,14 @@ def _upload(endpoint: str, config: ServerConfig) -> Json:
         "requestBody": {"required": True, "content": bodies},
         "responses": _responses(_answers(endpoint), _UPLOAD_ERRORS),
     }
+
+
+def _with_default(name: str, schema: Json, own: GeneratorConfig) -> Json:
+    """No `default`: clients would send it, and with it contradict other parameters."""
+    value = getattr(own, name, None)
+    if value is None:
+        return schema
+    return {**schema, "description": f"{schema['description']} The server's own: {orjson.dumps(value).decode()}."}
 
 
 def _in_query(name: str, schema: Json) -> Json:
@@ -195,6 +206,7 @@ def _answers(endpoint: str) -> Json:
 def _status_paths() -> Json:
     ids = {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     state = _json_of("RequestState")
+    anything = {"application/json": {"schema": {"type": "object"}}}
     asset = {"name": "asset", "in": "path", "required": True, "schema": {"enum": [*_ASSETS, "start.js"]}}
     return {
         "/healthz": {"get": _read("healthz", "Whether the process works", _json_of("Health"))},
@@ -206,9 +218,7 @@ def _status_paths() -> Json:
             "get": _read("request_state", "Where a request is", state),
             "delete": _read("cancel_request", "Cancels a request", state),
         },
-        "/openapi.json": {
-            "get": _read("openapi", "This description", {"application/json": {"schema": {"type": "object"}}})
-        },
+        "/openapi.json": {"get": _read("openapi", "This description", anything)},
         "/docs": {"get": _read("docs", "This description, to be read", _text("text/html"))},
         "/docs/{asset}": {
             "parameters": [asset],
