@@ -212,6 +212,9 @@ class Limits:
     stuck_timeout: float = 600.0
     drain_timeout: float = 30.0
     drain_delay: float = 0.0
+    max_points_per_side: int | None = None  # of a request; None for 64, or the server's own if more
+    max_crop_n_layers: int | None = None  # of a request; None for 2, or the server's own if more
+    max_batch_images: int = 100
 
     def __post_init__(self) -> None:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
@@ -229,11 +232,30 @@ class Limits:
         _require(0 < timeout <= 3600, "decode_timeout", "more than 0 and at most 3600 seconds", timeout)
         _require(1 <= self.max_decoded_mib <= 1 << 20, "max_decoded_mib", f"from 1 to {1 << 20}", self.max_decoded_mib)
         _require(self.decoders is None or 1 <= self.decoders <= 64, "decoders", "from 1 to 64", self.decoders)
+        _require(
+            1 <= self.max_batch_images <= 1 << 16, "max_batch_images", f"from 1 to {1 << 16}", self.max_batch_images
+        )
 
     @property
     def decoder_count(self) -> int:
         """How many processes decode images."""
         return self.decoders or min(4, len(os.sched_getaffinity(0)))
+
+
+_REQUEST_POINTS_PER_SIDE, _REQUEST_CROP_LAYERS = 64, 2
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much work a request may ask for."""
+
+    max_points_per_side: int = _REQUEST_POINTS_PER_SIDE
+    max_crop_n_layers: int = _REQUEST_CROP_LAYERS
+
+    @property
+    def most_points(self) -> int:
+        """How many points a grid of the request's own may have."""
+        return self.max_points_per_side**2
 
 
 @dataclass(frozen=True)
@@ -252,6 +274,23 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         require_port(self.port)
+        for name, most, own in (
+            ("max_points_per_side", 256, self.generator.points_per_side),
+            ("max_crop_n_layers", 4, self.generator.crop_n_layers),
+        ):
+            value = getattr(self.limits, name)
+            need = f"from {own}, the server's own {name.removeprefix('max_')}, to {most}"
+            _require(value is None or own <= value <= most, name, need, value)
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much work a request may ask for."""
+        side, layers = self.limits.max_points_per_side, self.limits.max_crop_n_layers
+        own = self.generator
+        return Bounds(
+            max(_REQUEST_POINTS_PER_SIDE, own.points_per_side) if side is None else side,
+            max(_REQUEST_CROP_LAYERS, own.crop_n_layers) if layers is None else layers,
+        )
 
 
 @dataclass(frozen=True)

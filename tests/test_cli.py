@@ -77,7 +77,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     assert len(flags) >= 12
     for flag in flags:
         value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2"
-        value = {"--max_held_mib": "2000", "--log_format": "json"}.get(flag, value)
+        others = {"--max_held_mib": "2000", "--log_format": "json", "--max_points_per_side": "200"}
+        value = others.get(flag, value)
         mode = ["--fast"] if flag == "--load_exported" else []
         if flag in ON_OFF:
             generators = [parse([name]).generator for name in (flag, flag.replace("_", "-"))]
@@ -106,6 +107,11 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--min_mask_region_area", "-1"], "--min_mask_region_area must be from 0 to"),
         (["--use_m2m", "1", "2", "3"], "unrecognized arguments: 3"),
         (["--crop_n_layers", "3", "--crop_n_points_downscale_factor", "9"], "--crop_n_points_downscale_factor"),
+        (
+            ["--max_points_per_side", "31"],
+            "--max_points_per_side must be from 32, the server's own points_per_side, to",
+        ),
+        (["--max_crop_n_layers", "5"], "--max_crop_n_layers must be from 0"),
         (["--max_pixels", "999999999"], "--max_pixels must be from 1 to"),
         (["--receive_timeout", "0"], "--receive_timeout must be more than 0 and at most 86400 seconds"),
         (["--drain_timeout", "-1"], "--drain_timeout must be from 0 to 86400 seconds"),
@@ -194,6 +200,8 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         ["-m", "sam2_amg", "bogus"],
         ["-m", "sam2_amg", "serve", "--help"],
         ["-m", "sam2_amg", "export", "--bogus"],
+        ["-m", "sam2_amg", "segment", "--help"],
+        ["-m", "sam2_amg", "segment", "a.jpg", "-o", "a.txt"],
     ],
 )
 def test_help_and_wrong_flags_do_not_wait_for_torch(words: list[str]) -> None:
@@ -213,6 +221,7 @@ def test_help_and_wrong_flags_do_not_wait_for_torch(words: list[str]) -> None:
         (["-m", "sam2_amg"], "python -m sam2_amg", "python -m sam2_amg COMMAND --help"),
         (["-m", "sam2_amg", "serve"], "python -m sam2_amg serve", "python -m sam2_amg serve checkpoints large"),
         (["-m", "sam2_amg", "export"], "python -m sam2_amg export", "python -m sam2_amg serve checkpoints large"),
+        (["-m", "sam2_amg", "segment"], "python -m sam2_amg segment", "python -m sam2_amg segment photo.jpg -o"),
         (["-m", "sam2_amg", "compare"], "python -m sam2_amg compare", "usage: python -m sam2_amg compare "),
     ],
     ids=str,

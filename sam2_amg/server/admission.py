@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from sam2_amg.config import Limits
+from sam2_amg.config import Bounds, Limits
 from sam2_amg.errors import RequestError, shutting_down
+from sam2_amg.parameters import schemas
 from sam2_amg.server import wsgi
 from sam2_amg.server.access import Access
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.messages import Answer, Head, error_answer
+from sam2_amg.server.parameters import FORMATS, model_of, parameters_of
 from sam2_amg.server.ticket import TICKET, Ticket, stages_of
 
-UPLOADS = frozenset({"upload", "upload_rle"})  # endpoints that take an image and a place in the queue
+UPLOADS = frozenset(FORMATS)  # endpoints that take images and places in the queue
 _INSTANT = frozenset({"healthz", "readyz"})
 _LARGEST_OTHER_BODY = 64 << 10  # bytes that a request without an image may send
 _KNOWN = 256  # paths whose routes are remembered
 _MIB = 1 << 20
+_BOUNDS = Bounds()
 
 
 class Admission:
     """Answers requests of a `Front` by a Flask application. A body that will be refused is not read."""
 
-    def __init__(self, app: Flask, desk: Desk, limits: Limits, access: Access, address: tuple[str, int]) -> None:
-        self.app, self.limits, self.access, self.address = app, limits, access, address
+    def __init__(
+        self,
+        app: Flask,
+        desk: Desk,
+        limits: Limits,
+        access: Access,
+        address: tuple[str, int],
+        bounds: Bounds = _BOUNDS,
+    ) -> None:
+        self.app, self.limits, self.access, self.address, self.bounds = app, limits, access, address, bounds
         self.engine, self.metrics, self.tickets = desk.engine, desk.metrics, desk.tickets
+        for endpoint in UPLOADS:
+            schemas(model_of(endpoint, bounds))  # which takes milliseconds, the first time
         self._routes = app.url_map.bind("")
         self._match = lru_cache(_KNOWN)(self._match_route)  # asked several times for each request
 
@@ -48,10 +62,11 @@ class Admission:
         return None
 
     def _check_room(self, head: Head, endpoint: str) -> None:
-        """Raises RequestError 413 for too long a body, 503 if the queue is full."""
+        """Raises RequestError 400 for the query, 413 for too long a body, 503 if the queue is full."""
         if (head.content_length or 0) > self.largest_body(head):
             raise self.too_large()
         if endpoint in UPLOADS:
+            parameters_of(head.query, model_of(endpoint, self.bounds))
             known = self.tickets.get(head.request_id)
             if known is not None and not known.is_over:
                 message = f"A request with X-Request-ID {head.request_id} is under way; send another ID."
@@ -91,12 +106,14 @@ class Admission:
     def answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
         """The application's answer. The request's ticket is in the WSGI environment."""
         answer = wsgi.call(self.app, head, body, {TICKET: ticket}, self.address)
+        if answer.stream is not None:
+            return answer  # its ticket is done when the stream is at its end
         ticket.enter("done")
         stages = stages_of(ticket, head.received)
         if self.is_work(head):
             self.metrics.took(stages)
         timing = ", ".join(f"{name};dur={seconds * 1e3:.1f}" for name, seconds in stages)
-        return Answer(answer.status, [*answer.headers, ("Server-Timing", timing)], answer.body)
+        return replace(answer, headers=[*answer.headers, ("Server-Timing", timing)])
 
     def sent(self, head: Head | None, answer: Answer, seconds: float) -> None:
         """Counts an answer that was sent, or given up."""
@@ -108,7 +125,7 @@ class Admission:
         headers = [*answer.headers, ("X-Content-Type-Options", "nosniff"), *self.access.headers(head)]
         if head is not None:
             headers.append(("X-Request-ID", head.request_id))
-        return Answer(answer.status, headers, answer.body)
+        return replace(answer, headers=headers)
 
     def too_large(self) -> RequestError:
         """413: the body exceeds --max_body_mib."""

@@ -5,45 +5,37 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from flask import Flask, Response, request
-from numpy.typing import NDArray
 from werkzeug.exceptions import HTTPException
 
 from sam2_amg.answers.options import Answer
-from sam2_amg.answers.render import render
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.errors import RequestError
-from sam2_amg.pipeline.base import MaskRecord
+from sam2_amg.parameters import merged
+from sam2_amg.server.archives import TYPES
+from sam2_amg.server.batch import Batch, images_of
+from sam2_amg.server.compression import compressed
 from sam2_amg.server.desk import Desk
-from sam2_amg.server.jobs import cancelled, timed_out
+from sam2_amg.server.jobs import cancelled
 from sam2_amg.server.messages import error_answer, error_body, internal_error
-from sam2_amg.server.parameters import parameters_of
+from sam2_amg.server.openapi import register_openapi
+from sam2_amg.server.parameters import Asked, asked_for, model_of, parameters_of, refusing
 from sam2_amg.server.replies import json_line, response_of
+from sam2_amg.server.segmenting import Segmenting
 from sam2_amg.server.status import register_status
 from sam2_amg.server.ticket import TICKET, Ticket
-from sam2_amg.server.upload import only_upload, uploads_of
+from sam2_amg.server.upload import Upload, only_upload, received
 
 logger = logging.getLogger(__name__)
+_MIB = 1 << 20
 
 
 def ticket_of_request(limits: Limits) -> Ticket:
     """The ticket that came with the request, or a new one."""
     return request.environ.setdefault(TICKET, Ticket(time.monotonic() + limits.request_timeout))
-
-
-@contextmanager
-def in_turn(lock: threading.Lock, ticket: Ticket, limits: Limits) -> Iterator[None]:
-    """Holds a lock. Raises RequestError timeout (504) if the request's time ends before it is its turn."""
-    if not lock.acquire(timeout=min(ticket.remaining, threading.TIMEOUT_MAX)):
-        raise timed_out(limits.request_timeout)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def rendered(answer: Answer) -> Response:
@@ -53,38 +45,81 @@ def rendered(answer: Answer) -> Response:
 
 def create_app(config: ServerConfig, desk: Desk) -> Flask:
     """The Flask application. The desk's engine makes the masks."""
-    engine = desk.engine
     app = Flask(__name__, static_folder=None)
-    rendering = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
+    register_uploads(app, config, desk)
+    register_status(app, config, desk)
+    register_openapi(app, config)
+    register_errors(app)
+    app.after_request(compressed)
+    return app
 
-    @contextmanager
-    def segmented() -> Iterator[tuple[NDArray[np.uint8], list[MaskRecord]]]:
-        """The request's image, uint8 RGB [H, W, 3], and its masks. Memory for both is held until the end."""
-        ticket = ticket_of_request(config.limits)
+
+def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
+    """Adds the routes that take images."""
+    engine, limits = desk.engine, config.limits
+    segmenting = Segmenting(config.generator, limits, desk)
+    batches = threading.BoundedSemaphore(limits.queue_size)
+
+    def read(archives: tuple[str, ...] = ()) -> tuple[list[Upload], Asked]:
+        """The files of the request, and what it asks for. Raises RequestError 400, 406 or 415."""
+        endpoint = str(request.endpoint)
+        model = model_of(endpoint, config.bounds)
+        parameters = parameters_of(request.query_string.decode("latin-1"), model)
+        sent = received(request, model, archives)
+        with refusing():
+            parameters = merged(parameters, sent.parameters)
+        return sent.uploads, asked_for(parameters, endpoint, request.accept_mimetypes, segmenting.own)
+
+    def segmented() -> Response:
+        """The answer to the only image of the request."""
+        ticket = ticket_of_request(limits)
         if not ticket.enter("decoding"):
             raise cancelled()
-        stretch = parameters_of(request.args).stretch
         with engine.slot():
-            data = only_upload(uploads_of(request)).data
-            deadline = min(time.monotonic() + config.limits.decode_timeout, ticket.deadline)
-            with desk.decoders.decoded(data, deadline, stretch) as image:
-                records = engine.generate(image, ticket)
-                desk.metrics.segmented(len(records))
-                yield image, records
+            uploads, asked = read()
+            return rendered(segmenting.answer(only_upload(uploads), asked, ticket))
 
     @app.post("/upload")
     def upload() -> Response:
-        with segmented() as (image, records), in_turn(rendering, ticket_of_request(config.limits), config.limits):
-            return rendered(render("png", records, image.shape[:2], image=image))
+        return segmented()
 
     @app.post("/upload_rle")
     def upload_rle() -> Response:
-        with segmented() as (image, records):
-            return rendered(render("rle", records, image.shape[:2]))
+        return segmented()
 
-    register_status(app, config, desk)
-    register_errors(app)
-    return app
+    @app.post("/segment")
+    def segment() -> Response:
+        return segmented()
+
+    @app.post("/batch")
+    def batch() -> Response:
+        ticket = ticket_of_request(limits)
+        engine.check_room()
+        with taken(batches, limits) as keep:
+            uploads, asked = read(TYPES)
+            entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB)
+            ticket.enter("segmenting")
+            at_once = min(len(entries), config.model.batch_size + (engine.generator.workers if engine.generator else 1))
+            made = Batch(desk, segmenting, asked, ticket, limits.request_timeout, at_once)
+            keep()
+            return Response(made.lines(entries, batches.release), mimetype="application/x-ndjson")
+
+
+@contextmanager
+def taken(batches: threading.BoundedSemaphore, limits: Limits) -> Iterator[Callable[[], None]]:
+    """Takes one of the places of batches, and gives it back unless `keep`, which it yields, is called.
+
+    Raises RequestError queue_full (503).
+    """
+    if not batches.acquire(blocking=False):
+        message = f"{limits.queue_size} batches are under way (--queue_size); try again in 5 s."
+        raise RequestError(503, "queue_full", message, retry_after=5)
+    kept: list[bool] = []
+    try:
+        yield lambda: kept.append(True)
+    finally:
+        if not kept:
+            batches.release()
 
 
 def register_errors(app: Flask) -> None:
@@ -113,7 +148,8 @@ def _describe_http_error(error: HTTPException) -> tuple[str, str]:
     match error.code:
         case 404:
             paths = (
-                "POST /upload, POST /upload_rle, GET /healthz, GET /readyz, GET /info, GET /metrics, GET /requests/ID"
+                "POST /upload, POST /upload_rle, POST /segment, POST /batch, GET /healthz, GET /readyz, GET /info, "
+                "GET /metrics, GET /requests/ID, GET /openapi.json, GET /docs"
             )
             return "not_found", f"{request.path} does not exist. Use one of: {paths}."
         case 405:

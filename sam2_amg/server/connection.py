@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import h11
 
 from sam2_amg.errors import RequestError
-from sam2_amg.server.messages import Answer, Head, bad_request, error_answer, head_of, internal_error
+from sam2_amg.server.messages import (
+    Answer,
+    Head,
+    Stream,
+    bad_request,
+    error_answer,
+    head_of,
+    internal_error,
+)
 
 if TYPE_CHECKING:
     from sam2_amg.server.front import Front
@@ -244,7 +252,8 @@ class Connection(asyncio.Protocol):
             except RuntimeError as error:  # no thread can be started
                 logger.exception("a request could not be handed on")
                 refusal = error_answer(internal_error(error))
-            self._gone = None
+            if refusal.stream is None:
+                self._gone = None
         await self._send(refusal, close=False)
 
     def _give_body(self) -> bytes:
@@ -269,26 +278,66 @@ class Connection(asyncio.Protocol):
     async def _send(self, answer: Answer, close: bool) -> None:
         """Writes an answer, as fast as the client reads it, within a deadline."""
         answer = self.front.handler.dress(answer, self._head)
-        if not self.transport.is_closing():
+        close, count = close or self.front.is_draining, len(answer.body)
+        if answer.stream is not None:
+            count = await self._send_stream(answer, answer.stream, close)
+        elif not self.transport.is_closing():
             self._release()
             self._enter(State.SENDING)
-            self._held = self.front.make_room(len(answer.body), self)
+            self._held = self.front.make_room(count, self)
             self._wait(self.front.limits.send_timeout, self.give_up)
-            close = close or self.front.is_draining
             self._write_head(answer, close)
             await self._write_body(b"" if self._method == "HEAD" else answer.body)
+            await self._write_end()
         is_gone = self.transport.is_closing()
-        self.front.log(self._head, self.client, answer, "the client left" if is_gone else "")
+        self.front.log(self._head, self.client, answer, count, "the client left" if is_gone else "")
         if not is_gone:
             self._release()
             self._after(close)
+
+    async def _send_stream(self, answer: Answer, stream: Stream, close: bool) -> int:
+        """Writes an answer while it is made, and returns the bytes of its body. The request's body stays held.
+
+        The client has the time of an answer for each piece. Nothing is made while it does not read.
+        """
+        count = 0
+        try:
+            if not self.transport.is_closing():
+                self._write_head(answer, close)
+            while not self.transport.is_closing() and self._method != "HEAD":
+                self._stop_timer()
+                self._enter(State.ANSWERING)
+                piece = await self.front.next_piece(stream)
+                if piece is None:
+                    break
+                count += len(piece)
+                await self._send_piece(piece)
+            if not self.transport.is_closing():
+                self._wait(self.front.limits.send_timeout, self.give_up)
+                await self._write_end()
+        finally:
+            self._gone = None
+            self.front.end_stream(stream)
+        return count
+
+    async def _send_piece(self, piece: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._enter(State.SENDING)
+        self._wait(self.front.limits.send_timeout, self.give_up)
+        room = self.front.make_room(len(piece), self)
+        self._held += room
+        await self._write_body(piece)
+        if not self.transport.is_closing():  # else all is released
+            self.front.budget.give(room)
+            self._held -= room
 
     def _write_head(self, answer: Answer, close: bool) -> None:
         own = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
         length = len(answer.body)
         if self._method == "HEAD":
             length = next((int(value) for name, value in answer.headers if name.lower() == "content-length"), length)
-        if answer.status not in (204, 304):
+        if answer.status not in (204, 304) and answer.stream is None:
             own.append(("Content-Length", str(length)))
         own += [("Date", self.front.date()), ("Server", "sam2-amg"), *([("Connection", "close")] if close else [])]
         headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in own]
@@ -299,6 +348,8 @@ class Connection(asyncio.Protocol):
             self._write(h11.Data(data=body[start : start + _WRITE_SIZE]))
             await self._writable.wait()
             self.since = self.front.now()
+
+    async def _write_end(self) -> None:
         self._write(h11.EndOfMessage())
         await self._writable.wait()
 

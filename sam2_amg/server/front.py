@@ -21,7 +21,7 @@ from sam2_amg.errors import RequestError
 from sam2_amg.server.budget import ByteBudget
 from sam2_amg.server.connection import Connection, State
 from sam2_amg.server.listen import listening
-from sam2_amg.server.messages import Answer, Head, error_answer, internal_error
+from sam2_amg.server.messages import Answer, Head, Stream, error_answer, internal_error
 from sam2_amg.server.ticket import Ticket
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Front:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
-        self._work = ThreadPoolExecutor(limits.queue_size + 8, "request")
+        self._work = ThreadPoolExecutor(2 * limits.queue_size + 8, "request")  # uploads, and as many streams
         self._quick = ThreadPoolExecutor(_QUICK_THREADS, "quick")
         self.now = time.monotonic
 
@@ -203,6 +203,15 @@ class Front:
             logger.exception("%s %s failed", head.method, head.path)
             return error_answer(internal_error(error))
 
+    def next_piece(self, stream: Stream) -> asyncio.Future[bytes | None]:
+        """The next piece of a body that is made bit by bit; None after the last."""
+        return asyncio.get_running_loop().run_in_executor(self._work, _next_of, stream)
+
+    def end_stream(self, stream: Stream) -> None:
+        """Closes a stream, in a thread."""
+        with contextlib.suppress(RuntimeError):  # the threads have ended, and with them whatever makes the stream
+            self._work.submit(stream.close)
+
     def make_room(self, count: int, wanting: Connection) -> int:
         """Holds the bytes of an answer, and returns how many it counts. Clients that have not read on for longest are
         sent away until there is room."""
@@ -216,8 +225,8 @@ class Front:
             self.budget.held += count  # what is made is sent, also if bodies of others fill the limit
         return count
 
-    def log(self, head: Head | None, client: str, answer: Answer, note: str) -> None:
-        """Counts an answer, and writes a line of the access log."""
+    def log(self, head: Head | None, client: str, answer: Answer, count: int, note: str) -> None:
+        """Counts an answer of `count` bytes, and writes a line of the access log."""
         seconds = self.now() - head.received if head else 0.0
         self.handler.sent(head, answer, seconds)
         fields = {
@@ -225,7 +234,7 @@ class Front:
             "method": head.method if head else None,
             "path": quote(head.path, safe=_PATH, encoding="latin-1") if head else None,
             "status": answer.status,
-            "bytes": len(answer.body),
+            "bytes": count,
             "milliseconds": round(seconds * 1e3, 1),
             "request_id": head.request_id if head else None,
             "note": note or None,
@@ -236,6 +245,13 @@ class Front:
     def date(self) -> str:
         """The Date header."""
         return formatdate(usegmt=True)
+
+
+def _next_of(stream: Stream) -> bytes | None:
+    try:
+        return next(stream)
+    except StopIteration:  # which no future can hold
+        return None
 
 
 def count_descriptors() -> int:

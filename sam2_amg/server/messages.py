@@ -1,4 +1,4 @@
-"""A request and an answer of HTTP/1.1, whole in memory, and what makes a request's framing unambiguous."""
+"""A request and an answer of HTTP/1.1, and what makes a request's framing unambiguous."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from typing import Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
@@ -48,13 +49,29 @@ class Head:
         return bool(self.content_length) or self.get("transfer-encoding") is not None
 
 
+class Stream(Protocol):
+    """The pieces of a body, made one by one, each in whatever thread. `close` is called in any case, once."""
+
+    def __next__(self) -> bytes:
+        """The next piece; may wait."""
+        ...
+
+    def close(self) -> None:
+        """Nobody asks for more."""
+        ...
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A response. Content-Length, Date and Connection are added when it is sent."""
+    """A response. Content-Length, Date and Connection are added when it is sent.
+
+    With a `stream` the body comes from it, in chunks, a piece when the client has taken the one before.
+    """
 
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes
+    stream: Stream | None = None
 
     @property
     def reason(self) -> str:

@@ -33,7 +33,7 @@ class Ticket:
         self.times: dict[State, float] = {"received": time.monotonic()}
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
-        self._on_cancel: list[Callable[[], None]] = []
+        self._on_cancel: list[Callable[[], object]] = []
 
     @property
     def remaining(self) -> float:
@@ -72,7 +72,7 @@ class Ticket:
         return True
 
     @contextlib.contextmanager
-    def calling_on_cancel(self, call: Callable[[], None]) -> Iterator[None]:
+    def calling_on_cancel(self, call: Callable[[], object]) -> Iterator[None]:
         """Has `cancel` make this call, in its own thread, while the context lasts; at once if it is cancelled."""
         with self._lock:
             self._on_cancel.append(call)

@@ -1,4 +1,4 @@
-"""What a client sends, in whichever way -> a stream of uploads.
+"""What a client sends, in whichever way -> files and parameters.
 
 The ways are a multipart form, the file itself, and JSON with base64. Nothing is ever fetched for a client.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,15 @@ import orjson
 from werkzeug.wrappers import Request
 
 from sam2_amg.errors import RequestError
+from sam2_amg.parameters import Parameters, most_values, read_texts, read_values, schemas, shown
 from sam2_amg.server.forms import Part, parts
-from sam2_amg.server.parameters import KNOWN, shown
+from sam2_amg.server.parameters import refusing
 
 FIELD = "image"  # the form's field, and JSON's key
-_USAGE = f"Send an image: curl -F '{FIELD}=@photo.jpg' to POST /upload (PNG) or /upload_rle (JSON)."
+_USAGE = f"Send an image: curl -F '{FIELD}=@photo.jpg' to POST /upload (PNG), /upload_rle (JSON) or /segment."
 _WAYS = f"Send multipart/form-data with a file in '{FIELD}', the file itself as image/*, or application/json."
 _UNNAMED = "image"  # the name of a file that comes without one
 _JSON = f'Send {{"{FIELD}": "<the file in base64>"}}.'
-_MOST_JSON = 100  # commas and opening brackets: an object of very many values takes many times the body's memory
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _PIECE = 1 << 20  # characters of base64 that are decoded at a time, a multiple of four
 _WHITESPACE = " \t\r\n"
@@ -39,10 +39,18 @@ class Upload:
     data: bytes
 
 
-def uploads_of(request: Request) -> Iterator[Upload]:
-    """The files of a request, in order; none is empty.
+@dataclass(frozen=True)
+class Received:
+    """What a body has. No upload is empty."""
 
-    Raises RequestError 400 or 415, perhaps after the first files: a code of its own for each fault.
+    uploads: list[Upload]
+    parameters: Parameters
+
+
+def received(request: Request, model: type[Parameters], archives: Collection[str] = ()) -> Received:
+    """The files and parameters of a request. Bodies whose Content-Type is one of `archives` are taken, too.
+
+    Raises RequestError 400 or 415: a code of its own for each fault.
     """
     encoding = request.headers.get("Content-Encoding", "").strip()
     if encoding.lower() not in ("", "identity"):
@@ -53,50 +61,55 @@ def uploads_of(request: Request) -> Iterator[Upload]:
         raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
     kind = request.mimetype
     if kind == "multipart/form-data":
-        yield from _from_form(body, request.mimetype_params.get("boundary", ""))
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        yield Upload(_UNNAMED, body)
-    elif kind == "application/json":
-        yield _from_json(body)
-    else:
-        raise _wrong_type(kind)
+        return _from_form(body, request.mimetype_params.get("boundary", ""), model)
+    if kind in archives or (not archives and (kind.startswith("image/") or kind == "application/octet-stream")):
+        return Received([Upload(_UNNAMED, body)], model())
+    if kind == "application/json" and not archives:
+        return _from_json(body, model)
+    raise _wrong_type(kind, archives)
 
 
-def only_upload(uploads: Iterable[Upload]) -> Upload:
-    """The only one of a stream, which is read to its end. Raises RequestError missing_field or second_image (400)."""
-    only = None
-    for upload in uploads:
-        if only is not None:
-            message = f"The form has more than one file in '{FIELD}'. Send a request for each."
-            raise RequestError(400, "second_image", message)
-        only = upload
-    if only is None:
+def only_upload(uploads: list[Upload]) -> Upload:
+    """The only one of a list. Raises RequestError missing_field or second_image (400)."""
+    if len(uploads) > 1:
+        message = f"The form has more than one file in '{FIELD}'. Send a request for each, or all to POST /batch."
+        raise RequestError(400, "second_image", message)
+    if not uploads:
         raise RequestError(400, "missing_field", f"The form has no file in the field '{FIELD}'. {_USAGE}")
-    return only
+    return uploads[0]
 
 
-def _wrong_type(kind: str) -> RequestError:
+def _wrong_type(kind: str, archives: Collection[str]) -> RequestError:
     """415: a body of another type; curl's --data-binary says application/x-www-form-urlencoded."""
     what = f"is {shown(kind)}" if kind else "is missing"
     hint = " With curl --data-binary add -H 'Content-Type: image/jpeg'." if kind.endswith("form-urlencoded") else ""
-    return RequestError(415, "unsupported_media_type", f"The request's Content-Type {what}. {_WAYS}{hint}")
+    ways = f"Send multipart/form-data with files in '{FIELD}', or {' or '.join(archives)}." if archives else _WAYS
+    return RequestError(415, "unsupported_media_type", f"The request's Content-Type {what}. {ways}{hint}")
 
 
-def _from_form(body: bytes, boundary: str) -> Iterator[Upload]:
+def _from_form(body: bytes, boundary: str, model: type[Parameters]) -> Received:
     if not boundary:
         message = "Content-Type is multipart/form-data without a boundary. Let the client set Content-Type."
         raise RequestError(400, "no_boundary", message)
-    for part in parts(body, boundary):
-        yield _from_part(part)
+    uploads: list[Upload] = []
+    with refusing():
+        parameters = read_texts(_texts_of(parts(body, boundary), uploads, model), model)
+    return Received(uploads, parameters)
 
 
-def _from_part(part: Part) -> Upload:
-    if part.name != FIELD and part.file_name is not None:
-        message = f"The file is in the field {shown(part.name)}. Send it in '{FIELD}': curl -F '{FIELD}=@photo.jpg'."
-        raise RequestError(400, "wrong_field", message)
-    if part.name != FIELD:
-        message = f"The form's field {shown(part.name)} is not known. The only field is the file '{FIELD}'. {KNOWN}"
-        raise RequestError(400, "unknown_parameter", message)
+def _texts_of(form: Iterable[Part], uploads: list[Upload], model: type[Parameters]) -> Iterator[tuple[str, str]]:
+    """The text fields of a form; its files are added to `uploads`."""
+    for part in form:
+        if part.name == FIELD:
+            uploads.append(_upload_of(part))
+        elif part.file_name is not None and part.name not in schemas(model):
+            usage = f"Send it in '{FIELD}': curl -F '{FIELD}=@photo.jpg'."
+            raise RequestError(400, "wrong_field", f"The file is in the field {shown(part.name)}. {usage}")
+        else:
+            yield part.name, part.data.decode("utf-8", "replace")
+
+
+def _upload_of(part: Part) -> Upload:
     if part.file_name is None:
         message = f"The field '{FIELD}' has no file name, as text has none. {_USAGE}"
         raise RequestError(400, "no_file_name", message)
@@ -105,10 +118,13 @@ def _from_part(part: Part) -> Upload:
     return Upload(part.file_name or _UNNAMED, part.data)
 
 
-def _from_json(body: bytes) -> Upload:
-    """The upload of {"image": "<base64>"}. It takes up to four times the body's memory while it works."""
+def _from_json(body: bytes, model: type[Parameters]) -> Received:
+    """What {"image": "<base64>", ...} has. It takes up to four times the body's memory while it works."""
     with _one_json_at_a_time:
-        text = _object_of(body).get(FIELD)
+        values = _object_of(body, model)
+        text = values.pop(FIELD, None)
+        with refusing():
+            parameters = read_values(values, model)
         if not isinstance(text, str):
             raise RequestError(400, "missing_field", f'The JSON has no text in "{FIELD}". {_JSON}')
         if _URL.match(text, 0, 100):
@@ -117,25 +133,33 @@ def _from_json(body: bytes) -> Upload:
         data = _decode(text)
     if not data:
         raise RequestError(400, "empty_body", f'The file in "{FIELD}" is empty. {_JSON}')
-    return Upload(_UNNAMED, data)
+    return Received([Upload(_UNNAMED, data)], parameters)
 
 
-def _object_of(body: bytes) -> dict[str, Any]:
-    """A JSON object without other keys than FIELD. Raises RequestError 400."""
-    if len(body) - len(body.translate(None, b",[{")) > _MOST_JSON:
-        raise RequestError(400, "invalid_json", f"The body has more than an object with one key. {_JSON}")
+def _object_of(body: bytes, model: type[Parameters]) -> dict[str, Any]:
+    """A JSON object. Raises RequestError 400, also for a key that comes twice."""
+    most = sum(1 + most_values(schema) for schema in schemas(model).values()) + 2
+    if len(body) - len(body.translate(None, b",[{")) > most:  # its values would take many times the body's memory
+        raise RequestError(400, "invalid_json", f"The JSON has more values than an image and all parameters. {_JSON}")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(400, "invalid_json", f"The body is not JSON ({error}). {_JSON}") from error
     if not isinstance(value, dict):
         raise RequestError(400, "invalid_json", f"The body is JSON, but no object. {_JSON}")
-    for key in value.keys() - {FIELD}:
-        message = f'The key {shown(key)} of the JSON is not known. The only key is "{FIELD}". {KNOWN}'
-        raise RequestError(400, "unknown_parameter", message)
-    if body.count(b'"%s"' % FIELD.encode()) > 1:
-        raise RequestError(400, "second_image", f'The JSON has "{FIELD}" more than once. Send a request for each.')
+    if body.count(b'"') > 2 * (len(value) + sum(isinstance(one, str) for one in value.values())):
+        _refuse_twice(body, value)
     return value
+
+
+def _refuse_twice(body: bytes, value: dict[str, Any]) -> None:
+    """Raises RequestError 400 if a key comes twice. Texts with quotes, which are no parameter's, pass."""
+    twice = [key for key in value if body.count(b'"%s"' % key.encode()) > 1]
+    if FIELD in twice:
+        raise RequestError(400, "second_image", f'The JSON has "{FIELD}" more than once. Send a request for each.')
+    if twice:
+        message = f"The parameter {shown(twice[0])} comes more than once; send it once."
+        raise RequestError(400, "invalid_parameter", message)
 
 
 def _decode(text: str) -> bytes:

@@ -27,7 +27,7 @@ from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 from sam2_amg.modes.build import build_generator
-from sam2_amg.server.app import in_turn
+from sam2_amg.server.segmenting import in_turn
 from sam2_amg.server.ticket import Ticket
 
 pytestmark = pytest.mark.xdist_group("server")  # for one server is enough

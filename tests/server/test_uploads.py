@@ -17,10 +17,11 @@ from PIL import Image
 from werkzeug.wrappers import Request
 
 from sam2_amg.errors import RequestError
+from sam2_amg.parameters import Parameters
 from sam2_amg.server import forms
 from sam2_amg.server.forms import parts
 from sam2_amg.server.messages import Head
-from sam2_amg.server.upload import Upload, only_upload, uploads_of
+from sam2_amg.server.upload import Upload, only_upload, received
 from sam2_amg.server.wsgi import environ_of
 
 pytestmark = pytest.mark.xdist_group("server")
@@ -89,7 +90,7 @@ def test_an_upload_has_the_name_that_the_client_gives() -> None:
     for (body, kind), name in (((named + END, FORM), 'my "cat".png'), (WAYS["JSON"], "image")):
         head = Head("POST", "/upload", "", "1.1", [("content-type", kind), ("content-length", str(len(body)))])
         request = Request(environ_of(head, body, ("127.0.0.1", 5000)))
-        assert only_upload(uploads_of(request)) == Upload(name, PICTURE)
+        assert only_upload(received(request, Parameters).uploads) == Upload(name, PICTURE)
 
 
 def json_of(text: str) -> tuple[bytes, str]:
@@ -121,18 +122,24 @@ FAULTS = {
     "other field": ((part("form-data; name=photo; filename=a") + END, FORM), 400, "wrong_field", "the field 'photo'"),
     "second image": ((IMAGE * 2 + END, FORM), 400, "second_image", "more than one file in 'image'"),
     "text field": (
-        (IMAGE + part("form-data; name=points_per_side", b"8") + END, FORM),
+        (IMAGE + part("form-data; name=points_per_sides", b"8") + END, FORM),
         400,
         "unknown_parameter",
-        "field 'points_per_side' is not known",
+        "'points_per_sides' does not exist. Known parameters: counts",
     ),
-    "parameter as field": (
-        (IMAGE + part("form-data; name=stretch", b"minmax") + END, FORM),
+    "wrong value in a field": (
+        (IMAGE + part("form-data; name=stretch", b"max") + END, FORM),
         400,
-        "unknown_parameter",
-        "Known parameters: ?stretch=minmax|percentile",
+        "invalid_parameter",
+        "stretch must be minmax or percentile, not 'max'",
     ),
-    "2,000 fields": ((part("form-data; name=a") * 2000 + END, FORM), 400, "unknown_parameter", "field 'a'"),
+    "field twice": (
+        (part("form-data; name=disjoint", b"1") * 2 + IMAGE + END, FORM),
+        400,
+        "invalid_parameter",
+        "disjoint comes more than once",
+    ),
+    "2,000 fields": ((part("form-data; name=a") * 2000 + END, FORM), 400, "unknown_parameter", "'a'"),
     "no image": ((END, FORM), 400, "missing_field", "no file in the field 'image'"),
     "empty file": (
         (part("form-data; name=image; filename=a", b"") + END, FORM),
@@ -156,7 +163,7 @@ FAULTS = {
         (b'{"image": [%s[]]}' % (b"[]," * 1_000_000), "application/json"),
         400,
         "invalid_json",
-        "more than an object with one key",
+        "more values than an image and all parameters",
     ),
     "JSON without image": ((b"{}", "application/json"), 400, "missing_field", "no text in"),
     "JSON null": ((b'{"image": null}', "application/json"), 400, "missing_field", "no text in"),
@@ -165,7 +172,19 @@ FAULTS = {
         (b'{"image": "YQ==", "\\u20acurl": 1}', "application/json"),
         400,
         "unknown_parameter",
-        r"The key '\u20acurl' of the JSON is not known",
+        r"'\u20acurl' does not exist",
+    ),
+    "JSON value": (
+        (b'{"image": "YQ==", "points_per_side": "8"}', "application/json"),
+        400,
+        "invalid_parameter",
+        "points_per_side must be a whole number from 1 to 64, not '8'",
+    ),
+    "JSON parameter twice": (
+        (b'{"image": "YQ==", "points": [[1, 2]], "points": [[1, 3]]}', "application/json"),
+        400,
+        "invalid_parameter",
+        "'points' comes more than once",
     ),
     "no base64": (json_of("YQ==!"), 400, "invalid_base64", "is not base64"),
     "base64 cut off": (json_of("YWJ"), 400, "invalid_base64", "incorrect padding"),
@@ -237,14 +256,13 @@ def test_stretch(server: RunningServer) -> None:
 
 
 QUERIES = {
-    "points_per_side=8": (
-        "unknown_parameter",
-        "parameter 'points_per_side' does not exist. Known parameters: ?stretch",
-    ),
+    "points_per_sides=8": ("unknown_parameter", "'points_per_sides' does not exist. Known parameters: counts, "),
+    "points_per_side=8.5": ("invalid_parameter", "points_per_side must be a whole number from 1 to 64, not '8.5'"),
+    "format=rle": ("unknown_parameter", "'format' does not exist"),
     "stretch=minmax&Stretch=minmax": ("unknown_parameter", "'Stretch'"),
-    "stretch=none": ("invalid_parameter", "stretch is 'none'; it must be minmax or percentile"),
-    "stretch": ("invalid_parameter", "stretch is ''"),
-    "stretch=minmax&stretch=minmax": ("invalid_parameter", "comes 2 times"),
+    "stretch=none": ("invalid_parameter", "stretch must be minmax or percentile, not 'none'"),
+    "stretch": ("invalid_parameter", "stretch must be minmax or percentile, not ''"),
+    "stretch=minmax&stretch=minmax": ("invalid_parameter", "stretch comes more than once"),
     "%ff=1": ("unknown_parameter", "does not exist"),
     "a" * 5000: ("unknown_parameter", f"'{'a' * 60}...'"),
 }
