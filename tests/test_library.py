@@ -88,7 +88,6 @@ def test_images_of_pillow_become_what_their_files_become(tmp_path: Path) -> None
         ("nowhere.jpg", {}, FileNotFoundError, "nowhere.jpg"),
         (ROOT / "README.md", {}, ValueError, f"{ROOT / 'README.md'}: The file is not an image"),
     ],
-    ids=str,
 )
 def test_refusals(segmenter: Segmenter, image, parameters: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as refused:
