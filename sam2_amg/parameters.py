@@ -45,7 +45,7 @@ OF_GENERATOR = tuple(field.name for field in fields(GeneratorConfig) if field.na
 
 _LONGEST = 60  # characters of what is wrong that a message repeats
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_WHOLE_TEXT = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_WHOLE_TEXT = re.compile(r"([+-]?[0-9]{1,18})(\.0{1,18})?", re.ASCII)
 _NUMBER_TEXT = re.compile(r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
@@ -249,8 +249,8 @@ def need_of(schema: Mapping[str, Any]) -> str:
     points = schema["items"] if schema["items"]["type"] == "array" and "maxItems" in schema["items"] else schema
     if points is schema or "prefixItems" in points:
         return f"JSON [[x, y], ...] of 1 to {schema['maxItems']} points with x and y of at least 0"
-    grids = schema["maxItems"]
-    return f"JSON [[[x, y], ...], ...] of 1 to {grids} grids of 1 to {points['maxItems']} points from 0 to 1"
+    grids = "1 grid" if schema["maxItems"] == 1 else f"1 to {schema['maxItems']} grids"
+    return f"JSON [[[x, y], ...], ...] of {grids} of 1 to {points['maxItems']} points from 0 to 1"
 
 
 def most_values(schema: Mapping[str, Any]) -> int:
@@ -292,7 +292,7 @@ def read_values(values: Mapping[str, Any], model: type[Model]) -> Model:
     for name in values:
         if name not in known:
             raise UnknownParameter(name, known)
-    return _validated(values, values, model)
+    return _validated({name: _as_whole(value) for name, value in values.items()}, values, model)
 
 
 def merged(first: Model, second: Model) -> Model:
@@ -311,6 +311,11 @@ def _validated(values: Mapping[str, Any], sent: Mapping[str, Any], model: type[M
         raise ParameterError(name, f"must be {need_of(schemas(model)[name])}, not {_as_sent(sent[name])}") from error
 
 
+def _as_whole(value: Any) -> Any:
+    """JSON knows no difference between 8 and 8.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _as_sent(value: Any) -> str:
     return shown(value if isinstance(value, str) else orjson.dumps(value).decode())
 
@@ -321,7 +326,8 @@ def _value_of(text: str, schema: Mapping[str, Any]) -> Any:
     if kind == "boolean":
         return _BOOLEANS.get(text, text)
     if kind == "integer":
-        return int(text) if _WHOLE_TEXT.fullmatch(text) else text
+        whole = _WHOLE_TEXT.fullmatch(text)
+        return int(whole[1]) if whole else text
     if kind == "number":
         return float(text) if _NUMBER_TEXT.fullmatch(text) else text
     if kind == "array" and text.count(",") + text.count("[") <= most_values(schema):

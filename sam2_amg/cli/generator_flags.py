@@ -22,6 +22,7 @@ GENERATOR_FLAGS = (
     ("pred_iou_thresh", float, "minimum predicted IoU of a mask"),
     ("stability_score_thresh", float, "minimum stability score of a mask"),
     ("stability_score_offset", float, "shift of the mask threshold, up and down, for the stability score"),
+    ("mask_threshold", float, "logit above which a pixel belongs to a mask"),
     ("box_nms_thresh", float, "of two masks whose boxes overlap by more than this IoU, the worse is dropped"),
     ("crop_n_layers", int, "layers of crops to search besides the whole image"),
     ("crop_nms_thresh", float, "the same as --box_nms_thresh, between crops"),

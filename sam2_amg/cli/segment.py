@@ -63,7 +63,6 @@ _FILTER_FLAGS = (
     ("disjoint", bool, "give each pixel to one mask at most, the smallest"),
 )
 _POINT_FLAGS = (
-    ("mask_threshold", float, "logit above which a pixel belongs to a mask"),
     ("points", json_of, "points in pixels of the upright photograph, instead of the grid: [[x, y], ...]"),
     ("point_grids", json_of, "a grid of points from 0 to 1 for each crop layer: [[[x, y], ...], ...]"),
 )

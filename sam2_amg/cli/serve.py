@@ -29,7 +29,7 @@ examples:
 Flags also take hyphens (--points-per-side).
 """
 
-# name, type, help; defaults come from the dataclass
+# name, type, help; defaults come from the dataclasses
 _LIMIT_FLAGS = (
     ("max_pixels", int, "largest image, in pixels"),
     ("max_body_mib", int, "largest request body, in MiB"),

@@ -97,7 +97,8 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
         engine.check_room()
         with taken(batches, limits) as keep:
             uploads, asked = read(TYPES)
-            entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB)
+            is_archive = request.mimetype in TYPES
+            entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB, is_archive)
             ticket.enter("segmenting")
             at_once = min(len(entries), config.model.batch_size + (engine.generator.workers if engine.generator else 1))
             made = Batch(desk, segmenting, asked, ticket, limits.request_timeout, at_once)

@@ -110,6 +110,9 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[tarfile.TarInfo]:
                 raise too_many(most)
             if member.isreg():
                 yield member
+        end = data[archive.offset : archive.offset + tarfile.BLOCKSIZE]
+        if end != bytes(tarfile.BLOCKSIZE):  # which tarfile does not look for
+            raise ValueError("it is cut off")
 
 
 def _read_tarred(data: bytes, file: tarfile.TarInfo, largest: int) -> bytes:

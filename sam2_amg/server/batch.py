@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 _PAUSE = 0.05  # seconds between two looks for a free slot
 
 
-def images_of(uploads: Sequence[Upload], most: int, largest: int) -> list[Entry]:
+def images_of(uploads: Sequence[Upload], most: int, largest: int, must_be_archives: bool) -> list[Entry]:
     """The images of a request: its files, with those of archives in the place of these.
 
     Raises RequestError as `entries_of` does, and missing_field (400) for none.
     """
     entries: list[Entry] = []
     for upload in uploads:
-        if is_archive(upload.data):
+        if must_be_archives or is_archive(upload.data):
             entries += entries_of(upload.data, most, largest)
         else:
             entries.append(Entry(as_text(upload.name), partial(_same, upload.data)))
@@ -92,7 +92,10 @@ class Batch:
                 with self._slot(ticket):
                     if not ticket.enter("decoding"):
                         raise cancelled()
-                    answer = self.segmenting.answer(Upload(entry.name, entry.read()), self.asked, ticket)
+                    data = entry.read()
+                    if not data:
+                        raise RequestError(400, "empty_body", "The file is empty.")
+                    answer = self.segmenting.answer(Upload(entry.name, data), self.asked, ticket)
             finally:
                 ticket.enter("done")
         self.desk.metrics.took(stages_of(ticket, ticket.times["received"])[1:])

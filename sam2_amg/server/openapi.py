@@ -150,8 +150,8 @@ def _in_query(name: str, schema: Json) -> Json:
 
 
 def _in_header(name: str) -> Json:
-    kind = {"type": "string", "pattern": r"^[\w.:+/=-]{1,128}$"}
-    return {"name": name, "in": "header", "description": "A name of the request.", "schema": kind}
+    text = "A name of the request: up to 128 letters, digits and -_.:+/=. Another one is replaced."
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
 
 
 def _as_field(schema: Json) -> Json:
@@ -169,7 +169,7 @@ def _form(fields: Mapping[str, Json], image: Json) -> Json:
 
 
 def _bodies(fields: Mapping[str, Json]) -> Json:
-    image = {"type": "string", "contentEncoding": "base64", "description": "The file in base64."}
+    image = {"type": "string", "format": "byte", "contentEncoding": "base64", "description": "The file in base64."}
     values = {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in fields.items()}
     json = {
         "type": "object",

@@ -20,7 +20,10 @@ class Watchdog(threading.Thread):
     def __init__(
         self, workers: Sequence[Worker], pace: Pace, stuck_timeout: float, fail: Callable[[Failure], None]
     ) -> None:
-        """`stuck_timeout`, in seconds, counts from the begin of what a worker does (--stuck_timeout)."""
+        """`stuck_timeout`, in seconds, counts from the begin of what a worker does (--stuck_timeout).
+
+        An image whose request asks for more prompts than the server's own parameters has as many times as long.
+        """
         super().__init__(name="watchdog", daemon=True)
         self._workers = workers
         self._pace = pace
@@ -45,8 +48,8 @@ class Watchdog(threading.Thread):
         for worker in self._workers:
             if not worker.is_alive() and not self._ended.is_set():
                 return Failure(WORKER_DIED, "A thread that makes masks ended without a word.")
-            began = worker.step_began
-            if began is not None and time.monotonic() - began > limit:
-                reason = f"An image takes more than {limit:.3g} s; raise --stuck_timeout if images may take as long."
+            began, most = worker.step_began, limit * worker.step_work
+            if began is not None and time.monotonic() - began > most:
+                reason = f"An image takes more than {most:.3g} s; raise --stuck_timeout if images may take as long."
                 return Failure(JOB_STUCK, reason)
         return None

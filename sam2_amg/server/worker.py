@@ -39,6 +39,11 @@ def out_of_memory() -> RequestError:
     return RequestError(503, "out_of_memory", message, retry_after=5)
 
 
+def work_of(job: Job, generator: Generator) -> float:
+    """How many times as many prompts as the server's own parameters a job may take; at least 1."""
+    return 1.0 if job.config is None else max(1.0, job.config.prompts / generator.config.prompts)
+
+
 @dataclass
 class Pace:
     """How long images take, in seconds."""
@@ -76,6 +81,7 @@ class Worker(threading.Thread):
         super().__init__(name="generator", daemon=True)
         self.started: Future[None] = Future()
         self.step_began: float | None = None  # time.monotonic() of what the generator does now
+        self.step_work = 1.0  # how much that is, in images of the server's own parameters
         self._first = first
         self._queue = queue
         self._generator = generator
@@ -149,7 +155,7 @@ class Worker(threading.Thread):
             return True  # its caller knows
         job.ticket.enter("segmenting")
         try:
-            job.resolve(self._step(segment))
+            job.resolve(self._step(segment, work_of(job, generator)))
         except BaseException as error:  # whatever it is, it belongs to this request
             if is_out_of_memory(error):
                 logger.warning("an image ran out of memory", exc_info=True)
@@ -159,13 +165,14 @@ class Worker(threading.Thread):
             job.refuse(for_caller(error))
         return True
 
-    def _step(self, action: Callable[[], Any]) -> Any:
+    def _step(self, action: Callable[[], Any], work: float = 1.0) -> Any:
         """Runs what may take long, or never end, with the clock that tells."""
+        self.step_work = work
         self.step_began = start = time.monotonic()
         try:
             return action()
         finally:
-            self._pace.note_step(time.monotonic() - start)
+            self._pace.note_step((time.monotonic() - start) / work)
             self.step_began = None
 
     def _look_at_device(self, generator: Generator, error: BaseException) -> None:

@@ -268,6 +268,19 @@ def test_a_job_may_take_ten_times_the_slowest_so_far() -> None:
     engine.close()
 
 
+def test_who_asks_for_more_prompts_has_more_time() -> None:
+    generator = GatedGenerator()
+    engine = Engine(generator, Limits(stuck_timeout=0.1))
+    config = replace(generator.config, points_per_side=generator.config.points_per_side * 8)
+    with ThreadPoolExecutor(1) as pool, engine.slot():
+        asked = pool.submit(engine.generate, image(3), None, config)
+        time.sleep(0.4)
+        assert engine.failure is None
+        generator.gate.set()
+        assert asked.result(10)[0]["area"] == 3
+    assert engine.close()
+
+
 def test_waiting_is_not_being_worked_on() -> None:
     engine = Engine(GatedGenerator(), Limits(stuck_timeout=0.1))
     time.sleep(0.3)
