@@ -27,7 +27,8 @@ FLOORS = (
     ("parameters",),
     ("server",),
     ("agreement",),
-    ("export", "agreement_lists"),
+    ("export", "agreement_lists", "library"),
+    ("segment_files",),
     ("cli",),
     ("__main__",),
 )
@@ -104,10 +105,19 @@ def test_only_modes_acts_on_the_mode(path: Path) -> None:
     assert not acts_on_the_mode(path.read_text())
 
 
-@pytest.mark.parametrize("folder", ["", "cli", "network", "compilation", "server", "answers"])
+@pytest.mark.parametrize("folder", ["cli", "network", "compilation", "server", "answers"])
 def test_packages_import_nothing_by_themselves(folder: str) -> None:
     """So that --help need not wait for torch."""
     assert list(imports_of((PACKAGE / folder / "__init__.py").read_text())) == []
+
+
+def test_the_package_itself_imports_nothing_until_it_is_asked() -> None:
+    program = (
+        "import sys; before = {*sys.modules}; import sam2_amg; new = {*sys.modules} - before; "
+        "assert new == {'sam2_amg'}, new; assert 'load' in dir(sam2_amg); "
+        "from sam2_amg import StartupError; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("folder", ["decoding", "answers"])

@@ -200,6 +200,8 @@ def test_a_port_taken_while_the_model_loads_is_named() -> None:
         ["-m", "sam2_amg", "bogus"],
         ["-m", "sam2_amg", "serve", "--help"],
         ["-m", "sam2_amg", "export", "--bogus"],
+        ["-m", "sam2_amg", "segment", "--help"],
+        ["-m", "sam2_amg", "segment", "a.jpg", "-o", "a.txt"],
     ],
 )
 def test_help_and_wrong_flags_do_not_wait_for_torch(words: list[str]) -> None:
@@ -219,6 +221,7 @@ def test_help_and_wrong_flags_do_not_wait_for_torch(words: list[str]) -> None:
         (["-m", "sam2_amg"], "python -m sam2_amg", "python -m sam2_amg COMMAND --help"),
         (["-m", "sam2_amg", "serve"], "python -m sam2_amg serve", "python -m sam2_amg serve checkpoints large"),
         (["-m", "sam2_amg", "export"], "python -m sam2_amg export", "python -m sam2_amg serve checkpoints large"),
+        (["-m", "sam2_amg", "segment"], "python -m sam2_amg segment", "python -m sam2_amg segment photo.jpg -o"),
         (["-m", "sam2_amg", "compare"], "python -m sam2_amg compare", "usage: python -m sam2_amg compare "),
     ],
     ids=str,

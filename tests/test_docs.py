@@ -8,6 +8,7 @@ import statistics
 import subprocess
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from PIL import Image
 from bench.__main__ import add_accuracy
 from bench.report.docs import PAGES, refresh
 from bench.report.pages import page_of
-from sam2_amg.cli import compare, export, serve
+from sam2_amg.cli import compare, export, segment, serve
 from sam2_amg.config import AGREEMENT_SOURCE, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
@@ -27,6 +28,7 @@ from sam2_amg.version import find_version
 
 README = (ROOT / "README.md").read_text()
 HTTP_API = (ROOT / "docs" / "http-api.md").read_text()
+WITHOUT_SERVER = (ROOT / "docs" / "without-server.md").read_text()
 RESULTS = sorted((ROOT / "results").glob("*-torch*.json"))
 LISTS = ROOT / "results" / "lists"
 
@@ -104,6 +106,30 @@ def test_the_python_example_decodes_an_answer(
     assert capsys.readouterr().out.splitlines() == areas
 
 
+def test_the_lines_of_python_without_a_server_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(drawn_image(40, 60)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", WITHOUT_SERVER, re.DOTALL):
+        fewer = example.replace("points_per_side=16", "points_per_side=4")
+        exec(fewer.replace("pred_iou_thresh=0.7", "pred_iou_thresh=0.6, stability_score_thresh=0.9"), names)
+    assert len(capsys.readouterr().out.splitlines()) == len(names["records"]) >= 1
+    assert names["pixels"].sum() == names["records"][0]["area"]
+    (short,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    compile(short, "README.md", "exec")
+
+
+def test_the_lines_of_shell_without_a_server_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^(?:\.venv/bin/)?sam2-amg segment (.*)$", README + WITHOUT_SERVER, re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        words = line.replace("photos/*.jpg", "a.jpg b.jpg").split()
+        assert segment.parse([*words, "--device", "cpu"]).targets
+
+
 def test_tables_are_those_of_the_results() -> None:
     pages = [path.read_text() for path in PAGES]
     assert sum(page.count("<!-- table ") for page in pages) >= 20
@@ -160,9 +186,10 @@ def test_the_changelog_begins_with_the_version() -> None:
 
 
 def test_every_documented_flag_exists() -> None:
-    """Flags of server.py, compile_export.py and compare_rle_lists.py, in pages for users."""
-    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("http-api", "modes", "deployment"))]
-    parsers = (serve.build_parser(), export.build_parser(), compare.build_parser())
+    """Flags of all commands, in pages for users."""
+    names = ("http-api", "modes", "deployment", "without-server")
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in names)]
+    parsers = (serve.build_parser(), export.build_parser(), compare.build_parser(), segment.build_parser())
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     known |= {"--no-compile", "--rm", "--gpus", "--target", "--data-binary", "--compressed"}  # pip's, docker's, curl's
     named = {flag for page in pages for flag in re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)*", page.read_text())}

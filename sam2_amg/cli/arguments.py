@@ -48,7 +48,7 @@ def path_of(text: str) -> Path:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds CHECKPOINT_DIR and MODEL_TYPE."""
-    text = "folder of checkpoints (default: the bundled demo model)"
+    text = "folder of checkpoints, or a file of fine-tuned weights of this type (default: the bundled demo model)"
     parser.add_argument("checkpoint_dir", metavar="CHECKPOINT_DIR", nargs="?", type=path_of, help=text)
     parser.add_argument("model_type", metavar="MODEL_TYPE", nargs="?", help=", ".join(MODEL_TYPES))
 

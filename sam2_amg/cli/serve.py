@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 
 from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of, path_of
+from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
 from sam2_amg.config import (
     GeneratorConfig,
     Limits,
-    Mode,
     ModelConfig,
     ServerConfig,
     require_batch_size,
     require_port,
 )
-from sam2_amg.errors import StartupError
 from sam2_amg.logs import FORMATS
 from sam2_amg.pipeline.host_memory import use_one_heap
 from sam2_amg.program import command_for, prefix_for
@@ -32,28 +30,6 @@ Flags also take hyphens (--points-per-side).
 """
 
 # name, type, help; defaults come from the dataclasses
-_GENERATOR_FLAGS = (
-    ("points_per_side", int, "points along each side of the grid: N x N prompts per image"),
-    (
-        "points_per_batch",
-        int,
-        "points decoded at a time (default: --baseline 64; other modes on cpu 8; on cuda ao 64, --fast all, at most "
-        "4096)",
-    ),
-    ("pred_iou_thresh", float, "minimum predicted IoU of a mask"),
-    ("stability_score_thresh", float, "minimum stability score of a mask"),
-    ("stability_score_offset", float, "shift of the mask threshold, up and down, for the stability score"),
-    ("mask_threshold", float, "logit above which a pixel belongs to a mask"),
-    ("box_nms_thresh", float, "of two masks whose boxes overlap by more than this IoU, the worse is dropped"),
-    ("crop_n_layers", int, "layers of crops to search besides the whole image"),
-    ("crop_nms_thresh", float, "the same as --box_nms_thresh, between crops"),
-    ("crop_overlap_ratio", float, "overlap of the crops, as a fraction of the image's side"),
-    ("crop_n_points_downscale_factor", int, "each crop layer divides the points per side by N again"),
-    ("min_mask_region_area", int, "fill holes and drop islands of fewer pixels than N; 0 for neither"),
-    ("use_m2m", bool, "decode each mask again with itself as a prompt, by sam2's uncompiled decoder: takes longer"),
-    ("multimask_output", bool, "three masks a point; without, one, by sam2's uncompiled decoder: takes longer"),
-    ("mask_memory_mib", int, "memory limit of upsampled masks, in MiB, on cpu; not for --baseline (default 32)"),
-)
 _LIMIT_FLAGS = (
     ("max_pixels", int, "largest image, in pixels"),
     ("max_body_mib", int, "largest request body, in MiB"),
@@ -88,28 +64,7 @@ def build_parser() -> Parser:
     """The parser of this command line."""
     parser = Parser(prefix_for("serve"), _DESCRIPTION, _EPILOG.format(serve=command_for("serve")))
     add_model(parser)
-    modes = parser.add_argument_group(
-        "mode (default: ao, float32, the same masks as baseline, faster)",
-        "Agreement with baseline is measured on 360 crops of photographs (demo model, H200).",
-    )
-    modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
-    text = "ao, compiled: starts a minute or two later; another number of masks than baseline in about 1 image in 200"
-    modes.add_argument("--fast", action="store_true", help=text)
-    text = (
-        "with --fast, on a CUDA GPU: float16 products, faster still; another number of masks than baseline in about "
-        "1 image in 4; if masks must match baseline's, use --fast alone"
-    )
-    modes.add_argument("--furious", action="store_true", help=text)
-    starts = parser.add_argument_group("faster start")
-    starts.add_argument(
-        "--load_exported",
-        type=path_of,
-        metavar="DIR",
-        help=f"with --fast: load packages made by {command_for('export')} instead of compiling",
-    )
-    starts.add_argument(
-        "--compile_cache", type=path_of, metavar="DIR", help="folder that keeps compiled code for the next start"
-    )
+    add_modes(parser)
     together = parser.add_argument_group("many requests")
     add_batch_size(together)
     place = parser.add_argument_group("address and device")
@@ -125,41 +80,16 @@ def build_parser() -> Parser:
     log = parser.add_argument_group("log")
     text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
     log.add_argument("--log_format", choices=FORMATS, default="text", help=text)
-    _add_flags(parser.add_argument_group("generator"), _GENERATOR_FLAGS, GeneratorConfig())
-    _add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
+    add_flags(parser.add_argument_group("generator"), GENERATOR_FLAGS, GeneratorConfig())
+    add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
-
-
-class _OnOff(argparse.Action):
-    """True for --name, False for --no_name."""
-
-    def __call__(
-        self, _parser: object, namespace: argparse.Namespace, _values: object, option: str | None = None
-    ) -> None:
-        setattr(namespace, self.dest, not (option or "").startswith("--no_"))
-
-
-def _add_flags(group: argparse._ArgumentGroup, flags: Sequence[tuple], defaults: object) -> None:
-    for name, kind, text in flags:
-        default = getattr(defaults, name)
-        if kind is bool:
-            text += f" (default {'on' if default else 'off'})"
-            group.add_argument(f"--{name}", f"--no_{name}", action=_OnOff, nargs=0, help=text)
-            continue
-        if default is not None:
-            text += f" (default {default:.4g})" if isinstance(default, float) else f" (default {default})"
-        group.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=text)
 
 
 def parse(arguments: Sequence[str]) -> ServerConfig:
     """Command line -> configuration. Raises StartupError; exits for --help."""
     args = build_parser().parse(arguments)
-    mode = _mode_of(args)
+    mode = mode_of(args)
     directory, kind = model_of(args)
-    if not mode.is_pipeline and args.mask_memory_mib is not None:
-        raise StartupError("--mask_memory_mib contradicts --baseline, which does not use it; leave one of them out")
-    if not mode.is_compiled and args.load_exported is not None:
-        raise StartupError(f"--load_exported needs --fast: mode {mode.value} has no packages")
     given = {key: value for key, value in vars(args).items() if value is not None}
     generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))
     require_batch_size(args.batch_size)
@@ -181,13 +111,3 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
 def _only(kind: type, values: dict[str, object]) -> dict:
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in values.items() if name in names}
-
-
-def _mode_of(args: argparse.Namespace) -> Mode:
-    if args.baseline and (args.fast or args.furious):
-        raise StartupError("--baseline contradicts --fast and --furious; give one or the other")
-    if args.furious and not args.fast:
-        raise StartupError("--furious needs --fast: give both, or neither")
-    if args.fast:
-        return Mode.FURIOUS if args.furious else Mode.FAST
-    return Mode.BASELINE if args.baseline else Mode.AO

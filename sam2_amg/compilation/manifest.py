@@ -21,6 +21,7 @@ import triton
 from sam2_amg.compilation.subgraphs import SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.network.model_types import find_model_type, is_standard
 from sam2_amg.network.weights import hash_checkpoint, hash_file
 from sam2_amg.program import command_for
 
@@ -45,12 +46,13 @@ class Build:
     @property
     def command(self) -> str:
         """The command that makes the packages, without its --output."""
-        directory = shlex.quote(str(self.checkpoint.parent))
+        standard = is_standard(self.checkpoint, find_model_type(self.model_type))
+        place = shlex.quote(str(self.checkpoint.parent if standard else self.checkpoint))
         batch = f" --batch_size {self.shapes.batch_size}" if self.shapes.batch_size > 1 else ""
         # on a GPU, --points_per_side sets the number of points per call: a side that gives this number
         side = f" --points_per_side {math.isqrt(self.shapes.points)}" if self.device.type == "cuda" else ""
         flags = f"{self.mode.flags} --device {self.device.type}{batch}{side}"
-        return f"{command_for('export')} {directory} {self.model_type} {flags}"
+        return f"{command_for('export')} {place} {self.model_type} {flags}"
 
 
 def architecture(device: torch.device) -> str:

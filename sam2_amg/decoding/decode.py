@@ -21,7 +21,7 @@ from sam2_amg.decoding.orientation import as_stored, orientation_of, tiff_orient
 from sam2_amg.decoding.read_heif import heif_bytes, open_heif, read_heif
 from sam2_amg.decoding.read_png import WidePng, correct_transparency, is_wide, open_wide_png, read_wide_png
 from sam2_amg.decoding.read_tiff import read_tiff, tiff_bytes
-from sam2_amg.decoding.refusals import not_an_image, too_many_pixels, truncated
+from sam2_amg.decoding.refusals import not_an_image, too_many_pixels, truncated, unsupported_pixels
 from sam2_amg.decoding.stretch import bands_of, stretch_in_place
 from sam2_amg.decoding.tiff_kinds import require_readable
 from sam2_amg.decoding.walk_heif import heif_kind, heif_size
@@ -144,6 +144,24 @@ def decode_inspected(found: Inspected, into: NDArray[np.uint8], stretch: str | N
             stretch_in_place(upright, stretch)
         else:
             read_heif(source, stored, stretch)
+        return upright
+
+
+def pixels_of(image: Image.Image, limits: Limits) -> NDArray[np.uint8]:
+    """An image of Pillow -> uint8 RGB [H, W, 3], as `decode_image` makes it of the file. The image does not change.
+
+    Raises RequestError: too_many_pixels, truncated_image, or unsupported_pixels for samples of more than 8 bits.
+    """
+    with _readers_errors(limits):
+        _check_size(image.size, limits)
+        if image.mode.startswith(("I", "F", "LAB")):
+            raise unsupported_pixels(
+                f"samples of Pillow's mode {image.mode}", "mode L or RGB, or give the path of its file"
+            )
+        orientation = orientation_of(image)
+        upright = np.empty((*upright_size(image.size, orientation), 3), np.uint8)
+        copy = image.copy()
+        _convert(copy, copy.size, as_stored(upright, orientation))
         return upright
 
 

@@ -28,7 +28,7 @@ def open_heif(data: bytes) -> Any:
     are not decoded yet. Raises RequestError unsupported_format (415) where pillow-heif is not installed."""
     if pillow_heif is None:
         message = (
-            "The image is a HEIC file, which this server reads only with pillow-heif installed (the extra `heic` of "
+            "The image is a HEIC file, which is read only with pillow-heif installed (the extra `heic` of "
             "sam2-amg-server); install it, or save the image as JPEG."
         )
         raise RequestError(415, "unsupported_format", message)

@@ -10,12 +10,12 @@ _ACCEPTED = "JPEG, PNG, WebP, AVIF, HEIC, BMP, TIFF and GIF"
 
 def not_an_image() -> RequestError:
     """415: no reader knows the file."""
-    return RequestError(415, "not_an_image", f"The file is not an image that this server reads: {_ACCEPTED}.")
+    return RequestError(415, "not_an_image", f"The file is not an image of a format that is read: {_ACCEPTED}.")
 
 
 def unsupported_pixels(what: str, instead: str = "8- or 16-bit grey or RGB") -> RequestError:
     """415: a file that is sound, of pixels that are not read, or have no defined colours."""
-    message = f"The image holds {what}, which this server does not read; save it as {instead}."
+    message = f"The image holds {what}, which is not read; save it as {instead}."
     return RequestError(415, "unsupported_pixels", message)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: finds the file of a model type, downloads it if missing, checks and loads it."""
+"""Checkpoints: finds the file of a model type, downloads it if missing, checks that it fits and loads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.network.model_types import MODEL_TYPES, ModelType
+from sam2_amg.network.model_types import MODEL_TYPES, ModelType, is_standard
+from sam2_amg.network.state_dict import SUFFIXES, read_state, shown
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +74,18 @@ def fill_position_embeddings(model: SAM2Base) -> None:
             parameter.normal_(0, _POSITION_SCALE)
 
 
-def find_checkpoint(directory: Path, kind: ModelType) -> Path:
-    """The checkpoint's path. Downloads a missing official checkpoint first. Raises StartupError."""
-    if directory.exists() and not directory.is_dir():
-        raise StartupError(f"CHECKPOINT_DIR {directory} is a file; give the folder that {kind.file} is in")
-    path = directory / kind.file
+def find_checkpoint(place: Path, kind: ModelType) -> Path:
+    """The checkpoint's path: `place` if it is a file, or the file of this model type in the folder `place`.
+
+    Downloads an official checkpoint that is missing from the folder. Raises StartupError.
+    """
+    if place.is_file():
+        return place
+    if place.suffix in SUFFIXES and not place.exists():
+        raise StartupError(f"CHECKPOINT_DIR {place} does not exist; give a checkpoint file, or a folder of checkpoints")
+    if place.exists() and not place.is_dir():
+        raise StartupError(f"CHECKPOINT_DIR {place} is neither a file nor a folder; give one of them")
+    path = place / kind.file
     if path.is_file():
         return path
     if not kind.download:
@@ -130,8 +138,11 @@ def _copy(url: str, target: Any, label: str) -> None:
 
 
 def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
-    """The model of a checkpoint, in float32, for inference. Raises StartupError if the file is not one of `kind`."""
-    state = _read_state(path, kind)
+    """The model of a checkpoint, in float32, for inference. Raises StartupError if the file is not one of `kind`.
+
+    `read_state` says which files are read.
+    """
+    state = read_state(path, _again(path, kind))
     with _Unfilled():
         model = build_model(kind)
     expected = model.state_dict()
@@ -155,23 +166,6 @@ class _Unfilled(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def _read_state(path: Path, kind: ModelType) -> dict[str, Tensor]:
-    """The state dict of a checkpoint file. torch unpickles only tensors, so no code in the file runs."""
-    again = "delete it and start again to download it anew" if kind.download else "restore it from the repository"
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise StartupError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
-    except Exception as error:  # torch raises many types for a damaged file
-        raise StartupError(f"{path} is truncated, damaged or not a checkpoint; {again}") from error
-    state = loaded.get("model") if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise StartupError(f"{path} is not a SAM 2.1 checkpoint (it has no state dict under 'model'); {again}")
-    return state
-
-
 def _trunk_of(state: dict[str, Tensor]) -> tuple[int, int] | None:
     """Width and depth of the Hiera trunk in a state dict; None without a trunk."""
     patches = state.get("image_encoder.trunk.patch_embed.proj.weight")
@@ -184,7 +178,7 @@ def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     for other in MODEL_TYPES.values():
         if trunk == other.trunk and other is not kind:
             raise StartupError(f"{path} is a checkpoint of MODEL_TYPE {other.name}, not {kind.name}; give that type")
-    wrong = [name for name, value in state.items() if name in expected and value.shape != expected[name].shape]
+    wrong = {name for name, value in state.items() if name in expected and value.shape != expected[name].shape}
     problems = {
         "lacks": expected.keys() - state.keys(),
         "has unknown": state.keys() - expected.keys(),
@@ -192,7 +186,15 @@ def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     }
     for problem, names in problems.items():
         if names:
+            way_out = f"put the right {kind.file} there" if is_standard(path, kind) else "give another file"
             raise StartupError(
-                f"{path} is not a SAM 2.1 {kind.name} checkpoint: it {problem} {min(names)} ({len(names)} such keys); "
-                f"put the right {kind.file} there"
+                f"{path} is not a SAM 2.1 {kind.name} checkpoint: it {problem} {shown(sorted(names))} "
+                f"({len(names)} such keys); {way_out}"
             )
+
+
+def _again(path: Path, kind: ModelType) -> str:
+    """What to do about a file that cannot be read."""
+    if not is_standard(path, kind):
+        return "save it again, or give another file"
+    return "delete it and start again to download it anew" if kind.download else "restore it from the repository"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sam2_amg.errors import StartupError
 
@@ -38,3 +39,8 @@ def find_model_type(name: str) -> ModelType:
     if name not in MODEL_TYPES:
         raise StartupError(f"MODEL_TYPE {name!r} is unknown; choose one of {', '.join(MODEL_TYPES)}")
     return MODEL_TYPES[name]
+
+
+def is_standard(path: Path, kind: ModelType) -> bool:
+    """Whether a checkpoint has the file name of its model type, as those in a CHECKPOINT_DIR have."""
+    return path.name == kind.file

@@ -12,7 +12,7 @@ from pathlib import Path
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.network.known_hashes import OFFICIAL_SHA256
-from sam2_amg.network.model_types import ModelType
+from sam2_amg.network.model_types import ModelType, is_standard
 
 logger = logging.getLogger(__name__)
 _CHUNK = 1 << 22  # bytes
@@ -49,10 +49,11 @@ def hash_checkpoint(path: Path) -> str:
 
 
 def check_weights(path: Path, kind: ModelType) -> Weights:
-    """What a checkpoint is. Logs a warning if it is not the published one: fine-tuned weights are welcome.
+    """What a checkpoint is. Logs a warning if it has the published file's name and is another: fine-tuned weights are
+    welcome, under whatever name.
 
     Raises StartupError if it is not the one whose SHA-256 stands in FILE.sha256 beside it, in sha256sum's format. For
-    the demo model without such a file, the one that ships counts.
+    the demo model by its own name and without such a file, the one that ships counts.
     """
     try:
         found = hash_checkpoint(path)
@@ -60,13 +61,15 @@ def check_weights(path: Path, kind: ModelType) -> Weights:
         raise StartupError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
     beside = hash_beside(path)
     shipped = None if kind.download else hash_beside(DEMO_DIR / kind.file)
-    expected, published = beside or shipped, shipped or OFFICIAL_SHA256.get(kind.file)
+    published = shipped or OFFICIAL_SHA256.get(kind.file)
+    expected = beside or (shipped if is_standard(path, kind) else None)
     if expected not in (None, found):
         raise StartupError(
             f"{path} is damaged or was changed: its SHA-256 is {found}, not {expected}; {_way_out(path)}"
         )
     if published not in (None, found):
-        logger.warning("%s is not the published file: its SHA-256 is %s, not %s", path, found, published)
+        level = logging.WARNING if is_standard(path, kind) else logging.INFO
+        logger.log(level, "%s is not the published file: its SHA-256 is %s, not %s", path, found, published)
     return Weights(path.name, found, None if published is None else found == published)
 
 

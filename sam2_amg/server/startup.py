@@ -7,27 +7,17 @@ import os
 import shlex
 import socket
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
 
 import torch
 
-from sam2_amg.compilation.aot import file_names, from_packages
-from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.errors import StartupError
 from sam2_amg.logs import flush_log, use_format
-from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
+from sam2_amg.modes.load import keep_compiled, load_generator
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
-from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
-from sam2_amg.network.model_types import find_model_type
-from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages
 from sam2_amg.program import prefix_for
@@ -42,72 +32,19 @@ from sam2_amg.server.listen import bind, drain_on_signals
 from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 _LAST_JOIN = 1.0  # seconds for workers to end, once the drain has run out of time
-
-
-def run_in_background(task: Callable[[], T]) -> Future[T]:
-    """Runs `task` in a daemon thread; the future's `result()` waits for it, and returns or raises what it did.
-
-    For work that releases the GIL, such as hashing and reading large files.
-    """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(task())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return done
-
-
-def load_generator(
-    config: ServerConfig, report: Callable[[str], None], note: Callable[[Weights], None] = lambda _: None
-) -> Generator:
-    """Loads the model; compiles it or loads packages if the mode is compiled. `note` is told its weights. Raises
-    StartupError."""
-    kind = find_model_type(config.model.model_type)
-    device = torch.device(config.model.device)
-    path = find_checkpoint(config.model.checkpoint_dir, kind)
-    weights = run_in_background(partial(check_weights, path, kind))
-    make_subgraphs: MakeSubgraphs = partial(compile_mode, report=report)
-    if (folder := config.model.load_exported) is None:
-        report(f"loading {path.name}")
-        model = load_model(path, kind, device)
-    else:
-        report(f"loading {path.name} and checking the packages")
-        size, batch_size = image_size_of(kind), config.model.batch_size
-        shapes = static_shapes(config.model.mode, size, config.generator, device, batch_size)
-        build = Build(path, kind.name, config.model.mode, device, shapes)
-        checked = run_in_background(partial(check_packages, folder, build, file_names(shapes, device)))
-        model = load_model(path, kind, device)
-        checked.result()
-        make_subgraphs = from_packages(folder, report)
-    note(weights.result())
-    return build_generator(model, config.model.mode, config.generator, device, make_subgraphs, config.model.batch_size)
 
 
 def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
     """The configured generator, after a first image in each of the engine's workers. Raises StartupError."""
     with memory_errors("--points_per_batch or --batch_size"):
-        generator = load_generator(config, engine.report, partial(setattr, engine, "weights"))
+        note = partial(setattr, engine, "weights")
+        generator = load_generator(config.model, config.generator, engine.report, note)
         engine.report("running a first image")
         image = decode_image(EXAMPLE.read_bytes(), Limits())
         for _ in range(generator.workers):
             engine.start_worker(partial(warm_up, generator, image, torch.device(config.model.device)))
     return generator
-
-
-def keep_compiled(folder: Path) -> None:
-    """Sets `folder` as the cache of TorchInductor and Triton, for the next start. Raises StartupError."""
-    try:
-        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            os.environ[variable] = str((folder / name).resolve())
-    except OSError as error:
-        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
 
 
 def greeting(config: ServerConfig, port: int) -> str:

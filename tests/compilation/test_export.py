@@ -21,11 +21,11 @@ from sam2_amg.cli.export import parse as parse_export
 from sam2_amg.compilation import triton_cache
 from sam2_amg.compilation.isolated_process import ProcessDied
 from sam2_amg.compilation.manifest import NAME
-from sam2_amg.config import GeneratorConfig, Mode, ModelConfig, ServerConfig
+from sam2_amg.config import GeneratorConfig, Mode, ModelConfig
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.load import load_generator
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.server.startup import load_generator
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_server_refuses_before_it_opens_a_package(tmp_path: Path) -> None:
     said: list[str] = []
     model = ModelConfig(DEMO_DIR, "demo", Mode.FAST, load_exported=tmp_path)
     with pytest.raises(StartupError, match="json is missing; make packages that fit: sam2-amg export") as caught:
-        load_generator(ServerConfig(model), said.append)
+        load_generator(model, GeneratorConfig(), said.append)
     assert "--output DIR, with another folder for DIR" in str(caught.value)  # what is there may be anything
     assert said == ["loading sam2.1_hiera_demo.pt and checking the packages"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -132,10 +133,15 @@ def test_addresses_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StartupError, match="is a file; give the folder"):
-        find_checkpoint(tmp_path / "file", TINY)
+def test_what_is_neither_a_file_nor_a_folder(tmp_path: Path, published: Path) -> None:
+    """Nothing is downloaded into a folder that is called like a file."""
+    for name in ("mistyped.pt", "mistyped.pth", "mistyped.safetensors"):
+        with pytest.raises(StartupError, match=f"CHECKPOINT_DIR .*{name} does not exist; give a checkpoint file, or"):
+            find_checkpoint(tmp_path / name, TINY)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StartupError, match="is neither a file nor a folder"):
+        find_checkpoint(tmp_path / "pipe", TINY)
+    assert not (tmp_path / "mistyped.pt").exists()
 
 
 def test_the_demo_checkpoint_is_never_downloaded(tmp_path: Path) -> None:
@@ -156,6 +162,7 @@ def test_a_truncated_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / DEMO.file
     path.write_bytes((DEMO_DIR / DEMO.file).read_bytes()[:1_000_000])
     assert "truncated, damaged or not a checkpoint; restore it from the repository" in refusal(path)
+    path = tmp_path / TINY.file
     path.write_bytes(b"")
     assert "delete it and start again to download it anew" in refusal(path, TINY)
 

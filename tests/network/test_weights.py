@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from helpers import SHIPPED, RunningServer
 
-from sam2_amg.config import ModelConfig, ServerConfig
+from sam2_amg.config import GeneratorConfig, ModelConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.modes.load import load_generator
 from sam2_amg.network import weights
 from sam2_amg.network.known_hashes import OFFICIAL_SHA256
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.weights import Weights, check_weights, hash_beside, hash_checkpoint
-from sam2_amg.server.startup import load_generator
 
 DEMO, LARGE = MODEL_TYPES["demo"], MODEL_TYPES["large"]
 SHIPPED_HASH = hash_beside(SHIPPED)
@@ -60,7 +60,7 @@ def test_in_the_package_the_way_out_is_to_reinstall(damaged: Path, monkeypatch: 
 
 def test_a_server_does_not_start_with_it(damaged: Path) -> None:
     with pytest.raises(StartupError, match=f"not {SHIPPED_HASH}"):
-        load_generator(ServerConfig(ModelConfig(damaged.parent, "demo")), lambda _: None)
+        load_generator(ModelConfig(damaged.parent, "demo"), GeneratorConfig(), lambda _: None)
 
 
 def test_ones_own_demo_model_is_accepted_with_a_note(damaged: Path, caplog: pytest.LogCaptureFixture) -> None:

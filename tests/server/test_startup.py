@@ -27,12 +27,12 @@ from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
 from sam2_amg.modes.build import build_generator
+from sam2_amg.modes.load import run_in_background
 from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
-from sam2_amg.server.startup import run_in_background
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(
@@ -226,7 +226,7 @@ def fail_with(error: Exception) -> None:
 
 def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
     program = (
-        "import time; from sam2_amg import signals; from sam2_amg.server import startup; signals.exit_on_signals(); "
-        "startup.run_in_background(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
+        "import time; from sam2_amg import signals; from sam2_amg.modes import load; signals.exit_on_signals(); "
+        "load.run_in_background(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
     )
     assert status_after_a_signal(program) == 128 + signal.SIGTERM
