@@ -200,7 +200,7 @@ class Halting(GatedGenerator):
 @pytest.fixture
 def halting(decoders: DecoderPool) -> Iterator[tuple[LocalServer, Halting]]:
     generator = Halting()
-    with serving(generator, decoders, Limits(queue_size=4, send_timeout=2)) as server:
+    with serving(generator, decoders, Limits(queue_size=4, send_timeout=1.5)) as server:
         try:
             yield server, generator
         finally:

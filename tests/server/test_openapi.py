@@ -111,8 +111,8 @@ def fuzz(described: dict[str, Any], url: str, cases: int) -> Counter[int]:
 
 def test_a_few_cases(bounded: LocalServer, described: dict[str, Any]) -> None:
     paths = {path: item for path, item in described["paths"].items() if not path.startswith("/upload")}
-    statuses = fuzz({**described, "paths": paths}, bounded.url, 24)
-    assert statuses[200] >= 10
+    statuses = fuzz({**described, "paths": paths}, bounded.url, 16)
+    assert statuses[200] >= 8
     assert statuses[400] >= 5
 
 
@@ -121,7 +121,7 @@ def test_a_thousand_cases(bounded: LocalServer, described: dict[str, Any]) -> No
     statuses = fuzz(described, bounded.url, 1000)
     print(statuses)
     assert statuses.total() >= 1000
-    assert statuses[200] >= 100
+    assert statuses[200] >= 80
     assert statuses[400] >= 100
 
 
