@@ -291,14 +291,18 @@ def test_http_1_0_gets_lines_until_the_end(halting: tuple[LocalServer, Halting])
     assert sorted(json.loads(line)["index"] for line in lines.splitlines()) == [0, 1, 2]
 
 
-def test_an_answer_is_whole_in_the_log_and_the_connection_goes_on(local: LocalServer, caplog: Any) -> None:
+def test_an_answer_is_whole_in_the_log_and_the_connection_goes_on(
+    local: LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lines() -> list[str]:
+        return [message for record in caplog.records if "/batch" in (message := record.getMessage())]
+
     with requests.Session() as session, caplog.at_level("INFO", "sam2_amg.access"):
         for _ in range(2):
             answer = session.post(f"{local.url}/batch?max_masks=1", files={"image": FILES["0.png"]}, timeout=30)
             assert len(answer.content.splitlines()) == 1
-    lines = [record.getMessage() for record in caplog.records if "/batch" in record.getMessage()]
-    assert len(lines) == 2
-    assert all(f" {len(answer.content)} bytes" in line and "left" not in line for line in lines)
+        wait_until(lambda: len(lines()) == 2)
+    assert all(f" {len(answer.content)} bytes" in line and "left" not in line for line in lines())
 
 
 def test_too_many_batches(halting: tuple[LocalServer, Halting]) -> None:
