@@ -27,6 +27,7 @@ from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import PHOTOGRAPHS
+from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 
 _TURN = 10
 SIZES = ((800, 534), (1800, 1200), (2250, 1500))  # 0.43, 2.2 and 3.4 megapixels
@@ -83,6 +84,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=100, help="of each size, in tens (default %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
+    use_one_heap()  # as servers do
+    use_huge_pages()
     result = {
         "what": "decoding",
         "model": "jpeg",
