@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
+from bench.harness.image_bombs import encoded
 from bench.harness.worker import Job
 from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import GeneratorConfig, Mode
@@ -87,9 +87,7 @@ def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 def png(image: NDArray[np.uint8]) -> bytes:
     """The file of an image."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(image, "PNG")
 
 
 def assert_error(response: requests.Response, status: int, code: str) -> None:

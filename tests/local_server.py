@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,13 +47,22 @@ def serving(generator: Generator, decoders: DecoderPool, limits: Limits, batch_s
     address = sock.getsockname()
     app = create_app(config, desk)
     front = Front(Admission(app, desk, limits, Access(), address, config.bounds), sock, limits)
+    try:
+        with running(front, sock) as url:
+            wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 200)
+            yield LocalServer(generator, engine, desk, front, url)
+    finally:
+        assert engine.close(10)
+
+
+@contextmanager
+def running(front: Front, sock: socket.socket) -> Iterator[str]:
+    """Runs the front of a bound socket in a thread, and drains it at the end: its address."""
     thread = threading.Thread(target=front.run, daemon=True)
     thread.start()
-    url = f"http://127.0.0.1:{address[1]}"
-    wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 200)
     try:
-        yield LocalServer(generator, engine, desk, front, url)
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         front.drain()
         thread.join(30)
-        assert engine.close(10)
+        assert not thread.is_alive()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import requests
 from helpers import DEMO_DIR
+from local_server import running
 from requests import Response
 
 from sam2_amg.config import Limits, ModelConfig, ServerConfig
@@ -30,15 +30,8 @@ def serving(decoders: DecoderPool, **changes: object) -> Iterator[str]:
     """A server that is starting: its address."""
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo"), **changes)
     sock = bind("127.0.0.1", 0)
-    front = make_front(config, Desk(Engine(None, Limits()), decoders), sock)
-    thread = Thread(target=front.run)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    finally:
-        front.drain()
-        thread.join(10)
-        assert not thread.is_alive()
+    with running(make_front(config, Desk(Engine(None, Limits()), decoders), sock), sock) as url:
+        yield url
 
 
 def code(response: Response) -> tuple[int, str]:

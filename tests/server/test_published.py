@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
 from helpers import CPU, ROOT, drawn_image
+from local_server import running
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -38,14 +38,10 @@ def serving(generator: Generator, decoders: DecoderPool) -> Iterator[str]:
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo"), generator.config)
     engine = Engine(generator, Limits())
     sock = bind("127.0.0.1", 0)
-    front = make_front(config, Desk(engine, decoders), sock)
-    thread = Thread(target=front.run)
-    thread.start()
     try:
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
+        with running(make_front(config, Desk(engine, decoders), sock), sock) as url:
+            yield url.removeprefix("http://")
     finally:
-        front.drain()
-        thread.join(30)
         engine.close()
 
 
