@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
@@ -95,7 +94,7 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
     def batch() -> Response:
         ticket = ticket_of_request(limits)
         engine.check_room()
-        with taken(batches, limits) as keep:
+        with taken(batches, limits) as place:
             uploads, asked = read(TYPES)
             is_archive = request.mimetype in TYPES
             entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB, is_archive)
@@ -103,25 +102,17 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
             workers = engine.generator.workers if engine.generator else 1
             at_once = min(config.model.batch_size + workers, max(1, limits.queue_size // 2), len(entries))
             made = Batch(desk, segmenting, asked, ticket, limits.request_timeout, at_once)
-            keep()
-            return Response(made.lines(entries, batches.release), mimetype="application/x-ndjson")
+            return Response(made.lines(entries, place.pop_all().close), mimetype="application/x-ndjson")
 
 
-@contextmanager
-def taken(batches: threading.BoundedSemaphore, limits: Limits) -> Iterator[Callable[[], None]]:
-    """Takes one of the places of batches, and gives it back unless `keep`, which it yields, is called.
-
-    Raises RequestError queue_full (503).
-    """
+def taken(batches: threading.BoundedSemaphore, limits: Limits) -> ExitStack:
+    """Takes one of the places of batches; the stack gives it back. Raises RequestError queue_full (503)."""
     if not batches.acquire(blocking=False):
         message = f"{limits.queue_size} batches are under way (--queue_size); try again in 5 s."
         raise RequestError(503, "queue_full", message, retry_after=5)
-    kept: list[bool] = []
-    try:
-        yield lambda: kept.append(True)
-    finally:
-        if not kept:
-            batches.release()
+    place = ExitStack()
+    place.callback(batches.release)
+    return place
 
 
 def register_errors(app: Flask) -> None:
