@@ -16,7 +16,7 @@ from sam2_amg.config import (
     require_port,
 )
 from sam2_amg.logs import FORMATS
-from sam2_amg.pipeline.host_memory import use_one_heap
+from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.program import command_for, prefix_for
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator. POST an image to /upload (PNG) or /upload_rle (JSON)."
@@ -53,6 +53,7 @@ _LIMIT_FLAGS = (
 def main(arguments: Sequence[str]) -> int:
     """Runs the server until a signal drains it; returns the exit status. Raises StartupError."""
     use_one_heap()
+    use_huge_pages()
     config = parse(arguments)
     from sam2_amg.server.startup import serve  # imports torch, which takes seconds; --help and flag errors do not wait
 

@@ -19,7 +19,7 @@ from sam2_amg.logs import flush_log, use_format
 from sam2_amg.modes.load import keep_compiled, load_generator
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages
+from sam2_amg.pipeline.host_memory import give_back_memory
 from sam2_amg.program import prefix_for
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
@@ -87,7 +87,6 @@ def serve(config: ServerConfig) -> None:
     """
     exit_on_signals()
     use_format(config.log_format)
-    use_huge_pages()
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
