@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, crea
 from sam2_amg.answers.filters import Filters
 from sam2_amg.answers.options import Counts, Options, Style
 from sam2_amg.config import Bounds, GeneratorConfig
+from sam2_amg.decoding.stretch import Stretch
 from sam2_amg.errors import ParameterError
 
 Format = Literal["rle", "records", "coco", "polygons", "labelmap", "npz", "png"]
-Stretch = Literal["minmax", "percentile"]
 
 _Whole = Annotated[int, Strict()]
 _Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]

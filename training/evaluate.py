@@ -25,7 +25,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bench import DOG_MASKS, RESULTS
-from sam2_amg.answers.overlay import encode_png, overlay
+from sam2_amg.answers.overlay import overlay
+from sam2_amg.answers.png import encode_png
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.demo import DEMO_DIR, PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import colorsys
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sam2_amg.answers.lettering import write_ids
 from sam2_amg.answers.options import Options, Segmented, Style
 from sam2_amg.answers.palette import PALETTE, assign_colours, touching
+from sam2_amg.answers.png import encode_png
 from sam2_amg.answers.runs import Box, box_of, crop_of, painting_order, require_labels, runs_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ _WHITE = (255, 255, 255)
 _GOLDEN_RATIO = 0.618033988749895
 _STRIP = 256  # rows blended at a time
 _PIXELS_OF_LINE = 600  # a line gets a pixel wider for each of these of the image's shorter side
-_PNG_COMPRESSION = 3  # takes a third of the time of Pillow's default level; files are a few percent larger
 _DEFAULTS = Options()
 
 
@@ -162,13 +160,6 @@ def _boxes(records: Sequence[MaskRecord], size: tuple[int, int], width: int) -> 
         for side in (inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]):
             side[:] = label
     return labels
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """uint8 RGB [H, W, 3] as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=_PNG_COMPRESSION)
-    return buffer.getvalue()
 
 
 def encode(image: Segmented) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-STRETCHES = ("minmax", "percentile")
+Stretch = Literal["minmax", "percentile"]
+STRETCHES: tuple[Stretch, ...] = get_args(Stretch)
 _CLIPPED = 0.02  # of all samples, at either end
 _BAND = 1 << 18  # pixels that are converted at a time, so that they stay in the processor's cache
 _FEW = 1 << 16  # the same, of samples that are spread out to 4 bytes meanwhile

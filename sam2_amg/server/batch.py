@@ -14,6 +14,7 @@ from functools import partial
 
 import orjson
 
+from sam2_amg.answers.json_line import json_line
 from sam2_amg.errors import RequestError
 from sam2_amg.server.archives import Entry, as_text, entries_of, is_archive, too_many
 from sam2_amg.server.desk import Desk
@@ -75,13 +76,13 @@ class Batch:
     def _line(self, index: int, entry: Entry) -> bytes:
         head = {"index": index, "name": entry.name}
         try:
-            return _json({**head, "masks": orjson.Fragment(self._masks(index, entry))})
+            return json_line({**head, "masks": orjson.Fragment(self._masks(index, entry))})
         except RequestError as error:
-            return _json({**head, **error_body(error.code, error.message)})
+            return json_line({**head, **error_body(error.code, error.message)})
         except Exception as error:
             logger.exception("image %d of a batch failed", index)
             failed = internal_error(error)
-            return _json({**head, **error_body(failed.code, failed.message)})
+            return json_line({**head, **error_body(failed.code, failed.message)})
 
     def _masks(self, index: int, entry: Entry) -> bytes:
         """The answer to one image, as JSON. Its time begins here."""
@@ -115,10 +116,6 @@ class Batch:
                 if ticket.cancelled.wait(_PAUSE):
                     raise cancelled()
             yield
-
-
-def _json(line: object) -> bytes:
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class Lines:

@@ -12,8 +12,8 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import h11
-import orjson
 
+from sam2_amg.answers.json_line import json_line
 from sam2_amg.errors import RequestError
 
 VERSIONS = (b"1.0", b"1.1")
@@ -81,8 +81,7 @@ class Answer:
 
 def json_answer(value: object, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Answer:
     """One line of JSON."""
-    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
-    return Answer(status, [("Content-Type", "application/json"), *headers], body)
+    return Answer(status, [("Content-Type", "application/json"), *headers], json_line(value))
 
 
 def error_body(code: str, message: str) -> dict[str, dict[str, str]]:

@@ -15,13 +15,13 @@ import orjson
 from flask import Flask, Response, abort
 from pydantic.json_schema import models_json_schema
 
+from sam2_amg.answers.json_line import json_line
 from sam2_amg.config import GeneratorConfig, ServerConfig
 from sam2_amg.parameters import APPLIES, schemas
 from sam2_amg.server.answer_models import MODELS
 from sam2_amg.server.archives import TYPES
 from sam2_amg.server.metrics import CONTENT_TYPE
 from sam2_amg.server.parameters import FORMATS, model_of
-from sam2_amg.server.replies import json_line
 from sam2_amg.version import find_version
 
 Json = dict[str, Any]
@@ -56,7 +56,7 @@ _ASSETS = {"swagger-ui.css": "css", "swagger-ui-bundle.js": "js"}
 
 def register_openapi(app: Flask, config: ServerConfig) -> None:
     """Adds /openapi.json and /docs. Pages name no other host, and tell the browser to load nothing from any."""
-    text = json_line(document(config)).get_data()
+    text = json_line(document(config))
     folder = _swagger_folder()
 
     @app.get("/openapi.json")
@@ -143,7 +143,7 @@ def _with_default(name: str, schema: Json, own: GeneratorConfig) -> Json:
 
 def _in_query(name: str, schema: Json) -> Json:
     about = {"name": name, "in": "query", "description": schema["description"]}
-    kind = {key: value for key, value in schema.items() if key not in ("description", "examples")}
+    kind = _bare(schema)
     if kind["type"] == "array":
         return {**about, "content": {"application/json": {"schema": kind}}}
     return {**about, "schema": kind}
@@ -158,9 +158,13 @@ def _as_field(schema: Json) -> Json:
     """The schema of a form's field, which is a text."""
     if schema["type"] != "array":
         return schema
-    kind = {key: value for key, value in schema.items() if key not in ("description", "examples")}
-    about = {"description": schema["description"], "contentMediaType": "application/json", "contentSchema": kind}
-    return {"type": "string", **about}
+    about = {"description": schema["description"], "contentMediaType": "application/json"}
+    return {"type": "string", **about, "contentSchema": _bare(schema)}
+
+
+def _bare(schema: Json) -> Json:
+    """What a value must be, without what is said about it."""
+    return {key: value for key, value in schema.items() if key not in ("description", "examples")}
 
 
 def _form(fields: Mapping[str, Json], image: Json) -> Json:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from sam2_amg.answers.lettering import inside_point
 from sam2_amg.answers.options import Options
-from sam2_amg.answers.overlay import colour, encode_png, overlay
+from sam2_amg.answers.overlay import colour, overlay
 from sam2_amg.answers.palette import PALETTE
+from sam2_amg.answers.png import encode_png
 from sam2_amg.answers.runs import label_map, runs_by_label
 
 

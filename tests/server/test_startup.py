@@ -21,7 +21,7 @@ from helpers import CPU, ROOT, drawn_image, start_server, wait_until
 from sam2.modeling.sam2_base import SAM2Base
 
 from bench.startup import free_port
-from sam2_amg.answers.overlay import encode_png
+from sam2_amg.answers.png import encode_png
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig, ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
