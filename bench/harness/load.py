@@ -22,6 +22,7 @@ from tqdm import tqdm
 from bench import ROOT
 from bench.harness.worker import Job
 
+UPLOAD = "/upload_rle"
 _TIMEOUT = 900.0  # seconds, for one answer
 
 
@@ -93,11 +94,11 @@ class Worker:
             self.process.stdout.close()
 
 
-def post(url: str, data: bytes) -> tuple[float, bytes]:
+def post(url: str, data: bytes, route: str = UPLOAD) -> tuple[float, bytes]:
     """Milliseconds until the masks of an image are there, and the answer."""
     started = time.perf_counter()
     try:
-        response = requests.post(url + "/upload_rle", files={"image": data}, timeout=_TIMEOUT)
+        response = requests.post(url + route, files={"image": data}, timeout=_TIMEOUT)
     except requests.RequestException as error:
         raise WorkerFailed(f"no answer: {error}") from error
     elapsed = (time.perf_counter() - started) * 1e3
@@ -107,7 +108,7 @@ def post(url: str, data: bytes) -> tuple[float, bytes]:
 
 
 def run_load(
-    url: str, images: Sequence[bytes], repeat: int, concurrency: int, label: str
+    url: str, images: Sequence[bytes], repeat: int, concurrency: int, label: str, route: str = UPLOAD
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Posts all images in turn, `repeat` times, from `concurrency` clients; what it took, and the answers in order."""
     started = time.perf_counter()
@@ -115,7 +116,7 @@ def run_load(
     with ThreadPoolExecutor(concurrency) as pool:
         answers = list(
             tqdm(
-                pool.map(lambda data: post(url, data), [*images] * repeat),
+                pool.map(lambda data: post(url, data, route), [*images] * repeat),
                 total=count,
                 desc=f"{label} x{concurrency}",
                 unit="request",

@@ -13,6 +13,7 @@ from bench.report.tables import (
     accuracy_markdown,
     decoding_markdown,
     float8_markdown,
+    formats_markdown,
     kernels_markdown,
     numerics_markdown,
     soak_markdown,
@@ -30,6 +31,7 @@ _PAGES = {
     "float8": float8_markdown,
     "soak": soak_markdown,
     "decoding": decoding_markdown,
+    "formats": formats_markdown,
 }
 
 

@@ -389,3 +389,20 @@ def decoding_markdown(result: dict[str, Any]) -> str:
         f"{result['rows'][0]['repeats']}, both in turn; `more` is the median of the differences.\n\n"
         f"{table(header, rows)}\n"
     )
+
+
+def formats_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.formats` as a page."""
+    header = ["format", "images/s", "of rle's", "p50, ms", "p99, ms", "kB an answer"]
+    rows = [
+        [row["format"], f"{row['images_per_second']:.1f}", f"{row['ratio']:.3f}", row["p50"], row["p99"], row["kb"]]
+        for row in result["rows"]
+    ]
+    host = result["machine"]
+    return (
+        f"# Images a second by format of the answer: {result['model']}, {host['device']}\n\n"
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}; mode {result['mode']}, {result['clients']} clients, {result['requests']} requests a round. "
+        f"One server answers all formats in turn, {result['rounds']} rounds; figures are medians of the rounds, and "
+        f"ratios are within a round.\n\n{table(header, rows)}\n"
+    )
