@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import requests
 from tqdm import tqdm
 
 from bench import RESULTS, ROOT
-from bench.harness.hostile import kinds
+from bench.harness.hostile import Address, kinds
 from bench.harness.machine import machine
 from bench.harness.vitals import descendants, descriptors, memory_of_one
 from bench.report.pages import write
@@ -64,6 +65,7 @@ class Soak:
         self.ended = threading.Event()
         self.files = [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
         self.expected = [self._post(data).content for data in self.files]
+        self.bad = kinds(self.files[0])
 
     def _post(self, data: bytes) -> requests.Response:
         return requests.post(f"{self.url}/upload_rle", files={"image": data}, timeout=600)
@@ -75,7 +77,7 @@ class Soak:
         """Loads the server for its time."""
         self.begun = time.monotonic()
         threads = [threading.Thread(target=self._be_good, args=(index,)) for index in range(self.clients)]
-        threads += [threading.Thread(target=self._be_bad, args=(name,)) for name in kinds(self.files[0])]
+        threads += [threading.Thread(target=self._be_bad, args=each) for each in self.bad.items()]
         for thread in threads:
             thread.start()
         for _ in tqdm(range(round(self.seconds / 5)), desc="load", unit="x5s", disable=None):
@@ -106,9 +108,8 @@ class Soak:
             else:
                 self.log.latencies.append((self._now(), (time.monotonic() - begun) * 1e3))
 
-    def _be_bad(self, name: str) -> None:
+    def _be_bad(self, name: str, harm: Callable[[Address], None]) -> None:
         address = ("127.0.0.1", int(self.url.rsplit(":", 1)[1]))
-        harm = kinds(self.files[0])[name]
         self.ended.wait(self.seconds / 5)
         while not self.ended.wait(random.uniform(*_PAUSE)):
             harm(address)
@@ -127,7 +128,7 @@ def verdict(log: Log, seconds: float, opened: int, left_open: int) -> tuple[dict
     beside = [ms for when, ms in log.latencies if when >= seconds / 5]
     p99 = [float(np.percentile(each, 99)) if each else float("nan") for each in (alone, beside)]
     memory = [(when, server + children) for when, server, children in log.memory]
-    growth = slope([each for each in memory if each[0] >= min(_SETTLED, seconds / 2)])
+    growth = slope([each for each in memory if each[0] >= (_SETTLED if seconds > 1.5 * _SETTLED else seconds / 2)])
     figures = {
         "good_requests": len(log.latencies),
         "statuses": {str(status): count for status, count in sorted(log.statuses.items())},

@@ -162,7 +162,7 @@ class DecoderPool:
                 raise self._busy()
             if self._closed:
                 raise shutting_down()
-            return self._idle.pop()
+            return self._idle.pop(0)  # in turn, so that all have soon grown as far as they will
 
     def _put(self, decoder: Decoder | None) -> None:
         """Puts a decoder back, or another in its place."""

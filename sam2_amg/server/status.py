@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -76,7 +77,6 @@ def describe_ticket(engine: Engine, ticket: Ticket | None, request_id: str) -> d
 
 def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
     """The body of /info: model, mode, device, parameters, limits and versions."""
-    versions = {name: version(name) for name in _PACKAGES}
     return {
         "model": config.model.model_type,
         "mode": config.model.mode.value,
@@ -89,5 +89,10 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "limits": asdict(config.limits) | asdict(config.bounds),
         "compilations": count_compilations(),
         "queue": {"taken": engine.in_flight, "size": config.limits.queue_size},
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": _versions(),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
