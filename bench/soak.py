@@ -51,7 +51,7 @@ class Log:
     latencies: list[tuple[float, float]] = field(default_factory=list)  # (when, milliseconds)
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    memory: list[tuple[float, float, float]] = field(default_factory=list)  # (when, MiB of the server, of its children)
+    memory: list[tuple[float, ...]] = field(default_factory=list)  # when; MiB of the server, of each of its children
     bad: Counter[str] = field(default_factory=Counter)
 
 
@@ -82,8 +82,7 @@ class Soak:
             thread.start()
         for _ in tqdm(range(round(self.seconds / 5)), desc="load", unit="x5s", disable=None):
             time.sleep(5)
-            server, *children = [memory_of_one(process) for process in descendants(self.pid)]
-            self.log.memory.append((self._now(), server, sum(children)))
+            self.log.memory.append((self._now(), *map(memory_of_one, descendants(self.pid))))
             if self.log.wrong:
                 break
         self.ended.set()
@@ -127,7 +126,7 @@ def verdict(log: Log, seconds: float, opened: int, left_open: int) -> tuple[dict
     alone = [ms for when, ms in log.latencies if when < seconds / 5]
     beside = [ms for when, ms in log.latencies if when >= seconds / 5]
     p99 = [float(np.percentile(each, 99)) if each else float("nan") for each in (alone, beside)]
-    memory = [(when, server + children) for when, server, children in log.memory]
+    memory = [(when, sum(each)) for when, *each in log.memory]
     growth = slope([each for each in memory if each[0] >= (_SETTLED if seconds > 1.5 * _SETTLED else seconds / 2)])
     figures = {
         "good_requests": len(log.latencies),
