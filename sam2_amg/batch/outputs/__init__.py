@@ -1,0 +1,1 @@
+"""What a shard is written as, a file a format."""
