@@ -173,3 +173,13 @@ def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord]) 
         size = record["segmentation"]["size"]
         runs = [coco_mask.frPyObjects(dict(one["segmentation"]), *size) for one in (record, twin)]
         assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= 0.9998
+
+
+def shares_with_partners(found: list[MaskRecord], expected: list[MaskRecord], iou: float) -> tuple[float, float]:
+    """Of what was found, and of what was expected, the share of masks that have one of at least this IoU opposite."""
+    sides = [
+        [coco_mask.frPyObjects(dict(one["segmentation"]), *one["segmentation"]["size"]) for one in records]
+        for records in (found, expected)
+    ]
+    overlap = coco_mask.iou(*sides, [0] * len(expected))  # [found, expected]
+    return (overlap.max(1) >= iou).mean(), (overlap.max(0) >= iou).mean()

