@@ -56,7 +56,7 @@ _FORMAT_FLAGS = (
     ("opacity", float, "opacity of png's colours, from 0 to 1"),
     ("ids", bool, "write the number of each mask into png"),
 )
-_FILTER_FLAGS = (
+FILTER_FLAGS = (
     ("max_mask_area", int, "drop masks of more than N pixels"),
     ("mask_nms_thresh", float, "of two masks that overlap by more than this IoU, pixel by pixel, drop the worse"),
     ("max_masks", int, "keep the first N masks"),
@@ -92,7 +92,7 @@ def build_parser() -> Parser:
     for name, (choices, text) in _CHOICES.items():
         form.add_argument(f"--{name}", choices=choices, help=text)
     add_flags(form, _FORMAT_FLAGS)
-    add_flags(parser.add_argument_group("masks that are left out"), _FILTER_FLAGS)
+    add_flags(parser.add_argument_group("masks that are left out"), FILTER_FLAGS)
     generator = parser.add_argument_group("generator")
     add_flags(generator, GENERATOR_FLAGS, GeneratorConfig())
     add_flags(generator, _POINT_FLAGS, GeneratorConfig())

@@ -1,0 +1,146 @@
+"""The command line of `batch`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, device_of, path_of
+from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
+from sam2_amg.cli.segment import FILTER_FLAGS
+from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
+from sam2_amg.demo import DEMO_DIR
+from sam2_amg.logs import FORMATS as LOG_FORMATS
+from sam2_amg.network.model_types import find_model_type
+from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
+from sam2_amg.program import command_for, prefix_for
+
+if TYPE_CHECKING:
+    from sam2_amg.batch.config import BatchConfig
+
+_DESCRIPTION = """\
+Segment everything in any number of photographs. A run that is killed goes on where it was when it is started again.
+
+Photographs are cut into shards. Each shard becomes one file in OUT, which is there when it is whole.
+"""
+_EPILOG = """\
+INPUT is a file, a folder with its subfolders, @paths.txt (a path a line), - (the same from standard input), or a tar
+({{0000..0999}} expands). Each may be at s3:// or another address that fsspec knows, and so may OUT.
+
+examples:
+  {batch} photos --output masks
+  {batch} --model checkpoints large --fast --furious photos --output masks --format parquet
+  {batch} @paths.txt --output masks --shard $SLURM_ARRAY_TASK_ID/16
+  {batch} s3://bucket/photos --output s3://bucket/masks
+  {batch} photos --output masks --server http://127.0.0.1:5000 --server http://127.0.0.1:5001
+
+Ctrl-C ends the run after the shard in hand; the second time it drops that shard. Ends with status 0, with 1 if an image
+could not be read and --strict is given, with 2 if the run could not go on, with 130 after Ctrl-C. Flags also take
+hyphens (--shard-size).
+"""
+FORMATS = ("jsonl", "parquet", "sa1b", "coco", "labelmap", "overlay")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Segments the photographs; returns the exit status. Raises StartupError."""
+    use_one_heap()
+    use_huge_pages()
+    config = parse(arguments)
+    from sam2_amg.batch.run import run_batch
+
+    return run_batch(config)
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """The numbers of "i/N". Raises argparse.ArgumentTypeError."""
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not i/N, as in 0/16")
+    return int(first), int(second)
+
+
+def build_parser() -> Parser:
+    """The parser of this command line."""
+    parser = Parser(prefix_for("batch"), _DESCRIPTION, _EPILOG.format(batch=command_for("batch")))
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or where they are")
+    parser.add_argument("--output", metavar="OUT", required=True, help="folder for the shards, made if it is missing")
+    text = "a folder of checkpoints, or a file of fine-tuned weights, and its size (default: the bundled demo model)"
+    parser.add_argument("--model", nargs=2, metavar=("CHECKPOINT_DIR", "MODEL_TYPE"), help=text)
+    add_device(parser)
+    add_modes(parser)
+    add_batch_size(parser)
+    shards = parser.add_argument_group("shards")
+    text = "what a shard is written as (default %(default)s)"
+    shards.add_argument("--format", choices=FORMATS, default="jsonl", help=text)
+    text = "with sa1b, labelmap and overlay: write a file an image instead of a tar a shard"
+    shards.add_argument("--unpack", action="store_true", help=text)
+    text = "photographs of a shard (default %(default)s); a tar is a shard by itself"
+    shards.add_argument("--shard_size", type=int, default=1000, metavar="N", help=text)
+    text = "make shards i, i + N, i + 2 N ... only, counted from 0: for N runs at once"
+    shards.add_argument("--shard", type=share_of, default=(0, 1), metavar="i/N", help=text)
+    text = "list the inputs again, and append what is new; by default the first run's list holds"
+    shards.add_argument("--rescan", action="store_true", help=text)
+    shards.add_argument("--dry_run", action="store_true", help="say what there is to do, and do nothing")
+    shards.add_argument("--strict", action="store_true", help="end with status 1 if an image could not be read")
+    servers = parser.add_argument_group("running servers")
+    text = "ask this server instead of loading a model; give it again for more servers"
+    servers.add_argument("--server", action="append", default=[], metavar="URL", help=text)
+    text = "a file with the servers' key"
+    servers.add_argument("--api_key_file", type=path_of, metavar="FILE", help=text)
+    log = parser.add_argument_group("log")
+    text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
+    log.add_argument("--log_format", choices=LOG_FORMATS, default="text", help=text)
+    add_flags(parser.add_argument_group("masks that are left out"), FILTER_FLAGS)
+    add_flags(parser.add_argument_group("generator"), GENERATOR_FLAGS, GeneratorConfig())
+    reading = parser.add_argument_group("reading")
+    text = "scale the samples of dark pictures to 0 to 255"
+    reading.add_argument("--stretch", choices=("minmax", "percentile"), help=text)
+    flags = (
+        ("max_pixels", int, "largest image, in pixels"),
+        ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
+    )
+    add_flags(reading, flags, Limits())
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> BatchConfig:
+    """Command line -> configuration. Raises StartupError; exits for --help."""
+    args = build_parser().parse(arguments)
+    mode = mode_of(args)
+    folder, model_type = args.model or (DEMO_DIR, "demo")
+    kind = find_model_type(model_type)
+    from sam2_amg.batch.config import BatchConfig  # takes a moment, for pydantic and NumPy
+    from sam2_amg.parameters import NAMES, Parameters, read_values
+
+    given: dict[str, Any] = {
+        name: value for name in NAMES if name != "format" and (value := getattr(args, name, None)) is not None
+    }
+    parameters = read_values(given, Parameters)
+    memory = GeneratorConfig(mask_memory_mib=args.mask_memory_mib)
+    parameters.check(memory)
+    limits = {name: value for name in ("max_pixels", "decoders") if (value := getattr(args, name)) is not None}
+    model = None
+    if not args.server or args.model:
+        where = path_of(str(folder))
+        device = device_of(args.device)
+        model = ModelConfig(where, kind.name, mode, device, args.load_exported, args.batch_size)
+    return BatchConfig(
+        inputs=tuple(args.inputs),
+        output=args.output,
+        model=model,
+        parameters=parameters,
+        generator=memory,
+        limits=Limits(**limits),
+        format=args.format,
+        unpack=args.unpack,
+        shard_size=args.shard_size,
+        share=args.shard,
+        servers=tuple(args.server),
+        api_key_file=args.api_key_file,
+        rescan=args.rescan,
+        strict=args.strict,
+        dry_run=args.dry_run,
+        compile_cache=args.compile_cache,
+        log_format=args.log_format,
+    )
