@@ -11,6 +11,7 @@ from bench.harness.machine import stem_of
 from bench.report.plots import draw
 from bench.report.tables import (
     accuracy_markdown,
+    batch_markdown,
     decoding_markdown,
     float8_markdown,
     formats_markdown,
@@ -32,6 +33,7 @@ _PAGES = {
     "soak": soak_markdown,
     "decoding": decoding_markdown,
     "formats": formats_markdown,
+    "batch": batch_markdown,
 }
 
 

@@ -406,3 +406,19 @@ def formats_markdown(result: dict[str, Any]) -> str:
         f"One server answers all formats in turn, {result['rounds']} rounds; figures are medians of the rounds, and "
         f"ratios are within a round.\n\n{table(header, rows)}\n"
     )
+
+
+def batch_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.batch` as a page."""
+    rows, host = result["rows"], result["machine"]
+    made = (
+        f"Made by `{result['command']}`: {host['device']}, {host['cores']} CPU cores, torch {host['torch']}, Python "
+        f"{host['python']}; mode {result['mode']}.\n\n"
+    )
+    if "bytes_an_image" in rows[0]:
+        header = ["what", "images/s", "memory grows by, bytes an image", "resident at the end, MiB"]
+        cells = [[row["what"], *list(row.values())[1:]] for row in rows]
+        return f"# Memory of a batch job: {result['model']}, {host['device']}\n\n{made}{table(header, cells)}\n"
+    header = ["what", "images/s", "of generate()'s"]
+    cells = [[row["what"], f"{row['images_per_second']:.2f}", f"{row['ratio']:.3f}"] for row in rows]
+    return f"# Speed of a batch job: {result['model']}, {host['device']}\n\n{made}{table(header, cells)}\n"
