@@ -11,6 +11,8 @@ from sam2_amg.answers.options import Segmented
 from sam2_amg.answers.runs import as_text, compressed
 
 IMAGE_ID = CATEGORY_ID = 1
+INFO = {"description": "Masks of SAM 2.1's automatic mask generator"}
+CATEGORIES = [{"id": CATEGORY_ID, "name": "object", "supercategory": ""}]
 _FURTHER_KEYS = ("predicted_iou", "stability_score", "point_coords", "crop_box")
 
 
@@ -43,10 +45,10 @@ def encode(image: Segmented) -> bytes:
     """The whole document, as a line of JSON: one image, one category, an annotation for each mask."""
     height, width = image.size
     document = {
-        "info": {"description": "Masks of SAM 2.1's automatic mask generator"},
+        "info": INFO,
         "licenses": [],
         "images": [{"id": IMAGE_ID, "file_name": image.name, "width": width, "height": height}],
-        "categories": [{"id": CATEGORY_ID, "name": "object", "supercategory": ""}],
+        "categories": CATEGORIES,
         "annotations": annotations_of(image),
     }
     return json_line(document)

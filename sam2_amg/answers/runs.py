@@ -70,8 +70,16 @@ def uncompressed(runs: Runs, size: tuple[int, int]) -> UncompressedRle:
 
 
 def compressed(records: Sequence[MaskRecord], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """COCO's compressed RLE of each mask: {"size": [h, w], "counts": bytes}, what pycocotools computes with."""
-    return coco_mask.frPyObjects([record["segmentation"] for record in records], *size) if records else []
+    """COCO's compressed RLE of each mask: {"size": [h, w], "counts": bytes}, what pycocotools computes with.
+
+    Records whose counts are text, as `as_text` makes them, are compressed already.
+    """
+    rles: list[Any] = [record["segmentation"] for record in records]
+    if not rles:
+        return []
+    if isinstance(rles[0]["counts"], str):
+        return [{"size": rle["size"], "counts": rle["counts"].encode()} for rle in rles]
+    return coco_mask.frPyObjects(rles, *size)
 
 
 def with_counts(image: Segmented, default: Counts) -> list[Any]:

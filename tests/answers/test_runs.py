@@ -11,6 +11,7 @@ from sam2.utils.amg import batched_mask_to_box, mask_to_rle_pytorch
 
 from sam2_amg.answers.options import AnswerError
 from sam2_amg.answers.runs import (
+    as_text,
     box_of,
     compressed,
     crop_of,
@@ -42,7 +43,10 @@ def test_runs_box_and_crop_are_those_of_the_pixels(mask: np.ndarray) -> None:
         rows, columns = mask.nonzero()
         assert box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert box.sam2 == record["bbox"]
-    assert np.array_equal(coco_mask.decode(compressed([record], mask.shape))[:, :, 0], mask)
+    rles = compressed([record], mask.shape)
+    assert np.array_equal(coco_mask.decode(rles)[:, :, 0], mask)
+    texts = [{**record, "segmentation": as_text(rle)} for rle in rles]
+    assert compressed(texts, mask.shape) == rles
 
 
 def test_counts_may_be_an_array() -> None:
