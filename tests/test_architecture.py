@@ -28,6 +28,7 @@ FLOORS = (
     ("server",),
     ("agreement",),
     ("export", "agreement_lists", "library"),
+    ("batch",),
     ("segment_files",),
     ("cli",),
     ("__main__",),
