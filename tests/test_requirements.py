@@ -17,7 +17,7 @@ LOCKS = {
 def locked(text: str) -> dict[str, str]:
     """Name -> version; a name that is there twice has both."""
     found: dict[str, str] = {}
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
+    for name, version in re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)", text, re.MULTILINE):
         key = re.sub(r"[-_.]+", "-", name).lower()
         found[key] = f"{found[key]} and {version}" if key in found else version
     return found
@@ -30,14 +30,15 @@ def read(name: str) -> str:
 @pytest.mark.parametrize("pins", LOCKS)
 def test_every_pin_is_locked(pins: str) -> None:
     lines = [line.partition("#")[0].strip() for line in read(pins).splitlines()]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line)
+    assert all(re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==[\w.]+", line) for line in lines if line)
     needed = locked(read(pins))
     assert needed
     assert needed.items() <= locked(read(LOCKS[pins])).items()
 
 
-def test_extras_are_those_of_the_tests() -> None:
-    assert locked(read("requirements-heic.txt")).items() <= locked(read("requirements-dev.txt")).items()
+@pytest.mark.parametrize("extra", ["heic", "parquet", "buckets"])
+def test_extras_are_those_of_the_tests(extra: str) -> None:
+    assert locked(read(f"requirements-{extra}.txt")).items() <= locked(read("requirements-dev.txt")).items()
 
 
 def test_locks_agree() -> None:

@@ -1,0 +1,23 @@
+"""From an address to a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sam2_amg.batch.folder_store import FolderStore
+from sam2_amg.batch.store import Store
+
+_LOCAL = ("file://", "local://")
+
+
+def open_store(address: str) -> Store:
+    """The store of `s3://BUCKET/PREFIX` or another address of fsspec's, or of a folder, which is made. Raises
+    StoreError."""
+    for prefix in _LOCAL:
+        if address.startswith(prefix):
+            return FolderStore(Path(address.removeprefix(prefix)))
+    if "://" not in address:
+        return FolderStore(Path(address))
+    from sam2_amg.batch.bucket_store import BucketStore  # imports fsspec, which folders do not need
+
+    return BucketStore(address)
