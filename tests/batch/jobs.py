@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-
 ROOT = Path(__file__).resolve().parents[2]
 # Kills its own process at the Nth event of a kind (PEP 578): before a rename, a link, a connection.
 _KILLED_AT = """

@@ -27,11 +27,10 @@ class Output:
 
     `encode` is the costly part, and may run in any thread, for several images at once. `begin` opens a shard:
     begin(stream, settings) where `settings` is the settings' hash, which rows hold. `suffix` is that of a shard's name,
-    with its dot. `files` gives the files of one image for --unpack, as (name, bytes); None for what has no such files.
+    with its dot.
     """
 
     suffix: str
     encode: Callable[[Result], Any]
     begin: Callable[[BinaryIO, str], ShardWriter]
-    files: Callable[[Result], list[tuple[str, bytes]]] | None = None
     needs_image: bool = False

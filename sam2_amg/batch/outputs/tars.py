@@ -51,11 +51,7 @@ def tar_output(suffix: str, make: Make, check: Check = lambda result: result, ne
     def encode(result: Result) -> Entry:
         return entry_of(check(result), suffix, make)
 
-    def files(result: Result) -> list[tuple[str, bytes]]:
-        member = encode(result).member
-        return [member] if member else []
-
-    return Output(".tar", encode, Writer, files, needs_image)
+    return Output(".tar", encode, Writer, needs_image)
 
 
 class Writer:
