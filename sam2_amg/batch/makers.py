@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sam2_amg.batch.remote import RemoteSegmenter
 
 logger = logging.getLogger("sam2_amg.batch")
+_AT_ONCE = 8  # images that a server is sent at a time: half of its queue
 _PACKAGES = ("torch", "sam2", "pillow", "simplejpeg", "numpy")
 
 
@@ -30,9 +31,15 @@ def servers_of(config: BatchConfig) -> RemoteSegmenter | None:
     if not config.servers:
         return None
     from sam2_amg.batch.remote import RemoteSegmenter
+    from sam2_amg.server.access import read_key
 
-    asked = {name: _text(value) for name, value in config.parameters.given.items()}
-    return RemoteSegmenter(config.servers, asked, config.api_key_file)
+    key = read_key(config.api_key_file) if config.api_key_file else None
+    return RemoteSegmenter(config.servers, _asked(config), key, _AT_ONCE)
+
+
+def _asked(config: BatchConfig) -> dict[str, str]:
+    """The parameters of the command line, as a request has them."""
+    return {name: _text(value) for name, value in config.parameters.given.items()}
 
 
 def _text(value: Any) -> str:
@@ -51,7 +58,7 @@ def manifest_of(config: BatchConfig, servers: RemoteSegmenter | None) -> Manifes
     }
     versions = {"sam2-amg": find_version(), "python": platform.python_version()}
     if servers is not None:
-        settings |= {"server": servers.describe(), "asked": dict(servers.parameters)}
+        settings |= {"server": servers.describe(), "asked": _asked(config)}
         return Manifest(settings, versions)
     assert config.model is not None
     settings["model"] = _describe(config.model)
@@ -116,11 +123,13 @@ def _local(config: BatchConfig, model: ModelConfig, output: Output) -> Iterator[
 def _remote(config: BatchConfig, output: Output, servers: RemoteSegmenter) -> Iterator[Work]:
     from sam2_amg.batch.remote_work import RemoteWork
 
-    work = RemoteWork(servers, config.limits, config.parameters.stretch, finisher(output), output.needs_image)
+    at_once = _AT_ONCE * len(config.servers)
+    work = RemoteWork(servers, at_once, config.limits, config.parameters.stretch, finisher(output), output.needs_image)
     try:
         yield work
     finally:
         work.close()
+        servers.close()
 
 
 def finisher(output: Output) -> Finish:

@@ -23,12 +23,19 @@ class RemoteWork:
     group_size = 1
 
     def __init__(
-        self, servers: RemoteSegmenter, limits: Limits, stretch: str | None, finish: Finish, keep_image: bool
+        self,
+        servers: RemoteSegmenter,
+        at_once: int,
+        limits: Limits,
+        stretch: str | None,
+        finish: Finish,
+        keep_image: bool,
     ) -> None:
+        """`at_once` is how many images are sent at a time."""
         self.servers, self.limits, self.stretch, self.finish = servers, limits, stretch, finish
         self.keep_image = keep_image
-        self.most_under_way = 2 * servers.concurrency
-        self._asking = ThreadPoolExecutor(servers.concurrency, "ask")
+        self.most_under_way = 2 * at_once
+        self._asking = ThreadPoolExecutor(at_once, "ask")
 
     def start(self, group: Sequence[Item]) -> list[Future[Finished]]:
         """Sends images; what they become, in their order."""

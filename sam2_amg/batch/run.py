@@ -21,7 +21,7 @@ from sam2_amg.batch.progress import Progress
 from sam2_amg.batch.reading import read_entries
 from sam2_amg.batch.stopping import Stopper
 from sam2_amg.batch.store import Store
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores import open_existing, open_store
 from sam2_amg.batch.work import Shard, Work, make_shards
 from sam2_amg.logs import use_format
 
@@ -53,6 +53,7 @@ class _Job:
         config = self.config
         if config.dry_run:
             return self._dry_run()
+        self.output.require()
         with ExitStack() as stack:
             store = open_store(config.output)
             servers = servers_of(config)
@@ -63,7 +64,7 @@ class _Job:
             if not todo:
                 logger.info("nothing is left to do: all %d shards of this run are in %s", plan.shards, store.address)
                 return 0
-            output = unpacked(self.output, store) if config.unpack else self.output
+            output = self._output_to(store)
             work = stack.enter_context(work_of(config, output, servers))
             return self._make(plan, store, work, output, about.hash, todo)
 
@@ -91,16 +92,19 @@ class _Job:
 
     def _todo(self, plan: Plan, store: Store) -> list[int]:
         i, n = self.config.share
-        output = unpacked(self.output, store) if self.config.unpack else self.output
+        output = self._output_to(store)
         there = store.names()
         return [number for number in range(i, plan.shards, n) if name_of(number, output) not in there]
+
+    def _output_to(self, store: Store) -> Output:
+        return unpacked(self.output, store) if self.config.unpack else self.output
 
     def _dry_run(self) -> int:
         """Counts what would be made, and writes nothing."""
         config = self.config
         with tempfile.TemporaryDirectory() as folder:
             store: Store = FolderStore(Path(folder))
-            output = open_store(config.output, make=False)
+            output = open_existing(config.output)
             if output is not None and LISTS[0] in output.names():
                 store = output
             plan = open_plan(store, config.inputs, sys.stdin.buffer, config.shard_size, False, logger.info)

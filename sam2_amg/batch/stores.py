@@ -21,3 +21,9 @@ def open_store(address: str) -> Store:
     from sam2_amg.batch.bucket_store import BucketStore  # imports fsspec, which folders do not need
 
     return BucketStore(address)
+
+
+def open_existing(address: str) -> Store | None:
+    """The same, without making a folder: None if there is none."""
+    is_there = "://" in address.removeprefix("file://") or Path(address.removeprefix("file://")).exists()
+    return open_store(address) if is_there else None

@@ -27,10 +27,11 @@ class Output:
 
     `encode` is the costly part, and may run in any thread, for several images at once. `begin` opens a shard:
     begin(stream, settings) where `settings` is the settings' hash, which rows hold. `suffix` is that of a shard's name,
-    with its dot.
+    with its dot. `require` raises StartupError if a package is missing.
     """
 
     suffix: str
     encode: Callable[[Result], Any]
     begin: Callable[[BinaryIO, str], ShardWriter]
     needs_image: bool = False
+    require: Callable[[], object] = lambda: None

@@ -137,4 +137,4 @@ class Writer:
         self._buffer.truncate()
 
 
-PARQUET = Output(".parquet", encode, Writer)
+PARQUET = Output(".parquet", encode, Writer, require=require_pyarrow)
