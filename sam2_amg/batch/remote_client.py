@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -82,7 +83,7 @@ class Client:
             if response.status == 200:
                 return _answer_of(response)
         except HTTPError as error:
-            return _setback_of(error)
+            return _setback_of(url, error)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise not_ours(url, 200) from error
         code, message = error_of(response)
@@ -111,7 +112,7 @@ class Client:
         try:
             response = self._http.request("GET", f"{url}/readyz", headers=self._headers)
         except HTTPError as error:
-            return _setback_of(error).reason
+            return _setback_of(url, error).reason
         if response.status < 500 and response.status not in {200, *_LATER}:
             raise not_ours(url, response.status)
         return "" if response.status == 200 else error_of(response)[1]
@@ -166,13 +167,17 @@ def _answer_of(response: urllib3.BaseHTTPResponse) -> Answer:
     return Answer(records_of(document["annotations"]), (image["height"], image["width"]), timing)
 
 
-def _setback_of(error: HTTPError) -> Setback:
+def _setback_of(url: str, error: HTTPError) -> Setback:
     """What an error of a connection means.
 
     A server that takes an image, and ends its connection instead of an answer, may have ended by that image. A
-    connection that is reset has lost what was sent to it.
+    connection that is reset has lost what was sent to it. Raises StartupError for a certificate that is not trusted.
     """
     reason = " ".join(str(error).split())[:200]
+    if error.args and isinstance(error.args[-1], ssl.SSLCertVerificationError):
+        raise StartupError(
+            f"--server {url}: its certificate is not trusted ({reason}); name one that is in SSL_CERT_FILE"
+        )
     if isinstance(error, NewConnectionError | NameResolutionError | ConnectTimeoutError):
         return Setback(reason, is_down=True)
     cause = error.args[1] if isinstance(error, ProtocolError) and len(error.args) > 1 else None

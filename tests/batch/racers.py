@@ -15,8 +15,11 @@ import s3fs  # before the processes are forked, for each takes a second for it
 
 def run(number):
     store = open_store(sys.argv[1])
-    barrier.wait(60)
-    return store.create("claim.json", lambda file: file.write(str(number).encode() * 1000))
+    made = ""
+    for i in range(int(sys.argv[2])):
+        barrier.wait(60)
+        made += "01"[store.create(f"{i}.json", lambda file: file.write(str(number).encode() * 1000))]
+    return made
 
 context = multiprocessing.get_context("fork")
 barrier = context.Barrier(8)
@@ -33,13 +36,15 @@ with open_store(sys.argv[1]).write("shard.jsonl") as file:
 """
 
 
-def race(address: str) -> list[bool]:
-    """Whether each of eight processes, which try at once, made claim.json: the digit of its own, 1000 times."""
-    answer = output_of(_RACE, address)
+def race(address: str, rounds: int) -> list[int]:
+    """Which of eight processes made each of 0.json, 1.json ..., where all try at once. The file has the process's
+    number, 1000 times."""
+    answer = output_of(_RACE, address, str(rounds))
     assert answer.returncode == 0, answer.stderr
-    made = [word == "True" for word in answer.stdout.split()]
-    assert len(made) == 8
-    return made
+    made = answer.stdout.split()
+    winners = [[process[i] for process in made] for i in range(rounds)]
+    assert [(len(tried), tried.count("1")) for tried in winners] == [(8, 1)] * rounds
+    return [tried.index("1") for tried in winners]
 
 
 def killed_while_writing(address: str) -> None:
