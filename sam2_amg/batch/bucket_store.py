@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 import fsspec  # type: ignore[import-untyped]
 
 from sam2_amg.batch.local_file import drop, fault, writer
-from sam2_amg.batch.names import checked
+from sam2_amg.batch.store_names import checked
 from sam2_amg.batch.store import StoreError
 
 _EXISTS = {"PreconditionFailed", "412"}
