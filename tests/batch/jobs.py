@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from sam2_amg.batch.run import run_batch
+from sam2_amg.cli.batch import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 # Kills its own process at the Nth event of a kind (PEP 578): before a rename, a link, a connection.
@@ -28,11 +32,11 @@ sys.exit(main())
 
 
 def command(*arguments: str | Path, killed_at: tuple[str, int] | None = None) -> list[str]:
-    """A command line of `batch` with few points on a CPU; `killed_at` is an audit event and its number."""
+    """A command line of `batch` with few points; `killed_at` is an audit event and its number."""
     first = [sys.executable, "-m", "sam2_amg"]
     if killed_at is not None:
         first = [sys.executable, "-c", _KILLED_AT, killed_at[0], str(killed_at[1])]
-    return [*first, "batch", "--device", "cpu", "--points_per_side", "2", *map(str, arguments)]
+    return [*first, "batch", "--points_per_side", "1", *map(str, arguments)]
 
 
 def run(
@@ -50,6 +54,16 @@ def run(
         check=False,
         **options,
     )
+
+
+def run_here(*arguments: str | Path) -> int:
+    """Runs a job in this process, which has torch; the exit status. Raises StartupError."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return run_batch(parse(["--device", "cpu", "--points_per_side", "1", *map(str, arguments)]))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

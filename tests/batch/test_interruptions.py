@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import time
@@ -12,17 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from batch.jobs import files_of, rows_of, run, start
-from helpers import wait_until
+import requests
+from batch.jobs import files_of, rows_of, run, run_here, start
+from helpers import RunningServer, wait_until
 from PIL import Image
 
-_IMAGES, _SHARD = 10, 2
+from sam2_amg.errors import StartupError
+
+pytestmark = pytest.mark.xdist_group("batch jobs")  # which share a server and the run that nothing disturbs
+_IMAGES, _SHARD = 6, 2
 _FLAGS = ("--shard_size", str(_SHARD))
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten small photographs, one in a subfolder, one broken, with names of all kinds."""
+    """Six small photographs, one in a subfolder, one broken, with names of all kinds."""
     folder = tmp_path_factory.mktemp("photographs")
     generator = np.random.default_rng(0)
     (folder / "sub folder").mkdir()
@@ -31,16 +34,15 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in names:
         small = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8))
         small.resize((80, 60)).save(os.path.join(os.fsencode(folder), name).decode(errors="surrogateescape"))
-    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:60])
+    (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
     return folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(photographs: Path, server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outputs of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed") / "out"
-    done = run(photographs, "--output", folder, *_FLAGS)
-    assert done.returncode == 0, done.stderr
+    assert run_here(photographs, "--output", folder, *_FLAGS, "--server", server.url) == 0
     return folder
 
 
@@ -59,29 +61,48 @@ def test_rows(photographs: Path, undisturbed: Path) -> None:
              for at, _, files in os.walk(os.fsencode(photographs)) for name in files}  # fmt: skip
     assert set(names) == there
     assert len(names) == len(there) == _IMAGES
-    assert [row["image"] for row in rows if "error" in row] == ["3.png"]
+    assert [row["image"] for row in rows if "error" in row] == ["1.png"]
     good = next(row for row in rows if row["image"] == "a b.png")
     assert (good["width"], good["height"]) == (80, 60)
     assert len(good["sha256"]) == 64
     assert [len(shard) for shard in rows_of(undisturbed)] == [_SHARD] * (_IMAGES // _SHARD)
 
 
-def test_killed_in_a_rename(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
-    killed = run(photographs, "--output", tmp_path / "out", *_FLAGS, killed_at=("os.rename", 2))
-    assert killed.returncode == -signal.SIGKILL
-    assert len(rows_of(tmp_path / "out")) == 1
-    again = run(photographs, "--output", tmp_path / "out", *_FLAGS)
-    assert again.returncode == 0, again.stderr
-    same(tmp_path / "out", undisturbed)
-
-
-def test_ctrl_c_ends_after_the_shard_in_hand(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("os.link", 1),
+        ("os.rename", 2),
+        0.1,
+        *(pytest.param(slow, marks=pytest.mark.slow) for slow in (("os.link", 2), ("os.rename", 1), ("os.rename", 3))),
+        *(pytest.param(slow, marks=pytest.mark.slow) for slow in (0.0, 0.2, 0.3, 0.4, 0.6)),
+    ],
+)
+def test_killed_at_any_moment(
+    photographs: Path, undisturbed: Path, server: RunningServer, tmp_path: Path, moment: tuple[str, int] | float
+) -> None:
+    """Before a link or a rename, or some time after the start of a shard. The next run goes on to the same outputs."""
     out = tmp_path / "out"
-    shutil.copytree(undisturbed, out)
-    for shard in sorted(out.glob("00000[1-4].jsonl")):
-        shard.unlink()
-    job = start(photographs, "--output", out, *_FLAGS)
-    wait_until(lambda: (out / "000001.jsonl").exists() or job.poll() is not None, 60)
+    flags = (photographs, "--output", out, *_FLAGS, "--server", server.url)
+    if isinstance(moment, tuple):
+        assert run(*flags, killed_at=moment).returncode == -signal.SIGKILL
+    else:
+        job = start(*flags)
+        wait_until(lambda: list(out.glob(".00000*.tmp")) or job.poll() is not None, 60)
+        time.sleep(moment)
+        job.kill()
+        job.communicate()
+    before = {path: path.read_bytes() for path in out.glob("0*.jsonl")}
+    assert all(len(shard) == _SHARD for shard in rows_of(out))
+    assert run_here(*flags) == 0
+    same(out, undisturbed)
+    assert {path: path.read_bytes() for path in before} == before  # what was there stays
+
+
+def test_ctrl_c_ends_after_the_shard_in_hand(photographs: Path, server: RunningServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    job = start(photographs, "--output", out, *_FLAGS, "--server", server.url)
+    wait_until(lambda: (out / "000000.jsonl").exists() or job.poll() is not None, 60)
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=60)
     assert job.returncode in (0, 128 + signal.SIGINT), said  # it may have been done
@@ -89,48 +110,55 @@ def test_ctrl_c_ends_after_the_shard_in_hand(photographs: Path, undisturbed: Pat
     assert not [name for name in files_of(out) if name.endswith(".tmp")]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", [("os.link", 1), ("os.link", 2), *(("os.rename", n) for n in (1, 3, 5)), *range(5)])
-def test_killed_at_any_moment(
-    photographs: Path, undisturbed: Path, tmp_path: Path, moment: tuple[str, int] | int
-) -> None:
-    """Before a link or a rename, or some time after the start of a shard."""
-    out = tmp_path / "out"
-    if isinstance(moment, tuple):
-        assert run(photographs, "--output", out, *_FLAGS, killed_at=moment).returncode == -signal.SIGKILL
-    else:
-        job = start(photographs, "--output", out, *_FLAGS)
-        wait_until(lambda: list(out.glob(".00000*.tmp")) or job.poll() is not None, 60)
-        time.sleep(random.Random(moment).uniform(0, 0.6))
-        job.kill()
-        job.communicate()
-    before = {path: path.read_bytes() for path in out.glob("0*.jsonl")}
-    assert all(len(shard) == _SHARD for shard in rows_of(out))
-    again = run(photographs, "--output", out, *_FLAGS)
-    assert again.returncode == 0, again.stderr
-    same(out, undisturbed)
-    assert {path: path.read_bytes() for path in before} == before  # what was there stays
-
-
-def test_two_runs_share_the_shards(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
-    jobs = [start(photographs, "--output", tmp_path / "out", *_FLAGS, "--shard", f"{i}/2") for i in range(2)]
+def test_two_runs_share_the_shards(photographs: Path, undisturbed: Path, server: RunningServer, tmp_path: Path) -> None:
+    flags = (photographs, "--output", tmp_path / "out", *_FLAGS, "--server", server.url)
+    jobs = [start(*flags, "--shard", f"{i}/2") for i in range(2)]
     for job in jobs:
         _, said = job.communicate(timeout=120)
         assert job.returncode == 0, said
     same(tmp_path / "out", undisturbed)
 
 
-def test_nothing_is_left_to_do(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_without_a_server_the_masks_are_the_same(photographs: Path, server: RunningServer, tmp_path: Path) -> None:
+    """In this process, and by a server with the same parameters, in a shard of all."""
+    info = requests.get(f"{server.url}/info", timeout=10).json()["parameters"]
+    flags = [f"--{name}={info[name]}" for name in ("pred_iou_thresh", "stability_score_thresh")]
+    assert run_here(photographs, "--output", tmp_path / "here", *flags, "--batch_size", "3") == 0
+    assert run_here(photographs, "--output", tmp_path / "there", *flags, "--server", server.url) == 0
+    here, there = (rows_of(tmp_path / name)[0] for name in ("here", "there"))
+    assert sum(len(row.get("masks", [])) for row in here) >= 3
+    for row, twin in zip(here, there, strict=True):
+        close = [{**record, "predicted_iou": 0, "stability_score": 0} for record in row.get("masks", [])]
+        other = [{**record, "predicted_iou": 0, "stability_score": 0} for record in twin.get("masks", [])]
+        assert close == other
+        assert row.get("error") == twin.get("error")
+
+
+def test_nothing_is_left_to_do(
+    photographs: Path, undisturbed: Path, server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No model is loaded, the folder may have grown, and other settings are refused by name."""
-    before = files_of(undisturbed)
-    grown = tmp_path / "grown"
+    grown, out = tmp_path / "grown", tmp_path / "out"
     shutil.copytree(photographs, grown)
-    shutil.copytree(undisturbed, tmp_path / "out")
+    shutil.copytree(undisturbed, out)
     shutil.copy(grown / "0.png", grown / "new.png")
-    dry = run(grown, "--output", tmp_path / "out", *_FLAGS, "--dry_run")
-    assert dry.returncode == 0
-    assert dry.stdout.startswith("5 shards in all; 0 left")
-    other = run(photographs, "--output", undisturbed, *_FLAGS, "--pred_iou_thresh", "0.5")
-    assert other.returncode == 2
-    assert "parameters.pred_iou_thresh 0.8, now 0.5" in other.stderr
-    assert files_of(undisturbed) == before
+    before, flags = files_of(out), (grown, "--output", out, *_FLAGS, "--server", server.url)
+    assert run_here(*flags, "--dry_run") == 0
+    assert capsys.readouterr().out.startswith("3 shards in all; 0 left")
+    assert run_here(*flags) == 0
+    with pytest.raises(StartupError, match=r'asked\.max_masks null, now "7"'):
+        run_here(*flags, "--max_masks", "7")
+    assert files_of(out) == before
+
+
+def test_a_dry_run_writes_nothing(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(photographs, "--output", tmp_path / "out", *_FLAGS, "--shard", "1/2", "--dry_run") == 0
+    assert capsys.readouterr().out == "3 shards in all; 1 left for this run, with 2 images\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_strict_says_so_by_its_status(photographs: Path, server: RunningServer, tmp_path: Path) -> None:
+    flags = (photographs / "1.png", "--output", tmp_path / "out", "--server", server.url)
+    assert run_here(*flags, "--strict") == 1
+    with pytest.raises(StartupError, match='format "jsonl", now "coco"'):
+        run_here(*flags, "--format", "coco")

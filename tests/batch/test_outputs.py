@@ -241,7 +241,9 @@ def test_unpacked_files_are_the_members(format: str, tmp_path: Path) -> None:
     expected = members(written(format, [*RESULTS, result_of("a/../../b.jpg")]))
     assert lines.getvalue() == expected.pop("rows.jsonl")
     folder = tmp_path / "files"
-    assert {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == expected
+    assert {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    } == expected
 
 
 def test_coco_is_loaded_by_pycocotools(tmp_path: Path) -> None:
