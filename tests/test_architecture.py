@@ -28,7 +28,7 @@ FLOORS = (
     ("server",),
     ("agreement",),
     ("export", "agreement_lists", "library"),
-    ("segment_files",),
+    ("segment_files", "batch"),
     ("cli",),
     ("__main__",),
 )
