@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from sam2_amg.batch.local_file import drop, fault, writer
 from sam2_amg.batch.store_names import checked
