@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import requests
 from batch.racers import killed_while_writing, race
 
 from sam2_amg.batch.bucket_store import BucketStore
 from sam2_amg.batch.store import StoreError
 from sam2_amg.batch.stores import open_store
-
-# One request at a time, so that a conditional PUT is one step, as it is in S3.
-_SERVER = """
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=False)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-_ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_MAX_ATTEMPTS": "1",
-}
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """The address of an empty bucket."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    for name, value in _ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{abs(hash(request.node.nodeid))}"
-    requests.put(f"{endpoint}/{bucket}", timeout=30).raise_for_status()
-    return f"s3://{bucket}"
 
 
 @pytest.fixture
