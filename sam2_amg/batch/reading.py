@@ -1,0 +1,154 @@
+"""The inputs of a shard -> images as bytes, in order, read ahead by threads."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import stat
+import tarfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import groupby, islice, repeat
+from typing import BinaryIO, TypeVar, cast
+
+from sam2_amg.batch.addresses import is_address, one_line, open_filesystem
+from sam2_amg.batch.folders import as_bytes
+from sam2_amg.batch.inputs import Entry
+from sam2_amg.batch.items import Item, Problem
+from sam2_amg.batch.names import is_image, prefix_of_members
+
+T = TypeVar("T")
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # which does not wait for the other end of a pipe
+
+
+def read_entries(entries: Iterable[Entry], ahead: int, largest: int = 256 << 20) -> Generator[Item]:
+    """The images of files and tars in their order. At most `ahead` + 1 of them are in memory, or being read.
+
+    What cannot be read is an Item with a Problem: `unreadable`; `too_large` for more than `largest` bytes, which are
+    not read; `broken_tar`, under the tar's name and after its images. Threads end when the iterator does or is closed.
+    """
+    for kind, group in groupby(entries, key=lambda entry: entry.kind):
+        if kind == "file":
+            yield from _ahead((partial(_read_file, entry, largest) for entry in group), ahead, threads=ahead)
+            continue
+        for entry in group:
+            yield from _read_tar_ahead(entry, ahead, largest)
+
+
+def _read_tar_ahead(entry: Entry, ahead: int, largest: int) -> Iterator[Item]:
+    with closing(_read_tar(entry, largest)) as members:
+        steps: Iterator[Callable[[], Item | None]] = repeat(partial(next, members, None))
+        with closing(_ahead(steps, ahead, threads=1)) as items:
+            for item in items:
+                if item is None:
+                    return
+                yield item
+
+
+def _ahead(calls: Iterator[Callable[[], T]], ahead: int, threads: int) -> Generator[T]:
+    """What calls return, in their order; the next `ahead` are called by threads meanwhile."""
+    pool = ThreadPoolExecutor(threads, "read")
+    try:
+        pending = deque(pool.submit(call) for call in islice(calls, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(call) for call in islice(calls, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_file(entry: Entry, largest: int) -> Item:
+    try:
+        data = _read_address(entry.at, largest) if is_address(entry.at) else _read_path(entry.at, largest)
+    except MemoryError:
+        raise
+    except Exception as error:  # each file system has its own kinds
+        return Item(entry.name, _unreadable(error))
+    return Item(entry.name, data if data is not None and len(data) <= largest else _too_large(largest))
+
+
+def _unreadable(error: Exception) -> Problem:
+    return Problem("unreadable", f"The file cannot be read ({one_line(error)}).")
+
+
+def _too_large(largest: int) -> Problem:
+    return Problem("too_large", f"The file has more than {largest} bytes.")
+
+
+@contextmanager
+def _open(at: str) -> Iterator[BinaryIO]:
+    """A file of this machine or at an address, from its beginning."""
+    if is_address(at):
+        filesystem, path = open_filesystem(at)
+        with filesystem.open(path, "rb") as stream:
+            yield cast(BinaryIO, stream)
+        return
+    with open(as_bytes(at), "rb", opener=lambda path, _: os.open(path, _REGULAR)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no regular file")
+        yield file
+
+
+def _read_path(path: str, largest: int) -> bytes | None:
+    """A file's bytes; None or `largest` + 1 bytes of a larger one."""
+    with _open(path) as file:
+        return None if os.fstat(file.fileno()).st_size > largest else file.read(largest + 1)
+
+
+def _read_address(at: str, largest: int) -> bytes:
+    """The same, by one request if the file is not empty."""
+    filesystem, path = open_filesystem(at)
+    try:
+        return bytes(filesystem.cat_file(path, start=0, end=largest + 1))
+    except Exception:  # there is no first byte in an empty file: S3 and HTTP answer 416
+        if filesystem.info(path).get("size") == 0:
+            return b""
+        raise
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is no end of the tar if it is damaged or cut off, as it is to tarfile from the second header on."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """The header in 512 bytes. Raises ReadError if it is none, and HeaderError at the tar's end."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf == bytes(tarfile.BLOCKSIZE):  # the end
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _read_tar(entry: Entry, largest: int) -> Generator[Item]:
+    """The images of a tar, one after another, as they come."""
+    before = prefix_of_members(entry.name)
+    try:
+        with (
+            _open(entry.at) as stream,
+            tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", tarinfo=_Header) as archive,
+        ):
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # which would grow
+                if member.isreg() and is_image(member.name):
+                    yield Item(before + member.name, _read_member(archive, member, largest))
+    except MemoryError:
+        raise
+    except _BROKEN as error:
+        message = f"The tar is broken, and what follows in it is not read ({one_line(error)})."
+        yield Item(entry.name, Problem("broken_tar", message))
+    except Exception as error:  # each file system has its own kinds
+        yield Item(entry.name, _unreadable(error))
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, largest: int) -> bytes | Problem:
+    if member.size > largest:
+        return _too_large(largest)
+    file = archive.extractfile(member)
+    return file.read() if file is not None else b""
