@@ -8,7 +8,7 @@ from typing import Any
 
 from sam2_amg.errors import StartupError
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
 _PACKAGES = {"s3": '"sam2-amg-server[buckets]"', "s3a": '"sam2-amg-server[buckets]"', "gs": "gcsfs", "gcs": "gcsfs"}
 _PACKAGES |= {"http": "aiohttp", "https": "aiohttp", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
 _PAGE = 1000  # the most that S3 gives at once

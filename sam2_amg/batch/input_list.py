@@ -60,7 +60,7 @@ def read_header(line: bytes, where: str) -> Header:
 def read_lines(lines: Iterable[bytes], before: str = "") -> Iterator[Entry]:
     """The inputs of lines without the header. `before` is what an earlier line says stands before names."""
     for line in lines:
-        value = json.loads(line)
+        value = json.loads(line.decode())  # of bytes, json would guess the encoding
         if isinstance(value, dict):
             before = value["at"]
         elif isinstance(value, list):

@@ -41,12 +41,11 @@ class NameHashes:
         """For each name whether it is none of the others, of which there is at least one."""
         high, low = (np.frombuffer(part, np.uint64) for part in (others._high, others._low))
         order = np.argsort(high)
-        high, low = high[order], low[order]
         missing = np.empty(len(self), np.bool_)
         for start in range(0, len(self), _BLOCK):
             wanted = slice(start, start + _BLOCK)
             own = np.frombuffer(self._high, np.uint64)[wanted]
-            at = np.minimum(np.searchsorted(high, own), len(high) - 1)
+            at = order[np.minimum(np.searchsorted(high, own, sorter=order), len(high) - 1)]
             missing[wanted] = (high[at] != own) | (low[at] != np.frombuffer(self._low, np.uint64)[wanted])
         return missing
 

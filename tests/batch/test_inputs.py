@@ -16,6 +16,7 @@ import fsspec
 import pytest
 from helpers import ROOT
 
+from sam2_amg.batch.addresses import is_address
 from sam2_amg.batch.inputs import Entry, list_inputs
 from sam2_amg.batch.names import expand, is_image, prefix_of_members
 from sam2_amg.errors import StartupError
@@ -125,6 +126,11 @@ def test_braces(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(StartupError, match=r"/2\.tar does not exist"):
         listed(f"{tmp_path}/{{0..2}}.tar")
+
+
+def test_what_is_an_address() -> None:
+    assert all(map(is_address, ("s3://b/a.jpg", "simplecache::s3://b/a.jpg", "https://h/a")))
+    assert not any(map(is_address, ("a::b.jpg", "/a://b.jpg", "a:/b", "ä://b", "a b://c")))
 
 
 def test_names_of_images_and_tars() -> None:
