@@ -30,11 +30,11 @@ from bench.harness.weights import add_device, add_model, check_device, choose_mo
 from bench.harness.worker import Job, build
 from bench.report.pages import write
 from sam2_amg.answers.filters import Filters
-from sam2_amg.batch.folder_store import FolderStore
 from sam2_amg.batch.items import Item
 from sam2_amg.batch.local import LocalWork
 from sam2_amg.batch.makers import finisher
 from sam2_amg.batch.outputs.table import OUTPUTS
+from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.batch.work import Finished, Shard, make_shards
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image

@@ -19,7 +19,7 @@ from sam2_amg.config import ModelConfig
 from sam2_amg.version import find_version
 
 if TYPE_CHECKING:
-    from sam2_amg.batch.remote import RemoteSegmenter
+    from sam2_amg.batch.servers.segmenter import RemoteSegmenter
 
 logger = logging.getLogger("sam2_amg.batch")
 _AT_ONCE = 8  # images that a server is sent at a time: half of its queue
@@ -30,7 +30,7 @@ def servers_of(config: BatchConfig) -> RemoteSegmenter | None:
     """The servers that are asked; None if this process makes the masks."""
     if not config.servers:
         return None
-    from sam2_amg.batch.remote import RemoteSegmenter
+    from sam2_amg.batch.servers.segmenter import RemoteSegmenter
     from sam2_amg.server.access import read_key
 
     key = read_key(config.api_key_file) if config.api_key_file else None
@@ -121,7 +121,7 @@ def _local(config: BatchConfig, model: ModelConfig, output: Output) -> Iterator[
 
 @contextmanager
 def _remote(config: BatchConfig, output: Output, servers: RemoteSegmenter) -> Iterator[Work]:
-    from sam2_amg.batch.remote_work import RemoteWork
+    from sam2_amg.batch.servers.work import RemoteWork
 
     at_once = _AT_ONCE * len(config.servers)
     work = RemoteWork(servers, at_once, config.limits, config.parameters.stretch, finisher(output), output.needs_image)

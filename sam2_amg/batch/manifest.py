@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-from sam2_amg.batch.store import Store
+from sam2_amg.batch.stores.base import Store
 from sam2_amg.errors import StartupError
 
 NAME = "manifest.json"

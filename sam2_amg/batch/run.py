@@ -10,18 +10,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sam2_amg.batch.config import BatchConfig
-from sam2_amg.batch.folder_store import FolderStore
+from sam2_amg.batch.inputs.plan import LISTS, Plan, open_plan
+from sam2_amg.batch.inputs.reading import read_entries
 from sam2_amg.batch.makers import manifest_of, servers_of, work_of
 from sam2_amg.batch.manifest import settle
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.outputs.table import OUTPUTS
 from sam2_amg.batch.outputs.unpacked import unpacked
-from sam2_amg.batch.plan import LISTS, Plan, open_plan
 from sam2_amg.batch.progress import Progress
-from sam2_amg.batch.reading import read_entries
 from sam2_amg.batch.stopping import Stopper
-from sam2_amg.batch.store import Store
-from sam2_amg.batch.stores import open_existing, open_store
+from sam2_amg.batch.stores.base import Store
+from sam2_amg.batch.stores.choose import open_existing, open_store
+from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.batch.work import Shard, Work, make_shards
 from sam2_amg.logs import use_format
 

@@ -10,7 +10,7 @@ from helpers import ROOT
 
 _RACE = """
 import multiprocessing, sys
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores.choose import open_store
 import s3fs  # before the processes are forked, for each takes a second for it
 
 def run(number):
@@ -28,7 +28,7 @@ with context.Pool(8) as pool:
 """
 _STALL = """
 import sys, time
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores.choose import open_store
 with open_store(sys.argv[1]).write("shard.jsonl") as file:
     file.write(b"x" * (3 << 20))
     print("writing", flush=True)

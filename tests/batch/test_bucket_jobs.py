@@ -12,7 +12,7 @@ import pytest
 from batch.jobs import command, environment, run_here
 from helpers import RunningServer, drawn_image, png, wait_until
 
-from sam2_amg.batch.bucket_store import BucketStore
+from sam2_amg.batch.stores.bucket import BucketStore
 
 pytestmark = pytest.mark.xdist_group("batch jobs")
 _IMAGES = 6

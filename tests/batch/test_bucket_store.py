@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from batch.racers import killed_while_writing, race
 
-from sam2_amg.batch.bucket_store import BucketStore
-from sam2_amg.batch.store import StoreError
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores.base import StoreError
+from sam2_amg.batch.stores.bucket import BucketStore
+from sam2_amg.batch.stores.choose import open_store
 
 
 @pytest.fixture

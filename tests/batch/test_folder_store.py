@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from batch.racers import killed_while_writing, output_of, race
 
-from sam2_amg.batch.folder_store import FolderStore
-from sam2_amg.batch.store import StoreError
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores.base import StoreError
+from sam2_amg.batch.stores.choose import open_store
+from sam2_amg.batch.stores.folder import FolderStore
 
 HOST = socket.gethostname().replace(".", "-")
 _WRITE = """
 import resource, sys
-from sam2_amg.batch.store import StoreError
-from sam2_amg.batch.stores import open_store
+from sam2_amg.batch.stores.base import StoreError
+from sam2_amg.batch.stores.choose import open_store
 {before}
 store = open_store(sys.argv[1])
 try:

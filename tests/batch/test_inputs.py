@@ -16,9 +16,9 @@ import fsspec
 import pytest
 from helpers import ROOT
 
-from sam2_amg.batch.addresses import is_address
-from sam2_amg.batch.inputs import Entry, list_inputs
-from sam2_amg.batch.names import expand, is_image, prefix_of_members
+from sam2_amg.batch.inputs.addresses import is_address
+from sam2_amg.batch.inputs.listing import Entry, list_inputs
+from sam2_amg.batch.inputs.names import expand, is_image, prefix_of_members
 from sam2_amg.errors import StartupError
 
 ODD = [b"with space.jpg", b"line\nbreak.jpg", b"not utf8 \xff\xfe.jpg", b"\xc3\xa4.JPG", b"back\\slash.jpg"]
@@ -235,7 +235,7 @@ def test_a_bucket_of_several_pages(s3: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_here_imports_torch() -> None:
     program = (
-        "import sys, sam2_amg.batch.plan, sam2_amg.batch.reading; "
+        "import sys, sam2_amg.batch.inputs.plan, sam2_amg.batch.inputs.reading; "
         "sys.exit(bool({'torch', 'fsspec', 'flask'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

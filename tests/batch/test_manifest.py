@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sam2_amg.batch.folder_store import FolderStore
 from sam2_amg.batch.manifest import NAME, Manifest, settle
+from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.errors import StartupError
 
 SETTINGS = {"format": "jsonl", "model": {"type": "demo", "mode": "ao"}, "parameters": {"point_grids": ((0.5, 0.5),)}}

@@ -24,13 +24,13 @@ from pycocotools.coco import COCO
 
 from sam2_amg.answers.render import render
 from sam2_amg.answers.runs import MOST_LABELS
-from sam2_amg.batch.folder_store import FolderStore
 from sam2_amg.batch.items import Problem, Result
 from sam2_amg.batch.outputs.counts import run_lengths, with_run_lengths
 from sam2_amg.batch.outputs.rows import safe_name
 from sam2_amg.batch.outputs.sa1b import image_id
 from sam2_amg.batch.outputs.table import OUTPUTS
 from sam2_amg.batch.outputs.unpacked import unpacked
+from sam2_amg.batch.stores.folder import FolderStore
 
 TARS = ("sa1b", "labelmap", "overlay")
 RESULTS = shard()

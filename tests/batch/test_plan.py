@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from sam2_amg.batch.inputs import Entry
-from sam2_amg.batch.known_names import NameHashes
-from sam2_amg.batch.plan import LISTS, Plan, open_plan
+from sam2_amg.batch.inputs.known_names import NameHashes
+from sam2_amg.batch.inputs.listing import Entry
+from sam2_amg.batch.inputs.plan import LISTS, Plan, open_plan
 from sam2_amg.errors import StartupError
 
 

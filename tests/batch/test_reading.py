@@ -14,9 +14,9 @@ import fsspec
 import pytest
 from helpers import wait_until
 
-from sam2_amg.batch.inputs import Entry, list_inputs
+from sam2_amg.batch.inputs.listing import Entry, list_inputs
+from sam2_amg.batch.inputs.reading import read_entries
 from sam2_amg.batch.items import Item, Problem
-from sam2_amg.batch.reading import read_entries
 
 ODD = [b"with space.jpg", b"line\nbreak.jpg", b"not utf8 \xff.jpg"]
 

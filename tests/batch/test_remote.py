@@ -24,9 +24,9 @@ from sam2_amg.answers.json_line import json_line
 from sam2_amg.answers.options import Options, Segmented
 from sam2_amg.answers.records import encode
 from sam2_amg.answers.runs import Runs, uncompressed
-from sam2_amg.batch.remote import Answer, NoServerAnswers, RemoteError, RemoteSegmenter
-from sam2_amg.batch.remote_client import records_of
-from sam2_amg.batch.remote_servers import RemoteServer, Servers
+from sam2_amg.batch.servers.client import records_of
+from sam2_amg.batch.servers.pool import RemoteServer, Servers
+from sam2_amg.batch.servers.segmenter import Answer, NoServerAnswers, RemoteError, RemoteSegmenter
 from sam2_amg.config import Limits, Mode
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import PHOTOGRAPHS

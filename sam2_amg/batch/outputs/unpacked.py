@@ -9,7 +9,7 @@ from sam2_amg.batch.items import Result
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.outputs.rows import json_of, with_settings
 from sam2_amg.batch.outputs.tars import Entry
-from sam2_amg.batch.store import Store
+from sam2_amg.batch.stores.base import Store
 
 FOLDER = "files"  # below the store: images may be called like shards
 

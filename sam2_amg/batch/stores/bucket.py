@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from sam2_amg.batch.local_file import drop, fault, writer
-from sam2_amg.batch.store_names import checked
-from sam2_amg.batch.store import StoreError
+from sam2_amg.batch.stores.base import StoreError
+from sam2_amg.batch.stores.local_file import drop, fault, writer
+from sam2_amg.batch.stores.names import checked
 
 _EXISTS = {"PreconditionFailed", "412"}
 _CONFLICT = {"ConditionalRequestConflict"}  # another process writes at this moment

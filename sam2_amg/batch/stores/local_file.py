@@ -6,7 +6,7 @@ import errno
 import io
 from typing import Any, BinaryIO, cast
 
-from sam2_amg.batch.store import StoreError
+from sam2_amg.batch.stores.base import StoreError
 
 _AGAIN = "then start the same command again: it goes on where it stopped"
 _WAYS_OUT = {

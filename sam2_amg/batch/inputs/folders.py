@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from sam2_amg.batch.addresses import one_line
+from sam2_amg.batch.inputs.addresses import one_line
 from sam2_amg.errors import StartupError
 
 _TOGETHER = 1 << 16  # names that are sorted at once

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
-from sam2_amg.batch.inputs import Entry
+from sam2_amg.batch.inputs.listing import Entry
 from sam2_amg.errors import StartupError
 
 _VERSION = 1

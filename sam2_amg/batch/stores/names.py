@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sam2_amg.batch.store import StoreError
+from sam2_amg.batch.stores.base import StoreError
 
 
 def checked(name: str, address: str) -> str:

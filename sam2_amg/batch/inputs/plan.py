@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from sam2_amg.batch.input_list import Header, ListWriter, read_header, read_lines
-from sam2_amg.batch.inputs import Entry, list_inputs
-from sam2_amg.batch.known_names import NameHashes, key_of
-from sam2_amg.batch.store import Store
+from sam2_amg.batch.inputs.known_names import NameHashes, key_of
+from sam2_amg.batch.inputs.list_file import Header, ListWriter, read_header, read_lines
+from sam2_amg.batch.inputs.listing import Entry, list_inputs
+from sam2_amg.batch.stores.base import Store
 from sam2_amg.errors import StartupError
 
 LISTS = tuple(f"inputs-{number:04d}.jsonl" for number in range(1000))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sam2_amg.batch.items import Item, Problem, Result
-from sam2_amg.batch.remote import RemoteError, RemoteSegmenter
+from sam2_amg.batch.servers.segmenter import RemoteError, RemoteSegmenter
 from sam2_amg.batch.work import Finish, Finished
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image

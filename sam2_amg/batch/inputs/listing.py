@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from sam2_amg.batch.addresses import is_address, is_folder, one_line, open_filesystem, walk_address
-from sam2_amg.batch.folders import as_bytes, as_text, is_local_folder, walk_folder
-from sam2_amg.batch.names import expand, is_image, is_tar
+from sam2_amg.batch.inputs.addresses import is_address, is_folder, one_line, open_filesystem, walk_address
+from sam2_amg.batch.inputs.folders import as_bytes, as_text, is_local_folder, walk_folder
+from sam2_amg.batch.inputs.names import expand, is_image, is_tar
 from sam2_amg.errors import StartupError
 
 _PIECE = 1 << 20  # bytes of a list that are read at once; no path is longer

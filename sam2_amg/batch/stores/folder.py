@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sam2_amg.batch.local_file import drop, fault, reader, writer
-from sam2_amg.batch.store_names import checked
+from sam2_amg.batch.stores.local_file import drop, fault, reader, writer
+from sam2_amg.batch.stores.names import checked
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)\.\d+-[0-9a-f]{16}\.tmp", re.DOTALL)
 _LOCK = ".create.lock"

@@ -15,11 +15,11 @@ from functools import partial
 from itertools import groupby, islice, repeat
 from typing import BinaryIO, TypeVar, cast
 
-from sam2_amg.batch.addresses import is_address, one_line, open_filesystem
-from sam2_amg.batch.folders import as_bytes
-from sam2_amg.batch.inputs import Entry
+from sam2_amg.batch.inputs.addresses import is_address, one_line, open_filesystem
+from sam2_amg.batch.inputs.folders import as_bytes
+from sam2_amg.batch.inputs.listing import Entry
+from sam2_amg.batch.inputs.names import is_image, prefix_of_members
 from sam2_amg.batch.items import Item, Problem
-from sam2_amg.batch.names import is_image, prefix_of_members
 
 T = TypeVar("T")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)

@@ -8,9 +8,9 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_amg.batch.folders import as_bytes
-from sam2_amg.batch.inputs import Entry
-from sam2_amg.batch.names import prefix_of_members
+from sam2_amg.batch.inputs.folders import as_bytes
+from sam2_amg.batch.inputs.listing import Entry
+from sam2_amg.batch.inputs.names import prefix_of_members
 
 _BLOCK = 1 << 20  # names that are looked for at once
 

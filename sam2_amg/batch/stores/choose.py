@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sam2_amg.batch.folder_store import FolderStore
-from sam2_amg.batch.store import Store
+from sam2_amg.batch.stores.base import Store
+from sam2_amg.batch.stores.folder import FolderStore
 
 _LOCAL = ("file://", "local://")
 
@@ -18,7 +18,7 @@ def open_store(address: str) -> Store:
             return FolderStore(Path(address.removeprefix(prefix)))
     if "://" not in address:
         return FolderStore(Path(address))
-    from sam2_amg.batch.bucket_store import BucketStore  # imports fsspec, which folders do not need
+    from sam2_amg.batch.stores.bucket import BucketStore  # imports fsspec, which folders do not need
 
     return BucketStore(address)
 

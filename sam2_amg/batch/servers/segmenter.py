@@ -10,8 +10,8 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import InvalidHeader
 
-from sam2_amg.batch.remote_client import Answer, Client, RemoteError, Setback
-from sam2_amg.batch.remote_servers import NoServerAnswers, RemoteServer, Servers, no_server
+from sam2_amg.batch.servers.client import Answer, Client, RemoteError, Setback
+from sam2_amg.batch.servers.pool import NoServerAnswers, RemoteServer, Servers, no_server
 from sam2_amg.errors import StartupError
 
 __all__ = ["Answer", "NoServerAnswers", "RemoteError", "RemoteSegmenter"]

@@ -1,0 +1,1 @@
+"""INPUTs -> shards of images -> their bytes."""

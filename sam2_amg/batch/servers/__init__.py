@@ -1,0 +1,1 @@
+"""Running servers that are asked for masks."""

@@ -1,0 +1,1 @@
+"""Places for outputs: folders and buckets."""
