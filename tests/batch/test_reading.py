@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import fsspec
 import pytest
@@ -17,6 +19,7 @@ from helpers import wait_until
 from sam2_amg.batch.inputs.listing import Entry, list_inputs
 from sam2_amg.batch.inputs.reading import read_entries
 from sam2_amg.batch.items import Item, Problem
+from sam2_amg.errors import StartupError
 
 ODD = [b"with space.jpg", b"line\nbreak.jpg", b"not utf8 \xff.jpg"]
 
@@ -218,3 +221,12 @@ def test_threads_end_with_the_iterator(tmp_path: Path) -> None:
     assert len(read(*[file(f"{tmp_path}/nothing")] * 10, ahead=8)) == 10
     wait_until(lambda: not readers())
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("kind", ["file", "tar"])
+def test_a_server_that_is_down_ends_the_run(kind: Literal["file", "tar"]) -> None:
+    """Its shard is not done: its images are there when the server is."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(StartupError, match=r"0 cannot be read \(.*start the job again"):
+        read(Entry(kind, f"{address}/0", "0"))

@@ -20,9 +20,11 @@ from sam2_amg.batch.inputs.folders import as_bytes
 from sam2_amg.batch.inputs.listing import Entry
 from sam2_amg.batch.inputs.names import is_image, prefix_of_members
 from sam2_amg.batch.items import Item, Problem
+from sam2_amg.errors import StartupError
 
 T = TypeVar("T")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # which does not wait for the other end of a pipe
 
 
@@ -31,6 +33,7 @@ def read_entries(entries: Iterable[Entry], ahead: int, largest: int = 256 << 20)
 
     What cannot be read is an Item with a Problem: `unreadable`; `too_large` for more than `largest` bytes, which are
     not read; `broken_tar`, under the tar's name and after its images. Threads end when the iterator does or is closed.
+    Raises StartupError if an address cannot be read for the time being.
     """
     for kind, group in groupby(entries, key=lambda entry: entry.kind):
         if kind == "file":
@@ -69,12 +72,25 @@ def _read_file(entry: Entry, largest: int) -> Item:
     except MemoryError:
         raise
     except Exception as error:  # each file system has its own kinds
-        return Item(entry.name, _unreadable(error))
+        return Item(entry.name, _unreadable(entry.at, error))
     return Item(entry.name, data if data is not None and len(data) <= largest else _too_large(largest))
 
 
-def _unreadable(error: Exception) -> Problem:
+def _unreadable(at: str, error: Exception) -> Problem:
+    """Why a file has no bytes. Raises StartupError for an address that fails in a way that may pass, such as a network
+    that is down: its shard is to be made later."""
+    if is_address(at) and not all(isinstance(each, _LASTING) for each in _chain(error)):
+        message = f"{at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
+        raise StartupError(message) from error
     return Problem("unreadable", f"The file cannot be read ({one_line(error)}).")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those of the system and the network that it came of: fsspec takes many for a missing file."""
+    yield error
+    while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
+        if isinstance(error, OSError):
+            yield error
 
 
 def _too_large(largest: int) -> Problem:
@@ -144,7 +160,7 @@ def _read_tar(entry: Entry, largest: int) -> Generator[Item]:
         message = f"The tar is broken, and what follows in it is not read ({one_line(error)})."
         yield Item(entry.name, Problem("broken_tar", message))
     except Exception as error:  # each file system has its own kinds
-        yield Item(entry.name, _unreadable(error))
+        yield Item(entry.name, _unreadable(entry.at, error))
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, largest: int) -> bytes | Problem:
