@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from helpers import ROOT
 
@@ -57,6 +64,67 @@ def killed_while_writing(address: str) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def held_upload(endpoint: str, most: int) -> Iterator[tuple[str, threading.Event]]:
+    """An address in front of an S3 interface, which lets no more than `most` bytes of a connection through; and the
+    event that one has sent more."""
+    held = threading.Event()
+    host, port = endpoint.removeprefix("http://").split(":")
+    threads: list[threading.Thread] = []
+
+    def end(*ends: socket.socket) -> None:
+        for each in ends:  # a thread that waits for it goes on
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def pass_on(source: socket.socket, target: socket.socket, most: float) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                passed += len(data)
+                if passed <= most:
+                    target.sendall(data)
+                else:
+                    held.set()
+        end(source, target)
+
+    def start(target: Callable[..., None], *arguments: Any) -> None:
+        threads.append(threading.Thread(target=target, args=arguments))
+        threads[-1].start()
+
+    with ExitStack() as opened:
+        front = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client = opened.enter_context(front.accept()[0])
+                    server = opened.enter_context(socket.create_connection((host, int(port))))
+                    start(pass_on, client, server, most)
+                    start(pass_on, server, client, math.inf)
+
+        start(accept)
+        yield f"http://127.0.0.1:{front.getsockname()[1]}", held
+        end(front)
+        for thread in threads:
+            thread.join(10)
+
+
+def killed_in_an_upload(address: str, endpoint: str) -> None:
+    """A process that is killed by SIGKILL when a part of shard.jsonl has arrived."""
+    with held_upload(endpoint, 1 << 20) as (front, held):
+        environment = {**os.environ, "AWS_ENDPOINT_URL": front}
+        program = _STALL.replace("time.sleep(60)", "pass")
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, address], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        )
+        try:
+            assert held.wait(30)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def output_of(program: str, *arguments: str | Path, unshared: bool = False) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from batch.racers import killed_while_writing, race
+from batch.racers import killed_in_an_upload, killed_while_writing, race
 
 from sam2_amg.batch.stores.base import StoreError
 from sam2_amg.batch.stores.bucket import BucketStore
@@ -69,6 +69,11 @@ def test_an_upload_of_many_parts(store: BucketStore) -> None:
 def test_a_killed_writer_leaves_no_file(s3: str) -> None:
     killed_while_writing(s3)
     assert BucketStore(s3).names() == set()
+
+
+def test_a_writer_that_is_killed_in_an_upload_leaves_no_file(s3: str, s3_endpoint: str, store: BucketStore) -> None:
+    killed_in_an_upload(f"{s3}/masks", s3_endpoint)
+    assert store.names() == set()
 
 
 def test_one_process_alone_creates_a_file(s3: str) -> None:
