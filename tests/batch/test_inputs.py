@@ -56,7 +56,7 @@ def test_a_folder_is_sorted_by_bytes_with_its_subfolders(tmp_path: Path) -> None
 
 
 def test_a_large_folder_is_sorted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam2_amg.batch.folders._TOGETHER", 7)
+    monkeypatch.setattr("sam2_amg.batch.inputs.folders._TOGETHER", 7)
     touch(tmp_path, *(f"{i * 37 % 100}.jpg" for i in range(100)), "5/0.jpg")
     assert names(tmp_path) == sorted([f"{i}.jpg" for i in range(100)] + ["5/0.jpg"])
 
@@ -92,7 +92,7 @@ def test_lists(tmp_path: Path) -> None:
 
 
 def test_a_list_longer_than_what_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam2_amg.batch.inputs._PIECE", 10)
+    monkeypatch.setattr("sam2_amg.batch.inputs.listing._PIECE", 10)
     lines = [f"photo {i:0{i % 10}}"[:10] for i in range(100)]
     assert names("-", stdin="\n".join(lines).encode()) == lines
     with pytest.raises(StartupError, match=r"standard input has a path of more than 1 MiB"):
@@ -228,7 +228,7 @@ def test_a_bucket(s3: str) -> None:
 
 
 def test_a_bucket_of_several_pages(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sam2_amg.batch.addresses._PAGE", 3)
+    monkeypatch.setattr("sam2_amg.batch.inputs.addresses._PAGE", 3)
     fsspec.filesystem("s3").pipe({f"{s3}/{i}.jpg": b"" for i in range(7)})
     assert names(s3) == [f"{i}.jpg" for i in range(7)]
 
