@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -85,11 +85,17 @@ class LocalWork:
         all_there = threading.Barrier(self.generator.workers)
 
         def first() -> None:
-            warm_up(self.generator, decode_image(data, Limits()), self.device)
+            try:
+                warm_up(self.generator, decode_image(data, Limits()), self.device)
+            except BaseException:
+                all_there.abort()
+                raise
             all_there.wait()
 
-        for started in [self._segmenting.submit(first) for _ in range(self.generator.workers)]:
-            started.result()
+        started = [self._segmenting.submit(first) for _ in range(self.generator.workers)]
+        errors = [error for each in started if (error := each.exception()) is not None]
+        for error in sorted(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
+            raise error
         self.decoders.warm_up(data)
 
     def start(self, group: Sequence[Item]) -> list[Future[Finished]]:
@@ -126,7 +132,6 @@ class LocalWork:
 
     def _segment_group(self, paths: list[_Path], decoded: list[Future[None]], finished: list[Future[Finished]]) -> None:
         try:
-            wait(decoded)
             for each in decoded:
                 each.result()
             self._segment_images(paths, finished)
@@ -188,9 +193,19 @@ class LocalWork:
 
     def _resolve(self, path: _Path, pending: PendingResult | Problem, future: Future[Finished]) -> None:
         try:
-            future.set_result(self.finish(self._result(path, pending)))
+            future.set_result(self._finished(path, pending))
         except BaseException as error:
             future.set_exception(error)
+
+    def _finished(self, path: _Path, pending: PendingResult | Problem) -> Finished:
+        try:
+            return self.finish(self._result(path, pending))
+        except StartupError:
+            raise
+        except Exception as error:
+            logger.exception("making the row of an image failed")
+            problem = Problem("internal_error", f"Making the row raised {type(error).__name__}; the log says more.")
+            return self.finish(Result(path.item.name, path.sha256, path.size, problem, path.milliseconds))
 
     def _result(self, path: _Path, pending: PendingResult | Problem) -> Result:
         begun = time.perf_counter()

@@ -63,7 +63,7 @@ def manifest_of(config: BatchConfig, servers: RemoteSegmenter | None) -> Manifes
     assert config.model is not None
     settings["model"] = _describe(config.model)
     settings["encoded_together"] = config.model.batch_size  # images of a shard, from its first on, so many at a time
-    settings["parameters"] = asdict(replace(config.own, mask_memory_mib=None))
+    settings["parameters"] = asdict(replace(config.own, mask_memory_mib=None, points_per_batch=None))
     return Manifest(settings, versions | {name: version(name) for name in _PACKAGES})
 
 
@@ -136,6 +136,7 @@ def finisher(output: Output) -> Finish:
     """Makes of a result what the output's writer takes."""
 
     def finish(result: Result) -> Finished:
+        result = output.check(result)
         encoded = output.encode(result)
         if isinstance(result.found, Problem):
             return Finished(encoded, 0, result.found, result.milliseconds)

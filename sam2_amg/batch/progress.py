@@ -49,11 +49,11 @@ class Progress:
             self._said = time.monotonic()
             self._log("under way", self._figures())
 
-    def end(self) -> None:
-        """Logs the summary."""
+    def end(self, what: str) -> None:
+        """Logs the summary of a run that is done, or has ended early."""
         if self._bar is not None:
             self._bar.close()
-        self._log("done", {**self._figures(), "stages_ms": self._percentiles()})
+        self._log(what, {**self._figures(), "stages_ms": self._percentiles()})
 
     def _figures(self) -> dict[str, Any]:
         seconds = time.monotonic() - self._begun

@@ -13,6 +13,7 @@ from sam2_amg.batch.config import BatchConfig
 from sam2_amg.batch.inputs.plan import LISTS, Plan, open_plan
 from sam2_amg.batch.inputs.reading import read_entries
 from sam2_amg.batch.makers import manifest_of, servers_of, work_of
+from sam2_amg.batch.manifest import NAME as MANIFEST
 from sam2_amg.batch.manifest import settle
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.outputs.table import OUTPUTS
@@ -58,8 +59,12 @@ class _Job:
             store = open_store(config.output)
             servers = servers_of(config)
             about = manifest_of(config, servers)
-            settle(store, about, logger.info)
+            is_new = MANIFEST not in store.names()
+            if not is_new:  # before --rescan adds a list
+                settle(store, about, logger.info)
             plan = open_plan(store, config.inputs, sys.stdin.buffer, config.shard_size, config.rescan, logger.info)
+            if is_new:  # not for INPUTs that cannot be listed
+                settle(store, about, logger.info)
             todo = self._todo(plan, store)
             if not todo:
                 logger.info("nothing is left to do: all %d shards of this run are in %s", plan.shards, store.address)
@@ -72,15 +77,17 @@ class _Job:
         config = self.config
         progress = Progress(plan.images_of(todo), len(todo), config.log_format)
         shards = self._shards(plan, store, output, todo)
+        what = "ended early"
         try:
             for shard in make_shards(shards, work, output, settings, progress.note):
                 progress.shards += 1
                 logger.debug("shard %d is in its place", shard.number)
+            what = "done" if progress.shards == len(todo) else what
         finally:
-            progress.end()
-        if self.stopper.is_stopping:
-            return self.stopper.status
-        return int(config.strict and progress.errors.total() > 0)
+            progress.end(what)
+        if progress.shards == len(todo):
+            return int(config.strict and progress.errors.total() > 0)
+        return self.stopper.status
 
     def _shards(self, plan: Plan, store: Store, output: Output, todo: list[int]) -> Iterator[Shard]:
         """The shards to be made, until the job is to stop."""

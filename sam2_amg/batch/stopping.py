@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
 from types import FrameType
 
+_GRACE = 10.0  # seconds for what is under way when a shard is dropped
 logger = logging.getLogger("sam2_amg.batch")
 
 
@@ -23,6 +26,10 @@ class Stopper:
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         if self.is_stopping:
+            timer = threading.Timer(_GRACE, os._exit, (self.status,))
+            timer.daemon = True
+            timer.start()
             raise KeyboardInterrupt
         self.is_stopping, self.status = True, 128 + number
-        logger.warning("stopping after the shard in hand; once more (Ctrl-C) drops it")
+        message = "stopping after the shard in hand; once more (Ctrl-C) drops it"
+        threading.Thread(target=logger.warning, args=(message,)).start()  # the log may be locked by this very thread

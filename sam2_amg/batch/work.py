@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 from sam2_amg.batch.items import Item, Problem, Result
 from sam2_amg.batch.outputs.base import Output, ShardWriter
+from sam2_amg.errors import StartupError
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,16 @@ def make_shards(
     under_way: deque[tuple[Shard, Future[Finished]] | _End] = deque()
     with _Writing(output, settings, note) as writing:
         for shard in shards:
-            for group in groups_of(shard.items, work.group_size):
+            groups = groups_of(shard.items, work.group_size)
+            while True:
+                try:
+                    group = next(groups, None)
+                except StartupError:  # what was read before is written
+                    while any(isinstance(step, _End) for step in under_way):
+                        yield from writing.write(under_way.popleft())
+                    raise
+                if group is None:
+                    break
                 while under_way and len(under_way) + len(group) > work.most_under_way:
                     yield from writing.write(under_way.popleft())
                 under_way.extend((shard, future) for future in work.start(group))

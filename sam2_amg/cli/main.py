@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sam2_amg.cli import batch, compare, export, segment, serve
 from sam2_amg.cli.arguments import Parser
 from sam2_amg.errors import StartupError
-from sam2_amg.logs import start_log
+from sam2_amg.logs import flush_log, start_log
 from sam2_amg.program import console, prefix_for
 from sam2_amg.signals import end_on_signals
 from sam2_amg.version import find_version
@@ -74,5 +74,6 @@ def status_of(name: str, arguments: Sequence[str]) -> int:
 
 
 def _refuse(prefix: str, error: StartupError) -> int:
+    flush_log()
     print(f"{prefix}: error: {error}", file=sys.stderr)
     return 2

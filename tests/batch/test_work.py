@@ -13,6 +13,7 @@ import pytest
 from sam2_amg.batch.items import Item, Problem, Result
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.work import Finished, Shard, groups_of, make_shards
+from sam2_amg.errors import StartupError
 
 
 class Lines:
@@ -106,6 +107,22 @@ def test_what_raises_drops_its_shard_alone() -> None:
     work.close()
     assert places.whole.keys() == {0}
     assert places.dropped == [1]
+
+
+@pytest.mark.parametrize("most", [2, 20])
+def test_shards_that_were_read_are_written_if_the_next_cannot_be(most: int) -> None:
+    places, work = Places(), Names(2, most)
+
+    def items() -> Iterator[Item]:
+        yield Item("0", b"")
+        yield Item("1", b"")
+        raise StartupError("the network is down")
+
+    shards = [*shards_of(places, 5), Shard(1, items(), places.write(1))]
+    with pytest.raises(StartupError, match="the network is down"):
+        list(make_shards(shards, work, OUTPUT, "hash", lambda _: None))
+    work.close()
+    assert places.whole.keys() == {0}
 
 
 def test_groups() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import stat
@@ -25,6 +26,7 @@ from sam2_amg.errors import StartupError
 T = TypeVar("T")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
 _REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # which does not wait for the other end of a pipe
 
 
@@ -77,12 +79,21 @@ def _read_file(entry: Entry, largest: int) -> Item:
 
 
 def _unreadable(at: str, error: Exception) -> Problem:
-    """Why a file has no bytes. Raises StartupError for an address that fails in a way that may pass, such as a network
-    that is down: its shard is to be made later."""
-    if is_address(at) and not all(isinstance(each, _LASTING) for each in _chain(error)):
+    """Why a file has no bytes. Raises StartupError if it may have some later: its shard is to be made then."""
+    if _may_pass(at, error):
         message = f"{at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
         raise StartupError(message) from error
     return Problem("unreadable", f"The file cannot be read ({one_line(error)}).")
+
+
+def _may_pass(at: str, error: Exception) -> bool:
+    """Whether reading may succeed later: this process has too little of something, or the network is down."""
+    if not is_address(at):
+        return isinstance(error, OSError) and error.errno in _PASSING
+    status = getattr(error, "status", None)  # of HTTP
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        return False
+    return not all(isinstance(each, _LASTING) for each in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -27,7 +27,8 @@ class Output:
 
     `encode` is the costly part, and may run in any thread, for several images at once. `begin` opens a shard:
     begin(stream, settings) where `settings` is the settings' hash, which rows hold. `suffix` is that of a shard's name,
-    with its dot. `require` raises StartupError if a package is missing.
+    with its dot. `require` raises StartupError if a package is missing. `check`
+    gives a result a Problem in place of masks that the format cannot hold; it comes before `encode`.
     """
 
     suffix: str
@@ -35,3 +36,4 @@ class Output:
     begin: Callable[[BinaryIO, str], ShardWriter]
     needs_image: bool = False
     require: Callable[[], object] = lambda: None
+    check: Callable[[Result], Result] = lambda result: result

@@ -49,9 +49,12 @@ def tar_output(suffix: str, make: Make, check: Check = lambda result: result, ne
     """An output of tars, whose members are made by `make` of what `check` returns."""
 
     def encode(result: Result) -> Entry:
-        return entry_of(check(result), suffix, make)
+        return entry_of(whole(result), suffix, make)
 
-    return Output(".tar", encode, Writer, needs_image)
+    def whole(result: Result) -> Result:
+        return with_safe_name(check(result))
+
+    return Output(".tar", encode, Writer, needs_image, check=whole)
 
 
 class Writer:

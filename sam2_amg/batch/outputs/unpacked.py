@@ -25,7 +25,7 @@ def unpacked(output: Output, store: Store) -> Output:
                 stream.write(data)
         return replace(entry, member=None)
 
-    return Output(".jsonl", encode, Rows, needs_image=output.needs_image)
+    return Output(".jsonl", encode, Rows, output.needs_image, check=output.check)
 
 
 class Rows:

@@ -66,6 +66,8 @@ class RemoteSegmenter:
             if outcome.fault is not None and strikes >= _STRIKES and (outcome.is_certain or was_one_ready):
                 raise outcome.fault
             if time.monotonic() > deadline:
+                if outcome.fault is not None and (outcome.is_certain or self._is_one_ready()):
+                    raise outcome.fault  # an answer that takes as long as this is the image's own fault
                 raise NoServerAnswers(f"{item_name}: {no_server(self._servers.all)}")
             retry = retry.increment("POST", server.url, outcome.response)
             avoid.add(server)

@@ -12,6 +12,7 @@ from sam2_amg.batch.servers.segmenter import RemoteError, RemoteSegmenter
 from sam2_amg.batch.work import Finish, Finished
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image
+from sam2_amg.errors import RequestError
 
 
 class RemoteWork:
@@ -55,5 +56,8 @@ class RemoteWork:
         except RemoteError as error:
             return self.finish(Result(item.name, sha256, None, Problem(error.code, error.message)))
         milliseconds = {**answer.milliseconds, "request": round((time.perf_counter() - begun) * 1e3, 3)}
-        image = decode_image(item.data, self.limits, self.stretch) if self.keep_image else None
+        try:
+            image = decode_image(item.data, self.limits, self.stretch) if self.keep_image else None
+        except RequestError as error:  # the server reads more than this process does
+            return self.finish(Result(item.name, sha256, answer.size, Problem(error.code, error.message), milliseconds))
         return self.finish(Result(item.name, sha256, answer.size, answer.records, milliseconds, image))
