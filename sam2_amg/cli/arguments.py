@@ -11,6 +11,7 @@ from typing import NoReturn
 from sam2_amg.config import MOST_TOGETHER, ModelConfig
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
+from sam2_amg.logs import FORMATS
 from sam2_amg.network.model_types import MODEL_TYPES, ModelType, find_model_type
 
 
@@ -58,6 +59,25 @@ def model_of(args: argparse.Namespace) -> tuple[Path, ModelType]:
     if (args.checkpoint_dir is None) != (args.model_type is None):
         raise StartupError(f"CHECKPOINT_DIR needs a MODEL_TYPE after it: {', '.join(MODEL_TYPES)}")
     return args.checkpoint_dir or DEMO_DIR, find_model_type(args.model_type or "demo")
+
+
+def add_model_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --model, for commands whose positional arguments are photographs."""
+    text = "a folder of checkpoints, or a file of fine-tuned weights, and its size (default: the bundled demo model)"
+    parser.add_argument("--model", nargs=2, metavar=("CHECKPOINT_DIR", "MODEL_TYPE"), help=text)
+
+
+def model_of_flag(args: argparse.Namespace) -> tuple[Path, ModelType]:
+    """The same as `model_of`, by --model."""
+    folder, model_type = args.model or (str(DEMO_DIR), "demo")
+    return path_of(folder), find_model_type(model_type)
+
+
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """Adds --log_format."""
+    log = parser.add_argument_group("log")
+    text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
+    log.add_argument("--log_format", choices=FORMATS, default="text", help=text)
 
 
 def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

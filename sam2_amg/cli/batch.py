@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, device_of, path_of
-from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
-from sam2_amg.cli.segment import FILTER_FLAGS
+from sam2_amg.cli.arguments import (
+    Parser,
+    add_batch_size,
+    add_device,
+    add_log_format,
+    add_model_flag,
+    device_of,
+    model_of_flag,
+    path_of,
+)
+from sam2_amg.cli.generator_flags import (
+    FILTER_FLAGS,
+    GENERATOR_FLAGS,
+    STRETCH,
+    add_flags,
+    add_modes,
+    mode_of,
+    parameters_of,
+)
 from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
-from sam2_amg.demo import DEMO_DIR
-from sam2_amg.logs import FORMATS as LOG_FORMATS
-from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.program import command_for, prefix_for
 
@@ -39,6 +52,8 @@ Ctrl-C ends the run after the shard in hand; the second time it drops that shard
 could not be read and --strict is given, with 2 if the run could not go on, with 130 after Ctrl-C. Flags also take
 hyphens (--shard-size).
 """
+# of requests: --format means another thing here, and options of answers and points are of one photograph
+_NO_PARAMETERS = ("format", "counts", "tolerance", "style", "opacity", "ids", "points", "point_grids")
 FORMATS = ("jsonl", "parquet", "sa1b", "coco", "labelmap", "overlay")
 
 
@@ -65,8 +80,7 @@ def build_parser() -> Parser:
     parser = Parser(prefix_for("batch"), _DESCRIPTION, _EPILOG.format(batch=command_for("batch")))
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or where they are")
     parser.add_argument("--output", metavar="OUT", required=True, help="folder for the shards, made if it is missing")
-    text = "a folder of checkpoints, or a file of fine-tuned weights, and its size (default: the bundled demo model)"
-    parser.add_argument("--model", nargs=2, metavar=("CHECKPOINT_DIR", "MODEL_TYPE"), help=text)
+    add_model_flag(parser)
     add_device(parser)
     add_modes(parser)
     add_batch_size(parser)
@@ -88,14 +102,12 @@ def build_parser() -> Parser:
     servers.add_argument("--server", action="append", default=[], metavar="URL", help=text)
     text = "a file with the servers' key"
     servers.add_argument("--api_key_file", type=path_of, metavar="FILE", help=text)
-    log = parser.add_argument_group("log")
-    text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
-    log.add_argument("--log_format", choices=LOG_FORMATS, default="text", help=text)
+    add_log_format(parser)
     add_flags(parser.add_argument_group("masks that are left out"), FILTER_FLAGS)
     add_flags(parser.add_argument_group("generator"), GENERATOR_FLAGS, GeneratorConfig())
     reading = parser.add_argument_group("reading")
-    text = "scale the samples of dark pictures to 0 to 255"
-    reading.add_argument("--stretch", choices=("minmax", "percentile"), help=text)
+    choices, text = STRETCH
+    reading.add_argument("--stretch", choices=choices, help=text)
     flags = (
         ("max_pixels", int, "largest image, in pixels"),
         ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
@@ -108,23 +120,14 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
     """Command line -> configuration. Raises StartupError; exits for --help."""
     args = build_parser().parse(arguments)
     mode = mode_of(args)
-    folder, model_type = args.model or (DEMO_DIR, "demo")
-    kind = find_model_type(model_type)
+    folder, kind = model_of_flag(args)
     from sam2_amg.batch.config import BatchConfig  # takes a moment, for pydantic and NumPy
-    from sam2_amg.parameters import NAMES, Parameters, read_values
 
-    given: dict[str, Any] = {
-        name: value for name in NAMES if name != "format" and (value := getattr(args, name, None)) is not None
-    }
-    parameters = read_values(given, Parameters)
-    memory = GeneratorConfig(mask_memory_mib=args.mask_memory_mib)
-    parameters.check(memory)
+    parameters, memory = parameters_of(args, _NO_PARAMETERS)
     limits = {name: value for name in ("max_pixels", "decoders") if (value := getattr(args, name)) is not None}
     model = None
     if not args.server or args.model:
-        where = path_of(str(folder))
-        device = device_of(args.device)
-        model = ModelConfig(where, kind.name, mode, device, args.load_exported, args.batch_size)
+        model = ModelConfig(folder, kind.name, mode, device_of(args.device), args.load_exported, args.batch_size)
     return BatchConfig(
         inputs=tuple(args.inputs),
         output=args.output,

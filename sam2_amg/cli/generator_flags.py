@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from sam2_amg.cli.arguments import path_of
-from sam2_amg.config import Mode
+from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.program import command_for
+
+if TYPE_CHECKING:
+    from sam2_amg.parameters import Parameters
 
 # name, type, help; defaults come from GeneratorConfig
 GENERATOR_FLAGS = (
@@ -33,6 +37,15 @@ GENERATOR_FLAGS = (
     ("multimask_output", bool, "three masks a point; without, one, by sam2's uncompiled decoder: takes longer"),
     ("mask_memory_mib", int, "memory limit of upsampled masks, in MiB, on cpu; not for --baseline (default 32)"),
 )
+
+
+FILTER_FLAGS = (
+    ("max_mask_area", int, "drop masks of more than N pixels"),
+    ("mask_nms_thresh", float, "of two masks that overlap by more than this IoU, pixel by pixel, drop the worse"),
+    ("max_masks", int, "keep the first N masks"),
+    ("disjoint", bool, "give each pixel to one mask at most, the smallest"),
+)
+STRETCH = (("minmax", "percentile"), "scale the samples of dark pictures to 0 to 255")  # choices, help
 
 
 class _OnOff(argparse.Action):
@@ -81,6 +94,18 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
     starts.add_argument(
         "--compile_cache", type=path_of, metavar="DIR", help="folder that keeps compiled code for the next start"
     )
+
+
+def parameters_of(args: argparse.Namespace, but: Collection[str] = ()) -> tuple[Parameters, GeneratorConfig]:
+    """The parameters of a request that were given as flags, `but` those that are no flags here; and what the
+    generator has beside them. Raises StartupError."""
+    from sam2_amg.parameters import NAMES, Parameters, read_values  # takes a moment, for pydantic and NumPy
+
+    names = [name for name in NAMES if name not in but]
+    parameters = read_values({name: value for name in names if (value := getattr(args, name)) is not None}, Parameters)
+    memory = GeneratorConfig(mask_memory_mib=args.mask_memory_mib)
+    parameters.check(memory)
+    return parameters, memory
 
 
 def mode_of(args: argparse.Namespace) -> Mode:

@@ -7,12 +7,18 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sam2_amg.cli.arguments import Parser, add_device, device_of, path_of
-from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
+from sam2_amg.cli.arguments import Parser, add_device, add_model_flag, device_of, model_of_flag, path_of
+from sam2_amg.cli.generator_flags import (
+    FILTER_FLAGS,
+    GENERATOR_FLAGS,
+    STRETCH,
+    add_flags,
+    add_modes,
+    mode_of,
+    parameters_of,
+)
 from sam2_amg.cli.targets import FORMATS_BY_SUFFIX, STDOUT, format_of, targets_of
 from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
-from sam2_amg.demo import DEMO_DIR
-from sam2_amg.network.model_types import find_model_type
 from sam2_amg.pipeline.host_memory import use_huge_pages
 from sam2_amg.program import command_for, prefix_for
 
@@ -49,18 +55,12 @@ def json_of(text: str) -> Any:
 _CHOICES = {
     "counts": (("compressed", "uncompressed"), "run lengths of rle, records and coco"),
     "style": (("fill", "outline", "boxes"), "how png shows masks"),
-    "stretch": (("minmax", "percentile"), "scale the samples of dark pictures to 0 to 255"),
+    "stretch": STRETCH,
 }
 _FORMAT_FLAGS = (
     ("tolerance", float, "pixels by which polygons may deviate from the edges of masks (default 0)"),
     ("opacity", float, "opacity of png's colours, from 0 to 1"),
     ("ids", bool, "write the number of each mask into png"),
-)
-FILTER_FLAGS = (
-    ("max_mask_area", int, "drop masks of more than N pixels"),
-    ("mask_nms_thresh", float, "of two masks that overlap by more than this IoU, pixel by pixel, drop the worse"),
-    ("max_masks", int, "keep the first N masks"),
-    ("disjoint", bool, "give each pixel to one mask at most, the smallest"),
 )
 _POINT_FLAGS = (
     ("points", json_of, "points in pixels of the upright photograph, instead of the grid: [[x, y], ...]"),
@@ -83,8 +83,7 @@ def build_parser() -> Parser:
     parser.add_argument("photos", metavar="PHOTO", nargs="+", type=path_of, help="an image file")
     text = f"file for the masks ({', '.join(FORMATS_BY_SUFFIX)}), a folder, or {STDOUT} for standard output"
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help=text)
-    text = "a folder of checkpoints, or a file of fine-tuned weights, and its size (default: the bundled demo model)"
-    parser.add_argument("--model", nargs=2, metavar=("CHECKPOINT_DIR", "MODEL_TYPE"), help=text)
+    add_model_flag(parser)
     add_device(parser)
     add_modes(parser)
     form = parser.add_argument_group("format")
@@ -104,18 +103,13 @@ def parse(arguments: Sequence[str]) -> SegmentConfig:
     """Command line -> configuration. Raises StartupError; exits for --help."""
     args = build_parser().parse(arguments)
     mode = mode_of(args)
-    folder, model_type = args.model or (DEMO_DIR, "demo")
-    kind = find_model_type(model_type)
+    folder, kind = model_of_flag(args)
     format = args.format or format_of(args.output, args.photos)
-    from sam2_amg.parameters import NAMES, Parameters, read_values  # takes a moment, for pydantic and NumPy
-    from sam2_amg.segment_files import SegmentConfig
+    from sam2_amg.segment_files import SegmentConfig  # takes a moment, for pydantic and NumPy
 
-    given: dict[str, Any] = {name: value for name in NAMES if (value := getattr(args, name)) is not None}
-    parameters = read_values(given, Parameters)
-    memory = GeneratorConfig(mask_memory_mib=args.mask_memory_mib)
-    parameters.check(memory)
+    parameters, memory = parameters_of(args)
     limits = Limits() if args.max_pixels is None else Limits(max_pixels=args.max_pixels)
     options = parameters.options(format)
     targets = targets_of(args.photos, args.output, format)
-    model = ModelConfig(path_of(str(folder)), kind.name, mode, device_of(args.device), args.load_exported)
+    model = ModelConfig(folder, kind.name, mode, device_of(args.device), args.load_exported)
     return SegmentConfig(targets, model, format, parameters, options, memory, limits, args.compile_cache)

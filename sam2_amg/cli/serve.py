@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of, path_of
+from sam2_amg.cli.arguments import (
+    Parser,
+    add_batch_size,
+    add_device,
+    add_log_format,
+    add_model,
+    device_of,
+    model_of,
+    path_of,
+)
 from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
 from sam2_amg.config import (
     GeneratorConfig,
@@ -15,7 +24,6 @@ from sam2_amg.config import (
     require_batch_size,
     require_port,
 )
-from sam2_amg.logs import FORMATS
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.program import command_for, prefix_for
 
@@ -78,9 +86,7 @@ def build_parser() -> Parser:
     access.add_argument("--api_key_file", type=path_of, metavar="FILE", help=text)
     text = 'the origin (https://example.org) whose pages may ask this server; "*" for all'
     access.add_argument("--cors_origin", metavar="ORIGIN", help=text)
-    log = parser.add_argument_group("log")
-    text = "what the log on standard error is made of: text, or a line of JSON an event (default %(default)s)"
-    log.add_argument("--log_format", choices=FORMATS, default="text", help=text)
+    add_log_format(parser)
     add_flags(parser.add_argument_group("generator"), GENERATOR_FLAGS, GeneratorConfig())
     add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
