@@ -3,9 +3,13 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from sam2_amg.demo import PHOTOGRAPHS
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 DOG_MASKS = ROOT / "bench" / "dog_rle.json"  # SAM 2.1 large's masks of dog.jpg
+
+SAMPLES = sorted(PHOTOGRAPHS.glob("*.jpg"))  # photographs that every checkout has
 
 _NEEDED = ("requests", "matplotlib")  # what requirements-dev.txt adds
 

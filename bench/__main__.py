@@ -25,13 +25,13 @@ import torch
 
 from bench import RESULTS
 from bench.accuracy import add_agreement, find_sets, measure_accuracy, summarise
+from bench.harness.arguments import job_of
 from bench.harness.images import VERSION, draw_scenes
 from bench.harness.lists import find_list
 from bench.harness.machine import machine, stem_of
 from bench.harness.run import Plan, measure_all
 from bench.harness.systems import SYSTEMS
 from bench.harness.weights import add_device, add_model, check_device, choose_model
-from bench.harness.worker import Job
 from bench.numerics import measure_numerics
 from bench.report.pages import write
 from sam2_amg.agreement_lists import UnusableList, compare
@@ -61,18 +61,12 @@ def measure(args: argparse.Namespace, command: str) -> dict[str, Any]:
         "weights": args.weights,
     }
     lists = args.out / "lists" / stem_of(result)
-    job = Job(
-        system="",
-        model_type=args.model_type,
-        weights=args.weights,
-        directory=str(args.checkpoint_dir.resolve()),
-        device=args.device,
-        planted=args.planted,
-        points_per_side=args.points_per_side,
-        images=[str(path.resolve()) for path in images],
+    job = job_of(
+        args,
+        "",
+        images,
         repeats=args.repeats,
         startup_only=False,
-        result="",
         profile=args.profile,
         batch_size=args.batch_size,
     )

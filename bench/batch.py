@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from bench import RESULTS
+from bench import RESULTS, SAMPLES
+from bench.harness.arguments import add_system, job_of
 from bench.harness.machine import machine
-from bench.harness.weights import add_device, add_model, check_device, choose_model
-from bench.harness.worker import Job, build
+from bench.harness.weights import check_device, choose_model
+from bench.harness.worker import build
 from bench.report.pages import write
 from sam2_amg.answers.filters import Filters
 from sam2_amg.batch.items import Item
@@ -39,7 +40,6 @@ from sam2_amg.batch.work import Finished, Shard, make_shards
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
-from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_heap
 
@@ -74,7 +74,7 @@ def generate_alone(generator: Generator, images: Sequence[np.ndarray], count: in
 
 def measure(generator: Generator, work: LocalWork, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for generate(), one for the job."""
-    files = [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+    files = [path.read_bytes() for path in SAMPLES]
     images = [decode_image(data, Limits()) for data in files]
     rates: dict[str, list[float]] = {"generate() alone": [], "batch job": []}
     for _ in tqdm(range(args.rounds), desc="rounds", disable=None):
@@ -123,11 +123,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.batch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model(parser)
-    add_device(parser)
-    parser.add_argument("--mode", default="ao", help="default %(default)s")
-    parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
-    parser.add_argument("--points_per_side", type=int, default=32, help="default %(default)s")
+    add_system(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images encoded together (default %(default)s)")
     parser.add_argument("--images", type=int, default=300, help="of a round (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
@@ -138,20 +134,7 @@ def main(arguments: list[str]) -> None:
     check_device(parser, args)
     use_one_heap()
     use_huge_pages()
-    job = Job(
-        system=args.mode,
-        model_type=args.model_type,
-        weights=args.weights,
-        directory=str(args.checkpoint_dir),
-        device=args.device,
-        planted=args.planted,
-        points_per_side=args.points_per_side,
-        images=[],
-        repeats=1,
-        startup_only=False,
-        result="",
-        batch_size=args.batch_size,
-    )
+    job = job_of(args, args.mode, [], repeats=1, startup_only=False, batch_size=args.batch_size)
     with DecoderPool(Limits()) as decoders:
         generator, _, _ = build(job)
         work = LocalWork(

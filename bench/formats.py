@@ -16,13 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench import RESULTS
-from bench.harness.load import Worker, run_load
+from bench import RESULTS, SAMPLES
+from bench.harness.arguments import add_system, job_of
+from bench.harness.load import Worker, run_load, serving
 from bench.harness.machine import machine
-from bench.harness.weights import add_device, add_model, check_device, choose_model
-from bench.harness.worker import Job
+from bench.harness.weights import check_device, choose_model
 from bench.report.pages import write
-from sam2_amg.demo import PHOTOGRAPHS
 
 _FIRST = "rle"  # what the others are compared with
 _FORMATS = ("coco", "records", "polygons", "npz")
@@ -30,7 +29,7 @@ _FORMATS = ("coco", "records", "polygons", "npz")
 
 def measure(worker: Worker, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each format."""
-    images = [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+    images = [path.read_bytes() for path in SAMPLES]
     formats = [_FIRST, *args.formats]
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in formats}
     bytes_of = {}
@@ -65,11 +64,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m bench.formats", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_model(parser)
-    add_device(parser)
-    parser.add_argument("--mode", default="ao", help="default %(default)s")
-    parser.add_argument("--planted", action="store_true", help="plant decoder outputs")
-    parser.add_argument("--points_per_side", type=int, default=32, help="default %(default)s")
+    add_system(parser)
     parser.add_argument("--formats", nargs="+", default=list(_FORMATS), help=f"default {' '.join(_FORMATS)}")
     parser.add_argument("--clients", type=int, default=16, help="default %(default)s")
     parser.add_argument("--repeat", type=int, default=80, help="of each photograph, a round (default %(default)s)")
@@ -78,29 +73,9 @@ def main(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     choose_model(parser, args)
     check_device(parser, args)
-    job = Job(
-        system=args.mode,
-        model_type=args.model_type,
-        weights=args.weights,
-        directory=str(args.checkpoint_dir),
-        device=args.device,
-        planted=args.planted,
-        points_per_side=args.points_per_side,
-        images=[str(path) for path in sorted(PHOTOGRAPHS.glob("*.jpg"))],
-        repeats=1,
-        startup_only=True,
-        result="",
-    )
-    with tempfile.TemporaryDirectory() as caches:
-        worker = Worker(job, Path(caches))
-        try:
-            worker.wait_until_ready()
-            rows = measure(worker, args)
-            worker.stop_serving()
-            worker.finish()
-        except BaseException:
-            worker.kill()
-            raise
+    job = job_of(args, args.mode, SAMPLES, repeats=1, startup_only=True)
+    with tempfile.TemporaryDirectory() as caches, serving(job, Path(caches)) as worker:
+        rows = measure(worker, args)
     result = {
         "what": "formats",
         "model": args.model_type,

@@ -26,13 +26,12 @@ import numpy as np
 import requests
 from tqdm import tqdm
 
-from bench import RESULTS, ROOT
+from bench import RESULTS, ROOT, SAMPLES
 from bench.harness.hostile import Address, kinds
 from bench.harness.machine import machine
 from bench.harness.vitals import descendants, descriptors, memory_of_one
 from bench.report.pages import write
 from bench.startup import free_port
-from sam2_amg.demo import PHOTOGRAPHS
 
 _FLAGS = ["--points_per_side", "4", "--max_pixels", "4000000"]  # so that bombs are refused, not segmented
 _PAUSE = (2.0, 6.0)  # seconds between two attacks of a kind
@@ -63,7 +62,7 @@ class Soak:
         self.log = Log()
         self.begun = 0.0
         self.ended = threading.Event()
-        self.files = [path.read_bytes() for path in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+        self.files = [path.read_bytes() for path in SAMPLES]
         self.expected = [self._post(data).content for data in self.files]
         self.bad = kinds(self.files[0])
 

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,21 @@ class Worker:
         self.log.close()
         if self.process.stdout:
             self.process.stdout.close()
+
+
+@contextmanager
+def serving(job: Job, caches: Path) -> Iterator[Worker]:
+    """A worker that serves; at the end of the block it goes on to what comes after serving, and to its end. Raises
+    WorkerFailed. It is killed if the block raises."""
+    worker = Worker(job, caches)
+    worker.wait_until_ready()
+    try:
+        yield worker
+        worker.stop_serving()
+        worker.finish()
+    except BaseException:
+        worker.kill()
+        raise
 
 
 def post(url: str, data: bytes, route: str = UPLOAD) -> tuple[float, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.lists import keep_list
-from bench.harness.load import Worker, WorkerFailed, run_load
+from bench.harness.load import WorkerFailed, run_load, serving
 from bench.harness.systems import SYSTEMS
 from bench.harness.worker import Job
 
@@ -38,19 +38,12 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
         timed = plan.job.images[: plan.generate_images]
         job = replace(plan.job, system=name, images=timed, result=str(result))
         starts = [] if plan.one_start or plan.caches else [_start_and_stop(replace(job, startup_only=True), caches)]
-        worker = Worker(job, caches)
-        worker.wait_until_ready()
-        starts.append(worker.seconds_to_ready)
-        try:
-            http: dict[str, dict[str, Any]] = {}
-            answers: dict[int, list[bytes]] = {}
+        http: dict[str, dict[str, Any]] = {}
+        answers: dict[int, list[bytes]] = {}
+        with serving(job, caches) as worker:
+            starts.append(worker.seconds_to_ready)
             for concurrency in plan.concurrency:
                 http[str(concurrency)], answers[concurrency] = run_load(worker.url, images, repeat, concurrency, name)
-            worker.stop_serving()
-            worker.finish()
-        except BaseException:
-            worker.kill()
-            raise
         # not before: a run that fails leaves those of the last one alone; of most clients where they have company
         busiest = max(answers) if job.batch_size > 1 else 1
         keep_list(plan.lists, name, answers[busiest][: len(images)])
@@ -60,15 +53,8 @@ def measure_system(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def _start_and_stop(job: Job, caches: Path) -> float:
-    worker = Worker(job, caches)
-    worker.wait_until_ready()
-    try:
-        worker.stop_serving()
-        worker.finish()
-    except BaseException:
-        worker.kill()
-        raise
-    return worker.seconds_to_ready
+    with serving(job, caches) as worker:
+        return worker.seconds_to_ready
 
 
 def measure_all(names: Sequence[str], plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
