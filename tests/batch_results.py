@@ -58,7 +58,7 @@ def written(format: str, results: list[Result]) -> bytes:
     stream = WriteOnly()
     writer = output.begin(stream, SETTINGS)
     for result in results:
-        writer.add(output.encode(result))
+        writer.add(output.encode(output.check(result)))
     writer.finish()
     return stream.taken()
 

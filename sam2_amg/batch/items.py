@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_amg.errors import StartupError
+
 if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
+
+
+class InputError(StartupError):
+    """Inputs cannot be read now, but perhaps later: their shard is to be made then."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from sam2_amg.batch.items import Item, Problem, Result
+from sam2_amg.batch.items import InputError, Item, Problem, Result
 from sam2_amg.batch.outputs.base import Output, ShardWriter
-from sam2_amg.errors import StartupError
 
 
 @dataclass(frozen=True)
@@ -80,21 +79,17 @@ def make_shards(
     """
     under_way: deque[tuple[Shard, Future[Finished]] | _End] = deque()
     with _Writing(output, settings, note) as writing:
-        for shard in shards:
-            groups = groups_of(shard.items, work.group_size)
-            while True:
-                try:
-                    group = next(groups, None)
-                except StartupError:  # what was read before is written
-                    while any(isinstance(step, _End) for step in under_way):
+        try:
+            for shard in shards:
+                for group in groups_of(shard.items, work.group_size):
+                    while under_way and len(under_way) + len(group) > work.most_under_way:
                         yield from writing.write(under_way.popleft())
-                    raise
-                if group is None:
-                    break
-                while under_way and len(under_way) + len(group) > work.most_under_way:
-                    yield from writing.write(under_way.popleft())
-                under_way.extend((shard, future) for future in work.start(group))
-            under_way.append(_End(shard))
+                    under_way.extend((shard, future) for future in work.start(group))
+                under_way.append(_End(shard))
+        except InputError:  # shards that were read are written
+            while any(isinstance(step, _End) for step in under_way):
+                yield from writing.write(under_way.popleft())
+            raise
         while under_way:
             yield from writing.write(under_way.popleft())
 

@@ -236,7 +236,7 @@ def test_unpacked_files_are_the_members(format: str, tmp_path: Path) -> None:
     output, lines = unpacked(OUTPUTS[format], FolderStore(tmp_path)), io.BytesIO()
     writer = output.begin(lines, SETTINGS)
     for result in [*RESULTS, result_of("a/../../b.jpg")]:
-        writer.add(output.encode(result))
+        writer.add(output.encode(output.check(result)))
     writer.finish()
     expected = members(written(format, [*RESULTS, result_of("a/../../b.jpg")]))
     assert lines.getvalue() == expected.pop("rows.jsonl")

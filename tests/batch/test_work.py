@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from sam2_amg.batch.items import Item, Problem, Result
+from sam2_amg.batch.items import InputError, Item, Problem, Result
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.work import Finished, Shard, groups_of, make_shards
 from sam2_amg.errors import StartupError
@@ -116,7 +116,7 @@ def test_shards_that_were_read_are_written_if_the_next_cannot_be(most: int) -> N
     def items() -> Iterator[Item]:
         yield Item("0", b"")
         yield Item("1", b"")
-        raise StartupError("the network is down")
+        raise InputError("the network is down")
 
     shards = [*shards_of(places, 5), Shard(1, items(), places.write(1))]
     with pytest.raises(StartupError, match="the network is down"):

@@ -20,8 +20,7 @@ from sam2_amg.batch.inputs.addresses import is_address, one_line, open_filesyste
 from sam2_amg.batch.inputs.folders import as_bytes
 from sam2_amg.batch.inputs.listing import Entry
 from sam2_amg.batch.inputs.names import is_image, prefix_of_members
-from sam2_amg.batch.items import Item, Problem
-from sam2_amg.errors import StartupError
+from sam2_amg.batch.items import InputError, Item, Problem
 
 T = TypeVar("T")
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
@@ -35,7 +34,7 @@ def read_entries(entries: Iterable[Entry], ahead: int, largest: int = 256 << 20)
 
     What cannot be read is an Item with a Problem: `unreadable`; `too_large` for more than `largest` bytes, which are
     not read; `broken_tar`, under the tar's name and after its images. Threads end when the iterator does or is closed.
-    Raises StartupError if an address cannot be read for the time being.
+    Raises InputError for what may be read later.
     """
     for kind, group in groupby(entries, key=lambda entry: entry.kind):
         if kind == "file":
@@ -79,10 +78,10 @@ def _read_file(entry: Entry, largest: int) -> Item:
 
 
 def _unreadable(at: str, error: Exception) -> Problem:
-    """Why a file has no bytes. Raises StartupError if it may have some later: its shard is to be made then."""
+    """Why a file has no bytes. Raises InputError if it may have some later."""
     if _may_pass(at, error):
         message = f"{at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
-        raise StartupError(message) from error
+        raise InputError(message) from error
     return Problem("unreadable", f"The file cannot be read ({one_line(error)}).")
 
 

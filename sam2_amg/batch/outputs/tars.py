@@ -36,12 +36,12 @@ class Entry:
 def entry_of(result: Result, suffix: str, make: Make) -> Entry:
     """The entry of an image. Its member is called as the image is, below the archive's folder, and `suffix` after it.
 
-    `make` makes the member of the result and its records.
+    `make` makes the member of the result and its records. The result has passed the output's `check`.
     """
-    result = with_safe_name(result)
     row, name = row_of(result), safe_name(result.name)
-    if isinstance(result.found, Problem) or name is None:
+    if isinstance(result.found, Problem):
         return Entry(row, None)
+    assert name is not None  # the output's check has seen to it
     return Entry({**row, "mask_count": len(result.found)}, (name + suffix, make(result, result.found)))
 
 
@@ -49,7 +49,7 @@ def tar_output(suffix: str, make: Make, check: Check = lambda result: result, ne
     """An output of tars, whose members are made by `make` of what `check` returns."""
 
     def encode(result: Result) -> Entry:
-        return entry_of(whole(result), suffix, make)
+        return entry_of(result, suffix, make)
 
     def whole(result: Result) -> Result:
         return with_safe_name(check(result))

@@ -13,11 +13,9 @@ _LOCAL = ("file://", "local://")
 def open_store(address: str) -> Store:
     """The store of `s3://BUCKET/PREFIX` or another address of fsspec's, or of a folder, which is made. Raises
     StoreError."""
-    for prefix in _LOCAL:
-        if address.startswith(prefix):
-            return FolderStore(Path(address.removeprefix(prefix)))
-    if "://" not in address:
-        return FolderStore(Path(address))
+    folder = _folder_of(address)
+    if folder is not None:
+        return FolderStore(folder)
     from sam2_amg.batch.stores.bucket import BucketStore  # imports fsspec, which folders do not need
 
     return BucketStore(address)
@@ -25,5 +23,13 @@ def open_store(address: str) -> Store:
 
 def open_existing(address: str) -> Store | None:
     """The same, without making a folder: None if there is none."""
-    is_there = "://" in address.removeprefix("file://") or Path(address.removeprefix("file://")).exists()
-    return open_store(address) if is_there else None
+    folder = _folder_of(address)
+    return open_store(address) if folder is None or folder.exists() else None
+
+
+def _folder_of(address: str) -> Path | None:
+    """The folder that an address is of; None for a bucket's."""
+    for prefix in _LOCAL:
+        if address.startswith(prefix):
+            return Path(address.removeprefix(prefix))
+    return None if "://" in address else Path(address)
