@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
@@ -112,9 +113,9 @@ def broken_files(address: Address, photograph: bytes) -> None:
         client.close()
 
 
-def bombs_at_once(address: Address, files: Sequence[bytes]) -> None:
+def bombs_at_once(address: Address, files: Iterator[bytes]) -> None:
     """Files that are small to send and dear to decode, four of a kind at once."""
-    body = multipart(random.choice(files))
+    body = multipart(next(files))
     clients = [_connect(address, head("/upload_rle", len(body)) + body) for _ in range(4)]
     for client in clients:
         with contextlib.suppress(OSError):
@@ -132,7 +133,7 @@ def kinds(photograph: bytes) -> dict[str, Callable[[Address], None]]:
         small = encoded(image.resize((160, 120)), "JPEG")
     dear = bombs(_BOMB_SIDE)
     del dear["exif"]  # a good photograph, after 59 MB of nothing
-    files = [data for data, _ in dear.values()]
+    files = itertools.cycle([data for data, _ in dear.values()])  # so that each kind comes soon
     return {
         "unfinished": unfinished,
         "unread": unread,

@@ -55,6 +55,7 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
             del found
         except RequestError as error:
             send(sock, error_message(error.status, error.code, error.message))
+            needs = _TRIMMED  # a refused file may have taken as much
         if needs >= _TRIMMED:
             _trim()
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from bench.fuzz import fuzz
 from bench.harness.image_bombs import black_png, bombs, encoded
-from bench.harness.vitals import children, is_there
+from bench.harness.vitals import children, is_there, kibibytes
 from sam2_amg.config import Limits
 from sam2_amg.decoding import decoder
 from sam2_amg.decoding.decode import decode_image
@@ -257,6 +257,16 @@ def test_warming_up_reaches_every_decoder() -> None:
         pool.warm_up(EXAMPLE.read_bytes())
         assert min(map(touched, processes(pool))) >= 534 * 800 * 3 // 1024
         decode(pool, PNG)
+
+
+def test_a_refused_file_leaves_no_memory_behind() -> None:
+    with DecoderPool(Limits(max_pixels=4_000_000, decoders=1)) as pool:
+        for photograph in PHOTOGRAPHS.glob("*.jpg"):
+            decode(pool, photograph.read_bytes())
+        (process,) = processes(pool)
+        held = kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon")
+        assert error_of(pool, black_png(4096, 8, 0, 1)).status == 413
+        wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held)
 
 
 def shared_buffers() -> int:
