@@ -193,6 +193,26 @@ class ModelConfig:
             raise StartupError("--batch_size contradicts --baseline, which encodes one image at a time; leave one out")
 
 
+MOST_REPLICAS = 1024
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """How many replicas make masks, each with a device of its own, and where.
+
+    There are between `least` and `most`, as the queue demands. `ray_address` is that of a Ray cluster ("auto" for the
+    one that this host belongs to); None starts Ray on this host, for as long as this process runs.
+    """
+
+    least: int
+    most: int
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        need = f"N or MIN:MAX, of 1 to {MOST_REPLICAS}"
+        _require(1 <= self.least <= self.most <= MOST_REPLICAS, "replicas", need, f"{self.least}:{self.most}")
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the server accepts, and how long things may take, in seconds. A request over a limit gets a 4xx, 503 or 504
@@ -271,6 +291,7 @@ class ServerConfig:
     api_key_file: Path | None = None
     cors_origin: str | None = None
     log_format: str = "text"
+    replicas: ReplicaConfig | None = None  # None: this process makes the masks
 
     def __post_init__(self) -> None:
         require_port(self.port)

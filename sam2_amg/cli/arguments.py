@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os.path
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sam2_amg.config import MOST_TOGETHER, ModelConfig
+from sam2_amg.config import MOST_TOGETHER, ModelConfig, ReplicaConfig
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
 from sam2_amg.logs import FORMATS
@@ -91,19 +92,71 @@ def add_batch_size(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
 
 def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --device, which `device_of` resolves."""
-    text = "default auto: cuda if available, else cpu"
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
+    text = "cpu, cuda, or cuda:N for one of several GPUs (default auto: cuda if available, else cpu)"
+    parser.add_argument("--device", type=_device, default="auto", metavar="DEVICE", help=text)
+
+
+def _device(text: str) -> str:
+    """Raises argparse.ArgumentTypeError for what is no device."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda and cuda:N")
+    return text
 
 
 def device_of(name: str) -> str:
-    """A device's name, with `auto` resolved. Raises StartupError if cuda is not available."""
+    """The type of a device, "cpu" or "cuda", with `auto` resolved. Raises StartupError if it is not there.
+
+    To be called before anything uses CUDA: of several GPUs, the process then sees the one that `cuda:N` names alone.
+    """
     if name == "cpu":
         return name
+    kind, colon, index = name.partition(":")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if colon:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _nth(visible, int(index))
     import torch  # takes seconds; --help and flag errors do not wait for it
 
     there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise StartupError("--device cuda: torch finds no CUDA device here; give --device cpu, or leave it out")
-    if name == "auto":
+    if kind == "cuda" and not there:
+        known = f" (CUDA_VISIBLE_DEVICES={visible})" if visible is not None else ""
+        raise StartupError(f"--device {name}: torch finds no such device here{known}; give another, or leave it out")
+    if kind == "auto":
         return "cuda" if there else "cpu"
-    return name
+    return kind
+
+
+def _nth(visible: str | None, index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES is for one of the devices that it lists now; it lists all where it is not set."""
+    if visible is None:
+        return str(index)
+    listed = [each.strip() for each in visible.split(",")]
+    return listed[index] if index < len(listed) else ""
+
+
+def add_replicas(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds --replicas and --ray_address, which `replicas_of` reads."""
+    text = "make masks in N processes, each with a GPU of its own, or in MIN to MAX as there is work; needs the extra ray"
+    parser.add_argument("--replicas", type=_counts, metavar="N|MIN:MAX", help=text)
+    text = "the Ray cluster of the replicas, auto for the one of this host (default: this host alone)"
+    parser.add_argument("--ray_address", metavar="ADDRESS", help=text)
+
+
+def _counts(text: str) -> tuple[int, int]:
+    """The numbers of "N" or "MIN:MAX". Raises argparse.ArgumentTypeError."""
+    least, colon, most = text.partition(":")
+    if not (least.isdecimal() and (most.isdecimal() if colon else True)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither N nor MIN:MAX")
+    return int(least), int(most or least)
+
+
+def replicas_of(args: argparse.Namespace) -> ReplicaConfig | None:
+    """Which replicas make masks; None if this process does. Raises StartupError for flags that contradict them."""
+    if args.replicas is None:
+        if args.ray_address is not None:
+            raise StartupError("--ray_address needs --replicas; give both, or leave it out")
+        return None
+    if ":" in args.device:
+        raise StartupError(
+            f"--device {args.device} contradicts --replicas, which have a GPU each; choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    return ReplicaConfig(*args.replicas, args.ray_address)

@@ -1,0 +1,88 @@
+"""Ray: connects this process to a cluster, or starts Ray on this host."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sam2_amg.config import ReplicaConfig
+from sam2_amg.errors import StartupError
+
+logger = logging.getLogger(__name__)
+NAMESPACE = "sam2_amg"
+_OBJECT_STORE = 1 << 30  # bytes of shared memory, at most, for what is too large for a message
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # requests go straight to a replica: half the front's work
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_ON_THIS_HOST = {
+    "RAY_AUTH_MODE": "token",
+    # Ray's name for "all ports listen on loopback", on every system
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+
+
+@contextmanager
+def connected(replicas: ReplicaConfig, device: str) -> Iterator[None]:
+    """Ray is there until the end of the block. Started here it ends with it, and also if this process is killed.
+
+    `device` is "cpu" or "cuda". Raises StartupError without Ray, a cluster, or GPUs enough on this host.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise StartupError('--replicas needs Ray; install it: pip install "sam2-amg-server[ray]"')
+    for name, value in _ALWAYS.items():
+        os.environ.setdefault(name, value)
+    if replicas.ray_address is None:
+        os.environ.update(_ON_THIS_HOST)
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
+        logger.warning("RAY_AUTH_MODE is not token: whoever reaches the cluster's ports may run programs on it")
+    import ray  # after the variables, which it reads when it is imported
+
+    _init(ray, replicas, device)
+    try:
+        if replicas.ray_address is None and device == "cuda":
+            _require_gpus(int(ray.cluster_resources().get("GPU", 0)), replicas)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _init(ray: Any, replicas: ReplicaConfig, device: str) -> None:
+    options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": "WARNING"}
+    if replicas.ray_address is None:
+        options |= {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": max(os.cpu_count() or 1, replicas.most),
+            "object_store_memory": _OBJECT_STORE,
+        }
+        if device == "cpu":
+            options["num_gpus"] = 0
+    else:
+        options["address"] = replicas.ray_address
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        where = f"--ray_address {replicas.ray_address}" if replicas.ray_address else "Ray on this host"
+        raise StartupError(f"{where} cannot be used ({first_line}); see docs/deployment.md") from error
+
+
+def _require_gpus(there: int, replicas: ReplicaConfig) -> None:
+    if there < replicas.most:
+        known = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = f" (CUDA_VISIBLE_DEVICES={known})" if known is not None else ""
+        raise StartupError(f"--replicas {replicas.most} needs as many GPUs; this host has {there}{seen}; give fewer")
+
+
+def options_for(device: str) -> dict[str, float]:
+    """What an actor that makes masks takes of a node: a GPU where that is the device, and a core."""
+    return {"num_cpus": 1, "num_gpus": 1 if device == "cuda" else 0}
