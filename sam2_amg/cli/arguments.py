@@ -135,7 +135,7 @@ def _nth(visible: str | None, index: int) -> str:
 
 def add_replicas(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds --replicas and --ray_address, which `replicas_of` reads."""
-    text = "make masks in N processes, each with a GPU of its own, or in MIN to MAX as there is work; needs the extra ray"
+    text = "make masks in N processes, each with a GPU of its own, or MIN to MAX as there is work (extra: ray)"
     parser.add_argument("--replicas", type=_counts, metavar="N|MIN:MAX", help=text)
     text = "the Ray cluster of the replicas, auto for the one of this host (default: this host alone)"
     parser.add_argument("--ray_address", metavar="ADDRESS", help=text)
