@@ -22,6 +22,7 @@ from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind
+from sam2_amg.server.segmenting import local_desk
 
 OWN = GeneratorConfig(points_per_side=4, pred_iou_thresh=0.4, stability_score_thresh=0.75)
 
@@ -42,7 +43,7 @@ def serving(generator: Generator, decoders: DecoderPool, limits: Limits, batch_s
     """Serves in threads of this process, until the end of the context."""
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo", batch_size=batch_size), OWN, limits)
     engine = Engine(generator, limits)
-    desk = Desk(engine, decoders)
+    desk = local_desk(engine, decoders)
     sock = bind("127.0.0.1", 0)
     address = sock.getsockname()
     app = create_app(config, desk)

@@ -33,11 +33,11 @@ from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_
 from sam2_amg.server.access import Access
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
-from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
 from sam2_amg.server.replies import json_line
+from sam2_amg.server.segmenting import local_desk
 from sam2_amg.server.status import describe
 
 LIMITS = Limits(queue_size=64)
@@ -87,7 +87,7 @@ def serve(job: Job, generator: Generator, decoders: DecoderPool) -> None:
     config = ServerConfig(model, generator.config, LIMITS)
     engine = Engine(generator, LIMITS)
     sock = bind("127.0.0.1", 0)
-    desk = Desk(engine, decoders)
+    desk = local_desk(engine, decoders)
     app = create_app(config, desk)
     if system.mode is None:
         app.view_functions["info"] = lambda: json_line(describe_peer(system, describe(config, engine)))

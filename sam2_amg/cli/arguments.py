@@ -159,4 +159,5 @@ def replicas_of(args: argparse.Namespace) -> ReplicaConfig | None:
         raise StartupError(
             f"--device {args.device} contradicts --replicas, which have a GPU each; choose GPUs by CUDA_VISIBLE_DEVICES"
         )
-    return ReplicaConfig(*args.replicas, args.ray_address)
+    least, most = args.replicas
+    return ReplicaConfig(least, most, args.ray_address)

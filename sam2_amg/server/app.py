@@ -18,12 +18,11 @@ from sam2_amg.server.archives import TYPES
 from sam2_amg.server.batch import Batch, images_of
 from sam2_amg.server.compression import compressed
 from sam2_amg.server.desk import Desk
-from sam2_amg.server.jobs import cancelled
 from sam2_amg.server.messages import error_answer, error_body, internal_error
 from sam2_amg.server.openapi import register_openapi
 from sam2_amg.server.parameters import Asked, asked_for, model_of, parameters_of, refusing
 from sam2_amg.server.replies import json_line, response_of
-from sam2_amg.server.segmenting import Segmenting
+from sam2_amg.server.slots import cancelled
 from sam2_amg.server.status import register_status
 from sam2_amg.server.ticket import TICKET, Ticket
 from sam2_amg.server.upload import Upload, only_upload, received
@@ -56,7 +55,6 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
 def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
     """Adds the routes that take images."""
     engine, limits = desk.engine, config.limits
-    segmenting = Segmenting(config.generator, limits, desk)
     batches = threading.BoundedSemaphore(limits.queue_size)
 
     def read(archives: tuple[str, ...] = ()) -> tuple[list[Upload], Asked]:
@@ -67,7 +65,7 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
         sent = received(request, model, archives)
         with refusing():
             parameters = merged(parameters, sent.parameters)
-        return sent.uploads, asked_for(parameters, endpoint, request.accept_mimetypes, segmenting.own)
+        return sent.uploads, asked_for(parameters, endpoint, request.accept_mimetypes, engine.own or config.generator)
 
     def segmented() -> Response:
         """The answer to the only image of the request."""
@@ -76,7 +74,7 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
             raise cancelled()
         with engine.slot():
             uploads, asked = read()
-            return rendered(segmenting.answer(only_upload(uploads), asked, ticket))
+            return rendered(desk.answer(only_upload(uploads), asked, ticket))
 
     @app.post("/upload")
     def upload() -> Response:
@@ -99,9 +97,8 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
             is_archive = request.mimetype in TYPES
             entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB, is_archive)
             ticket.enter("segmenting")
-            workers = engine.generator.workers if engine.generator else 1
-            at_once = min(config.model.batch_size + workers, max(1, limits.queue_size // 2), len(entries))
-            made = Batch(desk, segmenting, asked, ticket, limits.request_timeout, at_once)
+            at_once = min(engine.at_once, max(1, limits.queue_size // 2), len(entries))
+            made = Batch(desk, asked, ticket, limits.request_timeout, at_once)
             return Response(made.lines(entries, place.pop_all().close), mimetype="application/x-ndjson")
 
 

@@ -18,10 +18,9 @@ from sam2_amg.answers.json_line import json_line
 from sam2_amg.errors import RequestError
 from sam2_amg.server.archives import Entry, as_text, entries_of, is_archive, too_many
 from sam2_amg.server.desk import Desk
-from sam2_amg.server.jobs import cancelled
 from sam2_amg.server.messages import error_body, internal_error
 from sam2_amg.server.parameters import Asked
-from sam2_amg.server.segmenting import Segmenting
+from sam2_amg.server.slots import cancelled
 from sam2_amg.server.ticket import Ticket, stages_of
 from sam2_amg.server.upload import Upload
 
@@ -56,7 +55,6 @@ class Batch:
     """Answers images of one request. `in_flight` is how many at a time."""
 
     desk: Desk
-    segmenting: Segmenting
     asked: Asked
     ticket: Ticket
     request_timeout: float
@@ -96,7 +94,7 @@ class Batch:
                     data = entry.read()
                     if not data:
                         raise RequestError(400, "empty_body", "The file is empty.")
-                    answer = self.segmenting.answer(Upload(entry.name, data), self.asked, ticket)
+                    answer = self.desk.answer(Upload(entry.name, data), self.asked, ticket)
             finally:
                 ticket.enter("done")
         self.desk.metrics.took(stages_of(ticket, ticket.times["received"])[1:])

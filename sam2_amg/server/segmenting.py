@@ -10,46 +10,47 @@ from contextlib import contextmanager, nullcontext
 from sam2_amg.answers.filters import Filters, filtered
 from sam2_amg.answers.options import Answer, AnswerError, Segmented
 from sam2_amg.answers.render import render
-from sam2_amg.config import GeneratorConfig, Limits
+from sam2_amg.config import Limits
+from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import RequestError
-from sam2_amg.server.desk import Desk
-from sam2_amg.server.jobs import timed_out
+from sam2_amg.server.desk import Desk, Made
+from sam2_amg.server.engine import Engine
 from sam2_amg.server.parameters import Asked, refusing
+from sam2_amg.server.slots import timed_out
 from sam2_amg.server.ticket import Ticket
 from sam2_amg.server.upload import Upload
 
 
 class Segmenting:
-    """Makes the answers of a server. Safe to use from many threads."""
+    """Makes the answers of a server in its own process. Safe to use from many threads."""
 
-    def __init__(self, own: GeneratorConfig, limits: Limits, desk: Desk) -> None:
-        """`own` has the generator's parameters until there is a generator."""
-        self._own, self._limits, self._desk = own, limits, desk
+    def __init__(self, engine: Engine, decoders: DecoderPool) -> None:
+        self._engine, self._decoders = engine, decoders
         self._drawing = threading.Lock()  # one overlay at a time, because each takes several times its image's memory
 
-    @property
-    def own(self) -> GeneratorConfig:
-        """The parameters of the generator, where a request gives none."""
-        generator = self._desk.engine.generator
-        return generator.config if generator else self._own
-
-    def answer(self, upload: Upload, asked: Asked, ticket: Ticket) -> Answer:
+    def answer(self, upload: Upload, asked: Asked, ticket: Ticket) -> Made:
         """The answer to one image, for which the caller holds a slot.
 
         Raises RequestError for what is wrong with the image, and as `Engine.generate` and `DecoderPool.decoded` do.
         """
-        desk, parameters = self._desk, asked.parameters
-        deadline = min(time.monotonic() + self._limits.decode_timeout, ticket.deadline)
-        with desk.decoders.decoded(upload.data, deadline, parameters.stretch) as image:
+        engine, limits, parameters = self._engine, self._engine.limits, asked.parameters
+        assert engine.own is not None  # without a generator nobody has a slot
+        deadline = min(time.monotonic() + limits.decode_timeout, ticket.deadline)
+        with self._decoders.decoded(upload.data, deadline, parameters.stretch) as image:
             size = (image.shape[0], image.shape[1])
             with refusing():
-                config = parameters.config(self.own, size)
-            records = desk.engine.generate(image, ticket, config)
+                config = parameters.config(engine.own, size)
+            records = engine.generate(image, ticket, config)
             if asked.filters != Filters():
                 records = filtered(records, size, asked.filters)
-            desk.metrics.segmented(len(records))
-            with in_turn(self._drawing, ticket, self._limits) if asked.format == "png" else nullcontext():
-                return _rendered(asked, Segmented(records, size, upload.name, asked.options, image))
+            with in_turn(self._drawing, ticket, limits) if asked.format == "png" else nullcontext():
+                found = Segmented(records, size, upload.name, asked.options, image)
+                return Made(_rendered(asked, found), len(records))
+
+
+def local_desk(engine: Engine, decoders: DecoderPool) -> Desk:
+    """A desk whose answers are made in this process."""
+    return Desk(engine, Segmenting(engine, decoders))
 
 
 def _rendered(asked: Asked, found: Segmented) -> Answer:

@@ -29,6 +29,7 @@ from sam2_amg.server.engine import Engine
 from sam2_amg.server.failure import end_process
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
+from sam2_amg.server.segmenting import local_desk
 from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def serve(config: ServerConfig) -> None:
     sock = bind(config.host, config.port)
     decoders = DecoderPool(config.limits)
     engine = Engine(None, config.limits, end_process)
-    front = make_front(config, Desk(engine, decoders), sock)
+    front = make_front(config, local_desk(engine, decoders), sock)
     give_up = partial(engine.close, 0)  # answers what waits with 503
     serving = threading.Thread(target=front.run, args=(give_up,), name="server", daemon=True)
     serving.start()

@@ -15,8 +15,8 @@ from sam2_amg.compilation.jit import count_compilations
 from sam2_amg.config import AGREEMENT_SOURCE, ServerConfig
 from sam2_amg.errors import RequestError
 from sam2_amg.server.desk import Desk
-from sam2_amg.server.engine import Engine
 from sam2_amg.server.metrics import CONTENT_TYPE
+from sam2_amg.server.reception import Reception
 from sam2_amg.server.replies import json_line
 from sam2_amg.server.ticket import Ticket
 
@@ -44,7 +44,7 @@ def register_status(app: Flask, config: ServerConfig, desk: Desk) -> None:
         return json_line(describe_ticket(desk.engine, desk.tickets.cancel(request_id), request_id))
 
 
-def register_health(app: Flask, engine: Engine) -> None:
+def register_health(app: Flask, engine: Reception) -> None:
     """Adds /healthz and /readyz."""
 
     @app.get("/healthz")
@@ -65,7 +65,7 @@ def register_health(app: Flask, engine: Engine) -> None:
         return json_line({"status": "ready"})
 
 
-def describe_ticket(engine: Engine, ticket: Ticket | None, request_id: str) -> dict[str, Any]:
+def describe_ticket(engine: Reception, ticket: Ticket | None, request_id: str) -> dict[str, Any]:
     """Where a request is. Raises RequestError 404 if no ticket of it is kept."""
     if ticket is None:
         message = f"No request {request_id!r} is under way, or was in the last minutes (X-Request-ID names requests)."
@@ -75,7 +75,7 @@ def describe_ticket(engine: Engine, ticket: Ticket | None, request_id: str) -> d
     return {"id": request_id, "state": ticket.state, "place": place, "seconds_since": seconds}
 
 
-def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
+def describe(config: ServerConfig, engine: Reception) -> dict[str, Any]:
     """The body of /info: model, mode, device, parameters, limits and versions."""
     return {
         "model": config.model.model_type,
@@ -85,11 +85,12 @@ def describe(config: ServerConfig, engine: Engine) -> dict[str, Any]:
         "weights": asdict(engine.weights) if engine.weights else None,
         "batch_size": config.model.batch_size,
         "ready": engine.is_ready,
-        "parameters": asdict(engine.generator.config if engine.generator else config.generator),
+        "parameters": asdict(engine.own or config.generator),
         "limits": asdict(config.limits) | asdict(config.bounds),
         "compilations": count_compilations(),
         "queue": {"taken": engine.in_flight, "size": config.limits.queue_size},
         "versions": _versions(),
+        **engine.describe(),
     }
 
 

@@ -16,10 +16,10 @@ from sam2_amg.config import Limits, ModelConfig, ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import StartupError
 from sam2_amg.server.access import Access, read_key
-from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.listen import bind
 from sam2_amg.server.messages import Head
+from sam2_amg.server.segmenting import local_desk
 from sam2_amg.server.startup import make_front
 
 KEY = "0123456789abcdef"
@@ -30,7 +30,7 @@ def serving(decoders: DecoderPool, **changes: object) -> Iterator[str]:
     """A server that is starting: its address."""
     config = ServerConfig(ModelConfig(DEMO_DIR, "demo"), **changes)
     sock = bind("127.0.0.1", 0)
-    with running(make_front(config, Desk(Engine(None, Limits()), decoders), sock), sock) as url:
+    with running(make_front(config, local_desk(Engine(None, Limits()), decoders), sock), sock) as url:
         yield url
 
 

@@ -33,9 +33,9 @@ from sam2_amg.modes.build import build_generator
 from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
-from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.failure import DEVICE_FAILED, JOB_STUCK, WORKER_DIED, Failure
+from sam2_amg.server.segmenting import local_desk
 from sam2_amg.server.worker import GeneratorExitedError
 
 CUDA = torch.device("cuda")
@@ -119,7 +119,7 @@ def test_a_lack_of_memory_that_stays_is_told_and_the_next_image_is_answered(
 def test_over_http_a_lack_of_memory_says_when_to_come_again(decoders: DecoderPool) -> None:
     generator = RaisingGenerator(MemoryError(), MemoryError())
     engine = Engine(generator, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), local_desk(engine, decoders)).test_client()
     with EXAMPLE.open("rb") as file:
         answer = client.post("/upload_rle", data={"image": file})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "out_of_memory")
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_while_records_are_made() -> None:
 def test_what_would_end_a_thread_ends_a_request(error: BaseException, decoders: DecoderPool) -> None:
     generator = RaisingGenerator(error)
     engine = Engine(generator, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), local_desk(engine, decoders)).test_client()
     with EXAMPLE.open("rb") as file:
         answer = client.post("/upload_rle", data={"image": file})
     assert (answer.status_code, answer.get_json()["error"]["code"]) == (500, "internal_error")
@@ -192,7 +192,7 @@ def test_a_useless_device_is_told_to_everybody(error: Exception, decoders: Decod
     generator = RaisingGenerator(error, device=error)
     generator.gate.clear()
     engine = Engine(generator, Limits(), told.append)
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), Desk(engine, decoders)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo")), local_desk(engine, decoders)).test_client()
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(refusal, engine, value) for value in (1, 2, 3)]

@@ -21,9 +21,9 @@ from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.modes.build import build_generator
 from sam2_amg.pipeline.base import Generator
-from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.listen import bind
+from sam2_amg.server.segmenting import local_desk
 from sam2_amg.server.startup import make_front
 
 PATHS = "find FOLDER -type f | shuf -n 3 > paths"
@@ -39,7 +39,7 @@ def serving(generator: Generator, decoders: DecoderPool) -> Iterator[str]:
     engine = Engine(generator, Limits())
     sock = bind("127.0.0.1", 0)
     try:
-        with running(make_front(config, Desk(engine, decoders), sock), sock) as url:
+        with running(make_front(config, local_desk(engine, decoders), sock), sock) as url:
             yield url.removeprefix("http://")
     finally:
         engine.close()

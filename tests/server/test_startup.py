@@ -31,15 +31,15 @@ from sam2_amg.modes.load import run_in_background
 from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.server.app import create_app
-from sam2_amg.server.desk import Desk
 from sam2_amg.server.engine import Engine
+from sam2_amg.server.segmenting import local_desk
 
 
 def test_until_there_is_a_generator_it_says_what_is_going_on(
     demo_model: SAM2Base, few_points: GeneratorConfig, decoders: DecoderPool
 ) -> None:
     engine = Engine(None, Limits())
-    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), Desk(engine, decoders)).test_client()
+    client = create_app(ServerConfig(ModelConfig(ROOT, "demo"), few_points), local_desk(engine, decoders)).test_client()
     engine.report("compiling encode for cpu")
     upload = {"image": EXAMPLE.open("rb")}
     with upload["image"]:
