@@ -194,6 +194,7 @@ class ModelConfig:
 
 
 MOST_REPLICAS = 1024
+MOST_SLOTS = 4096
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class Limits:
         need = f"from 1 to {PILLOW_MAX_PIXELS} (Pillow's own limit)"
         _require(1 <= self.max_pixels <= PILLOW_MAX_PIXELS, "max_pixels", need, self.max_pixels)
         _require(1 <= self.max_body_mib <= 2048, "max_body_mib", "from 1 to 2048", self.max_body_mib)
-        _require(1 <= self.queue_size <= 256, "queue_size", "from 1 to 256", self.queue_size)
+        _require(1 <= self.queue_size <= MOST_SLOTS, "queue_size", f"from 1 to {MOST_SLOTS}", self.queue_size)
         for name in ("request_timeout", "receive_timeout", "send_timeout", "stuck_timeout"):
             timeout = getattr(self, name)
             _require(0 < timeout <= _DAY, name, f"more than 0 and at most {_DAY} seconds", timeout)

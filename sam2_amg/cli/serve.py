@@ -11,12 +11,15 @@ from sam2_amg.cli.arguments import (
     add_device,
     add_log_format,
     add_model,
+    add_replicas,
     device_of,
     model_of,
     path_of,
+    replicas_of,
 )
 from sam2_amg.cli.generator_flags import GENERATOR_FLAGS, add_flags, add_modes, mode_of
 from sam2_amg.config import (
+    MOST_SLOTS,
     GeneratorConfig,
     Limits,
     ModelConfig,
@@ -65,7 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(arguments)
     from sam2_amg.server.startup import serve  # imports torch, which takes seconds; --help and flag errors do not wait
 
-    serve(config)
+    if config.replicas is None:
+        serve(config)
+    else:
+        from sam2_amg.replicas.backend import ReplicaBackend
+
+        serve(config, ReplicaBackend(config, config.replicas))
     return 0
 
 
@@ -76,6 +84,7 @@ def build_parser() -> Parser:
     add_modes(parser)
     together = parser.add_argument_group("many requests")
     add_batch_size(together)
+    add_replicas(together)
     place = parser.add_argument_group("address and device")
     place.add_argument("--host", default=ServerConfig.host, help="address to listen on (default %(default)s)")
     text = "port to listen on (default %(default)s); 0 takes a free one"
@@ -98,9 +107,12 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     mode = mode_of(args)
     directory, kind = model_of(args)
     given = {key: value for key, value in vars(args).items() if value is not None}
-    generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))
     require_batch_size(args.batch_size)
     require_port(args.port)
+    replicas = replicas_of(args)
+    if replicas is not None and args.queue_size is None:
+        given["queue_size"] = min(MOST_SLOTS, Limits.queue_size * replicas.most)
+    generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))
     device = device_of(args.device)  # the last check, because it imports torch and takes seconds
     return ServerConfig(
         model=ModelConfig(directory, kind.name, mode, device, args.load_exported, args.batch_size),
@@ -112,6 +124,7 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
         api_key_file=args.api_key_file,
         cors_origin=args.cors_origin,
         log_format=args.log_format,
+        replicas=replicas,
     )
 
 

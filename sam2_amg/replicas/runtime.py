@@ -19,7 +19,6 @@ _OBJECT_STORE = 1 << 30  # bytes of shared memory, at most, for what is too larg
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # requests go straight to a replica: half the front's work
-    "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _ON_THIS_HOST = {
@@ -44,6 +43,7 @@ def connected(replicas: ReplicaConfig, device: str) -> Iterator[None]:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     elif os.environ.get("RAY_AUTH_MODE") != "token":
         logger.warning("RAY_AUTH_MODE is not token: whoever reaches the cluster's ports may run programs on it")
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
     import ray  # after the variables, which it reads when it is imported
 
     _init(ray, replicas, device)

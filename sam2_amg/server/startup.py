@@ -8,6 +8,7 @@ import shlex
 import socket
 import threading
 from functools import partial
+from typing import Protocol
 
 import torch
 
@@ -29,6 +30,7 @@ from sam2_amg.server.engine import Engine
 from sam2_amg.server.failure import end_process
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
+from sam2_amg.server.reception import Reception
 from sam2_amg.server.segmenting import local_desk
 from sam2_amg.signals import exit_on_signals
 
@@ -74,43 +76,76 @@ def make_front(config: ServerConfig, desk: Desk, sock: socket.socket) -> Front:
     return Front(admission, sock, config.limits)
 
 
-def stop(engine: Engine, front: Front) -> None:
+class Backend(Protocol):
+    """What makes the answers of a server."""
+
+    desk: Desk
+
+    def start(self) -> None:
+        """Gets ready to answer. Raises StartupError."""
+        ...
+
+    def end(self) -> bool:
+        """Ends, after all requests are answered or given up. False if a thread cannot end."""
+        ...
+
+
+class LocalBackend:
+    """Makes answers in this process."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._decoders = DecoderPool(config.limits)
+        self._engine = Engine(None, config.limits, end_process)
+        self.desk = local_desk(self._engine, self._decoders)
+
+    def start(self) -> None:
+        """Loads and compiles the model, and runs a first image."""
+        if self._config.compile_cache is not None:
+            keep_compiled(self._config.compile_cache)
+        generator = load_and_warm_up(self._config, self._engine)
+        self._decoders.warm_up(EXAMPLE.read_bytes())
+        keep_from_garbage_collection()
+        give_back_memory()
+        self._engine.set_generator(generator)
+
+    def end(self) -> bool:
+        """False in the middle of an image whose request was given up."""
+        self._decoders.close()
+        return not self._engine.live_workers
+
+
+def stop(engine: Reception, front: Front) -> None:
     """Has the server end: /readyz says so at once."""
     engine.is_stopping = True
     front.drain()
 
 
-def serve(config: ServerConfig) -> None:
-    """Starts the server, and runs it until a signal drains it.
+def serve(config: ServerConfig, backend: Backend | None = None) -> None:
+    """Starts the server, and runs it until a signal drains it. Without a `backend` this process makes the answers.
 
     It listens while the model loads and compiles, so that /readyz can report the phase. Raises StartupError if it
     cannot start, and leaves the socket open. Raises SystemExit if the HTTP server stops unexpectedly.
     """
     exit_on_signals()
     use_format(config.log_format)
-    if config.compile_cache is not None:
-        keep_compiled(config.compile_cache)
     sock = bind(config.host, config.port)
-    decoders = DecoderPool(config.limits)
-    engine = Engine(None, config.limits, end_process)
-    front = make_front(config, local_desk(engine, decoders), sock)
+    backend = backend or LocalBackend(config)
+    engine = backend.desk.engine
+    front = make_front(config, backend.desk, sock)
     give_up = partial(engine.close, 0)  # answers what waits with 503
     serving = threading.Thread(target=front.run, args=(give_up,), name="server", daemon=True)
     serving.start()
-    generator = load_and_warm_up(config, engine)
-    decoders.warm_up(EXAMPLE.read_bytes())
+    backend.start()
     drain_on_signals(partial(stop, engine, front))
-    keep_from_garbage_collection()
-    give_back_memory()
-    engine.set_generator(generator)
     print(greeting(config, sock.getsockname()[1]), flush=True)
     serving.join()
     if not front.is_draining:  # the thread's traceback is in the log
         raise SystemExit(f"{prefix_for('serve')}: error: the HTTP server stopped unexpectedly; start it again")
     engine.close(_LAST_JOIN if front.gave_up else None)
-    decoders.close()
+    has_ended = backend.end()
     if engine.failure:
         raise SystemExit(engine.failure.exit_status)
-    if engine.live_workers:  # in the middle of an image whose request was given up: Python would wait for it
+    if not has_ended:  # Python would wait for the thread
         flush_log()
         os._exit(0)

@@ -32,6 +32,7 @@ class Ticket:
         self.state: State = "received"
         self.times: dict[State, float] = {"received": time.monotonic()}
         self.cancelled = threading.Event()
+        self.measured: tuple[tuple[str, float], ...] = ()  # stages and seconds, where another process has worked
         self._lock = threading.Lock()
         self._on_cancel: list[Callable[[], object]] = []
 
@@ -87,9 +88,17 @@ class Ticket:
 
 
 def stages_of(ticket: Ticket, first_byte: float) -> list[tuple[str, float]]:
-    """The stages of a request and their seconds, in order. `first_byte` is the moment when it began to arrive."""
+    """The stages of a request and their seconds, in order. `first_byte` is the moment when it began to arrive.
+
+    What another process has measured stands for what this one knows; the queue is what is left of the time.
+    """
     stages = [("receive", ticket.times["received"] - first_byte)]
     times = list(ticket.times.items())
+    if ticket.measured:
+        seconds = dict(ticket.measured)
+        rest = times[-1][1] - ticket.times["received"] - sum(seconds.values())
+        seconds["queue"] = seconds.get("queue", 0.0) + max(0.0, rest)
+        return stages + list(seconds.items())
     for (state, begun), (_, ended) in itertools.pairwise(times):
         if state in _STAGES:
             stages.append((_STAGES[state], ended - begun))

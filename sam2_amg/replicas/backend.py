@@ -1,0 +1,40 @@
+"""The server's answers from replicas."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from sam2_amg.config import ReplicaConfig, ServerConfig
+from sam2_amg.replicas.fleet import Fleet, wait_until_ready
+from sam2_amg.replicas.runtime import connected
+from sam2_amg.server.desk import Desk
+from sam2_amg.server.failure import end_process
+from sam2_amg.signals import exit_on_signals
+
+
+class ReplicaBackend:
+    """Has Ray run replicas, and hands images to them."""
+
+    def __init__(self, config: ServerConfig, replicas: ReplicaConfig) -> None:
+        self._config, self._replicas = config, replicas
+        self._fleet = Fleet(config.limits, end_process)
+        self._stack = ExitStack()
+        self.desk = Desk(self._fleet, self._fleet)
+
+    def start(self) -> None:
+        """Returns with the first replica. Raises StartupError."""
+        fleet = self._fleet
+        fleet.report("starting Ray")
+        self._stack.enter_context(connected(self._replicas, self._config.model.device))
+        exit_on_signals()  # Ray has put handlers of its own
+        from sam2_amg.replicas.deployment import deployed  # imports Ray, which is an extra
+
+        fleet.report("starting replicas")
+        running = self._stack.enter_context(deployed(self._config, self._replicas))
+        fleet.start(running.handle, running.look)
+        wait_until_ready(fleet, running.problem)
+
+    def end(self) -> bool:
+        """Ends the replicas; True: nothing is left to wait for."""
+        self._stack.close()
+        return True

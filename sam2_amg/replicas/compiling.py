@@ -1,0 +1,41 @@
+"""Of the replicas on a host, one compiles first; the others find what it compiled in the compilers' cache."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from sam2_amg.config import ModelConfig
+from sam2_amg.version import find_version
+
+
+@contextmanager
+def after_the_first(model: ModelConfig, cache: Path | None, report: Callable[[str], None]) -> Iterator[None]:
+    """Runs the block at once if the model is not compiled, or was on this host; else one process of the host after
+    another. `cache` is the compilers' cache folder, None for their defaults."""
+    if not model.mode.is_compiled or model.load_exported is not None:
+        yield
+        return
+    what = repr((model, cache, torch.__version__, find_version(), os.getuid()))
+    name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+    folder = cache or Path(tempfile.gettempdir())
+    done = folder / f"{name}.compiled"
+    if done.exists():
+        yield
+        return
+    report("waiting for another replica to compile")
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists():
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+        with contextlib.suppress(OSError):
+            done.touch()

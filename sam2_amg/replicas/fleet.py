@@ -1,0 +1,238 @@
+"""Has replicas make the answers: hands each the received bytes, and waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, Metric
+
+from sam2_amg.config import GeneratorConfig, Limits
+from sam2_amg.errors import RequestError, StartupError
+from sam2_amg.replicas.gate import Gate, Turn
+from sam2_amg.replicas.messages import Call, Reply, Seen, portable
+from sam2_amg.server.desk import Made
+from sam2_amg.server.failure import Failure
+from sam2_amg.server.gauges import gauge, gauges
+from sam2_amg.server.parameters import Asked
+from sam2_amg.server.reception import Reception
+from sam2_amg.server.slots import cancelled, timed_out
+from sam2_amg.server.ticket import Ticket
+from sam2_amg.server.upload import Upload
+
+logger = logging.getLogger(__name__)
+RAY_LOST = 73  # exit status
+_PAUSE = 0.5  # seconds between two looks at the replicas
+_SILENT = 4.0  # seconds without a word after which a replica gets no more
+_LOST = 30.0  # seconds without an answer of Ray after which it is lost
+_TRIES = 2
+_GOING = {"failed", "shutting_down", "starting", "queue_full"}  # codes of a replica that cannot take an image now
+Look = Callable[[], list[Seen]]
+
+
+class Fleet(Reception):
+    """Stands for the replicas: `queue_size` requests wait here, and replicas get as many as keep their devices busy.
+
+    An image whose replica is lost is tried once more on another.
+    """
+
+    def __init__(self, limits: Limits, on_failure: Callable[[Failure], None] | None = None) -> None:
+        self._gate = Gate(limits.queue_size)
+        super().__init__(self._gate, limits, on_failure)
+        self._handle: Any = None  # of Ray Serve
+        self._seen: list[Seen] = []
+        self._own: GeneratorConfig | None = None
+        self._responses: set[Any] = set()
+        self._retries = 0
+        self._per_image = 1.0
+        self._latest = time.monotonic()
+        self._ended = threading.Event()
+
+    # The replicas.
+
+    def start(self, handle: Any, look: Look) -> None:
+        """Begins to hand images over. `look` asks for the replicas, and says that this process is there."""
+        self._handle = handle
+        threading.Thread(target=self._watch, args=(look,), name="replicas", daemon=True).start()
+
+    def _watch(self, look: Look) -> None:
+        heard = time.monotonic()
+        while not self._ended.wait(_PAUSE):
+            try:
+                self._note(look())
+                heard = time.monotonic()
+            except Exception as error:  # of Ray there are many kinds, and all mean the same here
+                if time.monotonic() - heard > _LOST and not self._ended.is_set():
+                    self.fail(Failure(RAY_LOST, f"Ray does not answer any more ({type(error).__name__})."))
+
+    def _note(self, seen: list[Seen]) -> None:
+        self._seen = seen
+        ready = self.ready
+        for each in ready:
+            self.weights = self.weights or each.state.weights
+        if not ready and seen:
+            self.phase = seen[0].state.phase
+        self._gate.set_room(sum(each.state.at_once for each in ready))
+        if ready and self._own is None:
+            self._own = ready[0].state.own
+
+    @property
+    def ready(self) -> list[Seen]:
+        """The replicas that answer."""
+        return [each for each in self._seen if each.state.own is not None and each.silent < _SILENT]
+
+    @property
+    def startup_failure(self) -> str | None:
+        """Why a replica cannot start; None if none has failed."""
+        return next((each.state.failure for each in self._seen if each.state.failure), None)
+
+    # What routes ask.
+
+    @property
+    def own(self) -> GeneratorConfig | None:
+        """The parameters of the replicas' generators; None before the first is ready."""
+        return self._own
+
+    @property
+    def at_once(self) -> int:
+        """Of all replicas that are ready."""
+        return sum(each.state.at_once for each in self.ready) or 1
+
+    @property
+    def per_image(self) -> float:
+        """A moving average of the time between answers while there is work."""
+        return self._per_image
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether nothing has gone wrong in this process."""
+        return not self.is_closing and self.failure is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a replica answers."""
+        return super().is_ready and bool(self.ready)
+
+    def check_room(self) -> None:
+        """Refuses also while no replica is ready: one is started again."""
+        super().check_room()
+        if not self.ready:
+            raise RequestError(503, "no_replica", "No replica is ready; one is being started.", retry_after=5)
+
+    def answer(self, upload: Upload, asked: Asked, ticket: Ticket) -> Made:
+        """The answer to one image, for which the caller holds a slot. Raises RequestError, as the replica does, and
+        replica_lost (503)."""
+        ticket.enter("queued")
+        turn = Turn(ticket)
+        if not self._gate.put(turn):
+            raise self.ended()
+        with self._gate.passing(turn, self.limits.request_timeout):
+            ticket.enter("segmenting")
+            reply = self._reply(Call(upload.name, upload.data, portable(asked), ticket.request_id, 0.0), ticket)
+        self._note_answer()
+        ticket.measured = reply.stages
+        if reply.refusal is not None:
+            raise reply.refusal.error()
+        assert reply.answer is not None
+        return Made(reply.answer, reply.masks)
+
+    def _reply(self, call: Call, ticket: Ticket) -> Reply:
+        for _ in range(_TRIES):
+            try:
+                reply = self._ask(replace(call, seconds=ticket.remaining), ticket)
+            except RequestError:
+                raise
+            except Exception as error:  # a replica raises none of its own: it is lost
+                if ticket.cancelled.is_set():
+                    raise cancelled() from error
+                if self._ended.is_set():
+                    raise self.ended() from error
+                logger.warning("request %s lost its replica (%s)", call.request_id, type(error).__name__)
+            else:
+                if reply.refusal is None or reply.refusal.code not in _GOING:
+                    return reply
+                logger.warning("request %s met a replica that is %s", call.request_id, reply.refusal.code)
+            self._retries += 1
+        message = "The replicas that worked on this image were lost; try again in 5 s."
+        raise RequestError(503, "replica_lost", message, retry_after=5)
+
+    def _ask(self, call: Call, ticket: Ticket) -> Reply:
+        """One replica's reply. Raises RequestError timeout (504), and what Ray raises."""
+        if ticket.remaining == 0:
+            raise timed_out(self.limits.request_timeout)
+        response = self._handle.answer.remote(call)
+        self._responses.add(response)
+        try:
+            with ticket.calling_on_cancel(response.cancel):
+                return response.result(timeout_s=ticket.remaining)
+        except TimeoutError as error:
+            response.cancel()
+            raise timed_out(self.limits.request_timeout) from error
+        finally:
+            self._responses.discard(response)
+
+    def _note_answer(self) -> None:
+        now = time.monotonic()
+        if self._gate.waiting:  # else it is the time between requests
+            self._per_image = 0.8 * self._per_image + 0.2 * (now - self._latest)
+        self._latest = now
+
+    # The end.
+
+    def close(self, timeout: float | None = None) -> bool:
+        """What replicas still work on is given up then."""
+        answered = super().close(timeout)
+        for response in list(self._responses):
+            response.cancel()
+        return answered
+
+    def _stop_watching(self) -> None:
+        self._ended.set()
+
+    # How it is.
+
+    def measures(self) -> Iterator[Metric]:
+        """Each replica, by rank, node and device."""
+        seen = [(_labels(each), each) for each in self._seen]
+        yield gauge("replicas_ready", "Replicas that answer", len(self.ready))
+        yield CounterMetricFamily("sam2_amg_retries", "Images tried again on another replica", self._retries)
+        ready = {each.state.started for each in self.ready}
+        for name, text, value in (
+            ("replica_ready", "1 if the replica answers", lambda each: each.state.started in ready),
+            ("replica_images", "Images that the replica has answered since it started", lambda each: each.state.images),
+            ("replica_queue", "Images that the replica has", lambda each: each.state.in_flight),
+            ("replica_restarts", "How often the replica was started again", lambda each: each.restarts),
+        ):
+            yield gauges(name, text, [(labels, value(each)) for labels, each in seen])
+
+    def describe(self) -> dict[str, Any]:
+        """Each replica."""
+        ready = {each.state.started for each in self.ready}
+        keys = ("rank", "node", "pid", "device", "images")
+        return {
+            "replicas": [
+                {key: asdict(each.state)[key] for key in keys}
+                | {"state": "ready" if each.state.started in ready else each.state.failure or each.state.phase}
+                | {"queue": each.state.in_flight, "restarts": each.restarts}
+                for each in self._seen
+            ]
+        }
+
+
+def _labels(seen: Seen) -> dict[str, str]:
+    return {"rank": str(seen.state.rank), "node": seen.state.node, "device": seen.state.device}
+
+
+def wait_until_ready(fleet: Fleet, has_failed: Callable[[], str | None]) -> None:
+    """Waits for the first replica. Raises StartupError with what a replica, or Ray, says."""
+    while not fleet.is_ready:
+        problem = fleet.startup_failure or has_failed()
+        if problem is not None:
+            raise StartupError(problem)
+        if fleet.failure is not None:
+            raise SystemExit(fleet.failure.exit_status)
+        time.sleep(0.1)

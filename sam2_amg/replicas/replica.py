@@ -1,0 +1,181 @@
+"""A replica: a process with a device of its own that decodes, segments and makes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray import serve
+
+from sam2_amg.config import ServerConfig
+from sam2_amg.decoding.pool import DecoderPool
+from sam2_amg.demo import EXAMPLE
+from sam2_amg.errors import RequestError, StartupError
+from sam2_amg.logs import use_format
+from sam2_amg.modes.load import keep_compiled
+from sam2_amg.modes.warmup import keep_from_garbage_collection
+from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_heap
+from sam2_amg.replicas.compiling import after_the_first
+from sam2_amg.replicas.files import ModelFiles, local_model
+from sam2_amg.replicas.messages import Call, ReplicaState, Reply, refusal_of
+from sam2_amg.replicas.ports import listen_on_loopback
+from sam2_amg.server.engine import Engine
+from sam2_amg.server.failure import Failure
+from sam2_amg.server.messages import internal_error
+from sam2_amg.server.segmenting import Segmenting
+from sam2_amg.server.startup import load_and_warm_up
+from sam2_amg.server.ticket import Ticket, stages_of
+from sam2_amg.server.upload import Upload
+
+logger = logging.getLogger(__name__)
+_BEAT = 1.0  # seconds between two reports
+_ORPHANED = 30.0  # seconds without a word of the front after which a replica ends
+_PATIENCE = 5.0  # seconds for the registry to answer
+_AHEAD = 4  # images that are decoded, and answers that are made, while the device works on others
+FRONT_LOST = 74  # exit status
+
+listen_on_loopback()  # before Ray Serve opens the replica's port, which it does once this file is imported
+
+
+@dataclass(frozen=True)
+class ReplicaPlan:
+    """All that a replica needs to know. `app` is the name of its Ray Serve application."""
+
+    config: ServerConfig
+    files: ModelFiles
+    app: str
+    is_ours: bool  # whether Ray Serve was started for this application
+
+
+class Replica:
+    """What Ray Serve makes a replica of. Ends its process, to be replaced, when it cannot answer any more."""
+
+    def __init__(self, plan: ReplicaPlan, registry: Any) -> None:
+        """Loads the model, and runs a first image. Raises StartupError, after telling the registry."""
+        use_one_heap()
+        use_huge_pages()
+        use_format(plan.config.log_format)
+        self._plan, self._registry = plan, registry
+        self._images = 0
+        context = serve.get_replica_context()
+        gpus = ray.get_gpu_ids()
+        device = f"cuda:{gpus[0]}" if gpus else plan.config.model.device
+        rank = context.rank.rank if context.rank is not None else 0
+        self._state = ReplicaState(uuid.uuid4().hex, rank, _node(), os.getpid(), device)
+        self._engine = Engine(None, plan.config.limits, _end_at_once)
+        threading.Thread(target=self._report, name="heartbeat", daemon=True).start()
+        try:
+            self._start()
+        except StartupError as error:
+            self._tell(replace(self._state, failure=str(error)))
+            raise
+
+    def _start(self) -> None:
+        config = self._plan.config
+        model = local_model(config.model, self._plan.files, self._read)
+        config = replace(config, model=model)
+        self._decoders = DecoderPool(config.limits)
+        if config.compile_cache is not None:
+            keep_compiled(config.compile_cache)
+        with after_the_first(model, config.compile_cache, self._engine.report):
+            generator = load_and_warm_up(config, self._engine)
+        self._decoders.warm_up(EXAMPLE.read_bytes())
+        self._segmenting = Segmenting(self._engine, self._decoders)
+        self._engine.set_generator(generator)
+        self._threads = ThreadPoolExecutor(config.limits.queue_size, "request")
+        keep_from_garbage_collection()
+        give_back_memory()
+        self._engine.report("ready")
+
+    def _read(self, path: str, offset: int) -> bytes:
+        return ray.get(self._registry.read.remote(path, offset))
+
+    async def answer(self, call: Call) -> Reply:
+        """The answer to one image, or why there is none. Raises nothing of its own."""
+        ticket = Ticket(time.monotonic() + call.seconds, call.request_id)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, call, ticket)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+
+    def _answer(self, call: Call, ticket: Ticket) -> Reply:
+        begun = time.monotonic()
+        try:
+            ticket.enter("decoding")
+            with self._engine.slot():
+                made = self._segmenting.answer(Upload(call.name, call.data), call.asked, ticket)
+        except RequestError as error:
+            return Reply(refusal=refusal_of(error))
+        except Exception as error:
+            logger.exception("request %s failed", call.request_id)
+            return Reply(refusal=refusal_of(internal_error(error)))
+        ticket.enter("done")
+        self._images += 1
+        return Reply(made.answer, made.masks, None, tuple(stages_of(ticket, begun)[1:]))
+
+    def check_health(self) -> None:
+        """Ray Serve asks every few seconds. Raises RequestError if this replica is to be replaced."""
+        if self._engine.failure is not None:
+            raise self._engine.failure.refusal()
+
+    # What the front sees.
+
+    @property
+    def state(self) -> ReplicaState:
+        """How it is now."""
+        engine = self._engine
+        return replace(
+            self._state,
+            phase=engine.phase,
+            images=self._images,
+            in_flight=engine.in_flight,
+            at_once=engine.at_once + _AHEAD,
+            own=engine.own,
+            weights=engine.weights,
+        )
+
+    def _report(self) -> None:
+        heard = time.monotonic()
+        while time.monotonic() - heard < _ORPHANED:
+            silence = self._tell(self.state)
+            if silence is not None:
+                heard = time.monotonic() - silence
+            time.sleep(_BEAT)
+        logger.critical("The front was not heard of for %g s. This replica ends.", _ORPHANED)
+        threading.Thread(target=_take_down, args=(self._plan,), daemon=True).start()
+        time.sleep(_PATIENCE)
+        os._exit(FRONT_LOST)
+
+    def _tell(self, state: ReplicaState) -> float | None:
+        """Reports; seconds since the front was heard of, None if nobody answers."""
+        try:
+            return ray.get(self._registry.note.remote(state), timeout=_PATIENCE)
+        except Exception:  # of Ray there are many kinds, and all mean the same here
+            return None
+
+
+def _take_down(plan: ReplicaPlan) -> None:
+    """Ends the application, so that this replica is not started again, and Ray Serve if nobody else uses it."""
+    serve.delete(plan.app, _blocking=False)
+    if plan.is_ours and not set(serve.status().applications) - {plan.app}:
+        serve.shutdown()
+
+
+def _end_at_once(failure: Failure) -> None:
+    """Ends the process: whoever waits for it is tried on another replica."""
+    os._exit(failure.exit_status)
+
+
+def _node() -> str:
+    return f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
