@@ -15,8 +15,9 @@ from sam2_amg.signals import exit_on_signals
 class ReplicaBackend:
     """Has Ray run replicas, and hands images to them."""
 
-    def __init__(self, config: ServerConfig, replicas: ReplicaConfig) -> None:
-        self._config, self._replicas = config, replicas
+    def __init__(self, config: ServerConfig, replicas: ReplicaConfig, kind: type | None = None) -> None:
+        """`kind` is the class of replicas, `replicas.replica.Replica` or one derived of it."""
+        self._config, self._replicas, self._kind = config, replicas, kind
         self._fleet = Fleet(config.limits, end_process)
         self._stack = ExitStack()
         self.desk = Desk(self._fleet, self._fleet)
@@ -28,9 +29,10 @@ class ReplicaBackend:
         self._stack.enter_context(connected(self._replicas, self._config.model.device))
         exit_on_signals()  # Ray has put handlers of its own
         from sam2_amg.replicas.deployment import deployed  # imports Ray, which is an extra
+        from sam2_amg.replicas.replica import Replica
 
         fleet.report("starting replicas")
-        running = self._stack.enter_context(deployed(self._config, self._replicas))
+        running = self._stack.enter_context(deployed(self._config, self._replicas, self._kind or Replica))
         fleet.start(running.handle, running.look)
         wait_until_ready(fleet, running.problem)
 
