@@ -24,15 +24,15 @@ class ReplicaBackend:
 
     def start(self) -> None:
         """Returns with the first replica. Raises StartupError."""
-        fleet = self._fleet
+        fleet, config = self._fleet, self._config
         fleet.report("starting Ray")
-        self._stack.enter_context(connected(self._replicas, self._config.model.device))
+        self._stack.enter_context(connected(self._replicas, config.model.device, config.log_format))
         exit_on_signals()  # Ray has put handlers of its own
         from sam2_amg.replicas.deployment import deployed  # imports Ray, which is an extra
         from sam2_amg.replicas.replica import Replica
 
         fleet.report("starting replicas")
-        running = self._stack.enter_context(deployed(self._config, self._replicas, self._kind or Replica))
+        running = self._stack.enter_context(deployed(config, self._replicas, self._kind or Replica))
         fleet.start(running.handle, running.look)
         wait_until_ready(fleet, running.problem)
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -62,7 +62,8 @@ def deployed(config: ServerConfig, replicas: ReplicaConfig, kind: type = Replica
     registry = ray.remote(Registry).options(num_cpus=0, scheduling_strategy=here).remote(files.paths)
     is_ours = not _is_running()
     serve.start(proxy_location="Disabled", logging_config=_logging())
-    plan = ReplicaPlan(config, files, app, is_ours)
+    cache = config.compile_cache and config.compile_cache.absolute()  # replicas may be in another folder
+    plan = ReplicaPlan(replace(config, compile_cache=cache), files, app, is_ours)
     bound = _deployment(kind, config, replicas).bind(plan, registry)
     problems: list[str] = []
     threading.Thread(target=_run, args=(bound, app, problems), name="deploy", daemon=True).start()

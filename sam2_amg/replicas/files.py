@@ -32,9 +32,9 @@ class ModelFiles:
 
 def files_of(model: ModelConfig) -> ModelFiles:
     """The files of a model here. Raises StartupError if there is no checkpoint."""
-    checkpoint = find_checkpoint(model.checkpoint_dir, find_model_type(model.model_type)).resolve()
+    checkpoint = find_checkpoint(model.checkpoint_dir, find_model_type(model.model_type)).absolute()
     folder = model.load_exported
-    packages = sorted(path.resolve() for path in folder.rglob("*") if path.is_file()) if folder else []
+    packages = sorted(path.absolute() for path in folder.rglob("*") if path.is_file()) if folder else []
     return ModelFiles((str(checkpoint), _sha256(checkpoint)), tuple((str(path), _sha256(path)) for path in packages))
 
 
@@ -45,8 +45,8 @@ def local_model(model: ModelConfig, files: ModelFiles, read: Read, cache: Path |
     """
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam2_amg"
     path, sha256 = files.checkpoint
-    if not _is_there(Path(path), sha256):
-        model = replace(model, checkpoint_dir=_copy(path, sha256, cache / sha256[:16], read))
+    is_there = _is_there(Path(path), sha256)
+    model = replace(model, checkpoint_dir=Path(path) if is_there else _copy(path, sha256, cache / sha256[:16], read))
     if model.load_exported and not all(_is_there(Path(each), known) for each, known in files.packages):
         folder = cache / hashlib.sha256(repr(files.packages).encode()).hexdigest()[:16]
         for each, known in files.packages:

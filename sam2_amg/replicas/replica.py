@@ -20,7 +20,7 @@ from sam2_amg.config import ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import RequestError, StartupError
-from sam2_amg.logs import use_format
+from sam2_amg.logs import start_log, use_format
 from sam2_amg.modes.load import keep_compiled
 from sam2_amg.modes.warmup import keep_from_garbage_collection
 from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_heap
@@ -63,6 +63,7 @@ class Replica:
         """Loads the model, and runs a first image. Raises StartupError, after telling the registry."""
         use_one_heap()
         use_huge_pages()
+        start_log()
         use_format(plan.config.log_format)
         self._plan, self._registry = plan, registry
         self._images = 0

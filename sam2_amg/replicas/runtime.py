@@ -30,24 +30,17 @@ _ON_THIS_HOST = {
 
 
 @contextmanager
-def connected(replicas: ReplicaConfig, device: str) -> Iterator[None]:
+def connected(replicas: ReplicaConfig, device: str, log_format: str = "text") -> Iterator[None]:
     """Ray is there until the end of the block. Started here it ends with it, and also if this process is killed.
 
-    `device` is "cpu" or "cuda". Raises StartupError without Ray, a cluster, or GPUs enough on this host.
+    `device` is "cpu" or "cuda". What other processes log comes out here, too, with Ray's marks before each line; as
+    these are no JSON, it stays in Ray's own folder with that `log_format`. Raises StartupError without Ray, a cluster, or GPUs enough on this host.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise StartupError('--replicas needs Ray; install it: pip install "sam2-amg-server[ray]"')
-    for name, value in _ALWAYS.items():
-        os.environ.setdefault(name, value)
-    if replicas.ray_address is None:
-        os.environ.update(_ON_THIS_HOST)
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    elif os.environ.get("RAY_AUTH_MODE") != "token":
-        logger.warning("RAY_AUTH_MODE is not token: whoever reaches the cluster's ports may run programs on it")
-    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
-    import ray  # after the variables, which it reads when it is imported
+    set_environment(replicas)
+    import ray
 
-    _init(ray, replicas, device)
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.WARNING)
+    _init(ray, replicas, device, log_format)
     try:
         if replicas.ray_address is None and device == "cuda":
             _require_gpus(int(ray.cluster_resources().get("GPU", 0)), replicas)
@@ -56,8 +49,25 @@ def connected(replicas: ReplicaConfig, device: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _init(ray: Any, replicas: ReplicaConfig, device: str) -> None:
-    options: dict[str, Any] = {"namespace": NAMESPACE, "logging_level": "WARNING"}
+def set_environment(replicas: ReplicaConfig) -> None:
+    """Sets what Ray reads when it is imported, which is to come after. Raises StartupError without Ray."""
+    if importlib.util.find_spec("ray") is None:
+        raise StartupError('--replicas needs Ray; install it: pip install "sam2-amg-server[ray]"')
+    for name, value in _ALWAYS.items():
+        os.environ.setdefault(name, value)
+    if replicas.ray_address is None:
+        os.environ.update(_ON_THIS_HOST)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
+        logger.warning("RAY_AUTH_MODE is not token: whoever reaches the cluster's ports may run programs on it")
+
+
+def _init(ray: Any, replicas: ReplicaConfig, device: str, log_format: str) -> None:
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "logging_level": "WARNING",
+        "log_to_driver": log_format == "text",
+    }
     if replicas.ray_address is None:
         options |= {
             "address": "local",
