@@ -95,7 +95,7 @@ class Replica:
         self._threads = ThreadPoolExecutor(config.limits.queue_size, "request")
         keep_from_garbage_collection()
         give_back_memory()
-        self._engine.report("ready")
+        self._engine.phase = "ready"
 
     def _read(self, path: str, offset: int) -> bytes:
         return ray.get(self._registry.read.remote(path, offset))

@@ -34,7 +34,8 @@ def connected(replicas: ReplicaConfig, device: str, log_format: str = "text") ->
     """Ray is there until the end of the block. Started here it ends with it, and also if this process is killed.
 
     `device` is "cpu" or "cuda". What other processes log comes out here, too, with Ray's marks before each line; as
-    these are no JSON, it stays in Ray's own folder with that `log_format`. Raises StartupError without Ray, a cluster, or GPUs enough on this host.
+    these are no JSON, it stays in Ray's own folder with that `log_format`. Raises StartupError without Ray, a cluster,
+    or GPUs enough on this host.
     """
     set_environment(replicas)
     import ray

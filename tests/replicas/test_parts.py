@@ -1,0 +1,208 @@
+"""What replicas are made of, without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from helpers import wait_until
+
+from sam2_amg.cli.arguments import Parser, add_device, add_replicas, device_of, replicas_of
+from sam2_amg.config import Mode, ModelConfig, ReplicaConfig
+from sam2_amg.demo import DEMO_DIR
+from sam2_amg.errors import ParameterError, RequestError, StartupError
+from sam2_amg.replicas.compiling import after_the_first
+from sam2_amg.replicas.files import files_of, local_model
+from sam2_amg.replicas.gate import Gate, Turn
+from sam2_amg.replicas.messages import ReplicaState
+from sam2_amg.replicas.registry import Registry
+from sam2_amg.server.ticket import Ticket
+
+
+def pass_through(gate: Gate, name: str, order: list[str], leave: threading.Event, seconds: float = 20) -> None:
+    turn = Turn(Ticket(time.monotonic() + seconds, name))
+    assert gate.put(turn)
+    with gate.passing(turn, seconds):
+        order.append(name)
+        assert leave.wait(20)
+
+
+def test_a_gate_lets_go_on_in_order_as_many_as_there_is_room_for() -> None:
+    gate, order, leave = Gate(10), [], threading.Event()
+    with ThreadPoolExecutor(5) as pool:
+        running = []
+        for name in "abcde":
+            running.append(pool.submit(pass_through, gate, name, order, leave))
+            wait_until(lambda: gate.waiting == len(running))
+        assert [gate.place_of(name) for name in "abcdef"] == [0, 1, 2, 3, 4, None]
+        gate.set_room(2)
+        wait_until(lambda: len(order) == 2)
+        assert (gate.inside, gate.waiting, gate.place_of("c")) == (2, 3, 0)
+        gate.set_room(0)
+        leave.set()
+        wait_until(lambda: gate.inside == 0)
+        assert gate.waiting == 3
+        gate.set_room(1)
+        for each in running:
+            each.result()
+    assert sorted(order[:2]) == ["a", "b"]
+    assert order[2:] == ["c", "d", "e"]
+    assert (gate.inside, gate.waiting) == (0, 0)
+
+
+def test_whoever_is_cancelled_or_out_of_time_leaves_the_line() -> None:
+    gate, leave = Gate(10), threading.Event()
+    turn = Turn(Ticket(time.monotonic() + 20))
+    gate.put(turn)
+    threading.Timer(0.05, turn.ticket.cancel).start()
+    with pytest.raises(RequestError, match="cancelled"), gate.passing(turn, 20):
+        raise AssertionError
+    with pytest.raises(RequestError, match="No answer within"):
+        pass_through(gate, "late", [], leave, 0.05)
+    assert gate.waiting == 0
+    gate.set_room(1)
+    assert gate.inside == 0
+    gate.abandon(RequestError(503, "shutting_down", "The end."))
+    assert not gate.put(Turn(Ticket()))
+
+
+def state(started: str, rank: int = 0) -> ReplicaState:
+    return ReplicaState(started, rank, "node", 1, "cpu")
+
+
+def test_a_registry_knows_the_latest_start_of_each_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, now = Registry(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    registry.look()
+    for name, rank in (("a", 0), ("b", 1), ("c", 0)):
+        now[0] += 1
+        assert registry.note(state(name, rank)) == now[0]
+    assert [(each.state.started, each.silent, each.restarts) for each in registry.look()] == [("c", 0, 1), ("b", 1, 0)]
+    assert registry.note(state("b", 1)) == 0
+    now[0] += 14.5
+    assert [each.state.started for each in registry.look()] == ["c", "b"]
+    registry.leave("c")
+    assert [each.state.started for each in registry.look()] == ["b"]
+    now[0] += 1
+    assert registry.look() == []
+
+
+def test_files_are_used_where_they_are_or_copied(tmp_path: Path) -> None:
+    there = ModelConfig(DEMO_DIR, "demo")
+    files = files_of(there)
+    path, sha256 = files.checkpoint
+    assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
+    registry = Registry(files.paths)
+    assert local_model(there, files, registry.read, tmp_path).checkpoint_dir == Path(path)
+    assert list(tmp_path.iterdir()) == []
+    elsewhere = type(files)((str(tmp_path / Path(path).name), sha256))
+
+    def read(_: str, offset: int) -> bytes:
+        return registry.read(path, offset)
+
+    copied = local_model(there, elsewhere, read, tmp_path / "cache").checkpoint_dir
+    assert copied.parent.parent == tmp_path / "cache"
+    assert copied.read_bytes() == Path(path).read_bytes()
+    local_model(there, elsewhere, lambda *_: b"never read", tmp_path / "cache")
+    with pytest.raises(StartupError, match="has changed since"):
+        local_model(there, elsewhere, lambda _, offset: b"" if offset else b"another", tmp_path / "other")
+    assert not [each for each in (tmp_path / "other").rglob("*") if each.is_file()]
+    with pytest.raises(PermissionError):
+        registry.read("/etc/passwd", 0)
+
+
+def test_packages_are_copied_together(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name in ("a.pt2", "manifest.json"):
+        (packages / name).write_text(name)
+    model = ModelConfig(DEMO_DIR, "demo", Mode.FAST, load_exported=packages)
+    files = files_of(model)
+    assert local_model(model, files, Registry().read, tmp_path / "cache").load_exported == packages
+    contents = {str(path): path.read_bytes() for path in packages.iterdir()}
+    (packages / "a.pt2").write_text("of another build")
+    found = local_model(model, files, lambda path, offset: contents[path][offset:], tmp_path / "cache").load_exported
+    assert found is not None
+    assert {path.name: path.read_text() for path in found.iterdir()} == {
+        name: name for name in ("a.pt2", "manifest.json")
+    }
+
+
+def test_one_compiles_and_the_others_wait(tmp_path: Path) -> None:
+    model, log = ModelConfig(DEMO_DIR, "demo", Mode.FAST), []
+
+    def start(index: int) -> None:
+        with after_the_first(model, tmp_path, lambda _: None):
+            log.append(("begin", index))
+            time.sleep(0.2)
+            log.append(("end", index))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(start, range(3)))
+    assert [what for what, _ in log[:2]] == ["begin", "end"]
+    assert [what for what, _ in log[2:]] == ["begin", "begin", "end", "end"]
+
+
+def test_a_failure_to_compile_lets_the_next_try(tmp_path: Path) -> None:
+    model = ModelConfig(DEMO_DIR, "demo", Mode.FAST)
+    with pytest.raises(StartupError), after_the_first(model, tmp_path, lambda _: None):
+        raise StartupError("no compiler")
+    said: list[str] = []
+    with after_the_first(model, tmp_path, said.append):
+        assert said == ["waiting for another replica to compile"]
+
+
+def parsed(*arguments: str) -> ReplicaConfig | None:
+    parser = Parser("serve", "")
+    add_device(parser)
+    add_replicas(parser)
+    return replicas_of(parser.parse(arguments))
+
+
+def test_flags_of_replicas() -> None:
+    assert parsed() is None
+    assert parsed("--replicas", "2") == ReplicaConfig(2, 2)
+    assert parsed("--replicas=2:5", "--ray-address", "auto") == ReplicaConfig(2, 5, "auto")
+    for arguments, problem in (
+        (("--replicas", "two"), "neither N nor MIN:MAX"),
+        (("--replicas", "3:2"), "--replicas must be"),
+        (("--replicas", "0"), "--replicas must be"),
+        (("--ray_address", "auto"), "needs --replicas"),
+        (("--replicas", "2", "--device", "cuda:1"), "CUDA_VISIBLE_DEVICES"),
+        (("--device", "gpu"), "none of auto, cpu, cuda and cuda:N"),
+    ):
+        with pytest.raises((StartupError, ParameterError), match=problem):
+            parsed(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "chosen"), [(None, "cuda:1", "1"), ("4,7", "cuda:1", "7"), ("4,7", "cuda:2", "")]
+)
+def test_a_gpu_is_chosen_among_those_that_are_visible(
+    visible: str | None, name: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "7")
+    if chosen == "7":
+        assert device_of(name) == "cuda"
+    else:
+        with pytest.raises(StartupError, match=f"--device {name}: torch finds no such device"):
+            device_of(name)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
+
+
+def test_ray_is_not_imported_without_replicas() -> None:
+    program = "import sys, sam2_amg.cli.serve, sam2_amg.cli.batch, sam2_amg.server.startup, sam2_amg.batch.run"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{program}; print('ray' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == "False\n"
