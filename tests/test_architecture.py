@@ -29,6 +29,7 @@ FLOORS = (
     ("agreement",),
     ("export", "agreement_lists", "library"),
     ("segment_files", "batch"),
+    ("replicas",),
     ("cli",),
     ("__main__",),
 )
