@@ -55,7 +55,7 @@ class ShardMaker:
         use_format(self._config.log_format)
         logging.getLogger("sam2_amg").setLevel(logging.WARNING)  # the job's own process tells how far it is
         try:
-            self._makers = self._kept.enter_context(makers_here(self._job()))
+            self._makers = self._kept.enter_context(makers_here(job_there(self._config, self._manifest, self._folder)))
         except StartupError as error:
             return Failed(str(error))
         return None
@@ -71,28 +71,30 @@ class ShardMaker:
             return Failed(str(error))
         return counts
 
-    def _job(self) -> Job:
-        """The job whose list and manifest lie in the store. Raises StartupError if the store is another one here."""
-        config, host = self._config, socket.gethostname()
-        try:
-            os.chdir(self._folder)
-        except OSError as error:
-            raise StartupError(
-                f"{self._folder} is not there on {host} ({error.strerror}); begin in a folder that all nodes have"
-            ) from error
-        store = open_existing(config.output)
-        if store is None or MANIFEST not in store.names():
-            raise StartupError(
-                f"--output {config.output} has no {MANIFEST} on {host}; give a folder or a bucket that all nodes share"
-            )
-        about = manifest_of(config, None)
-        settle(store, about, logger.warning)
-        if about.hash != self._manifest.hash:
-            raise StartupError(
-                f"--output {config.output} is another folder on {host}; give a folder or a bucket that all nodes share"
-            )
-        plan = open_plan(store, config.inputs, io.BytesIO(), config.shard_size, False, logger.debug)
-        return Job(config, store, plan, output_of(config, store), about, Stopper(), ())
+
+def job_there(config: BatchConfig, begun: Manifest, folder: str) -> Job:
+    """The job that a process of this host, or of another one, began in `folder` with the manifest `begun`, as seen
+    from here: without shards to make. Raises StartupError if folder, store or checkpoint are others here."""
+    host = socket.gethostname()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise StartupError(
+            f"{folder} is not there on {host} ({error.strerror}); begin in a folder that all nodes have"
+        ) from error
+    store = open_existing(config.output)
+    shared = "give a folder or a bucket that all nodes share"
+    if store is None or MANIFEST not in store.names():
+        raise StartupError(f"--output {config.output} has no {MANIFEST} on {host}; {shared}")
+    about = manifest_of(config, None)
+    settle(store, about, logger.debug)
+    if about.hash != begun.hash:
+        raise StartupError(f"--output {config.output} is another folder on {host}; {shared}")
+    for name, version in about.versions.items():
+        if version != begun.versions.get(name):
+            logger.warning("%s has %s %s; the job was begun with %s", host, name, version, begun.versions.get(name))
+    plan = open_plan(store, config.inputs, io.BytesIO(), config.shard_size, False, logger.debug)
+    return Job(config, store, plan, output_of(config, store), about, Stopper(), ())
 
 
 @dataclass(eq=False)
@@ -195,8 +197,8 @@ class Replicas:
         if self._lost[shard] < _MOST_LOST:
             logger.warning("%s, and is replaced (%s)", what, why)
             return
-        way_out = "give a worker more memory, or see Ray's logs"
-        self._failure = self._failure or f"{what}, for the {_MOST_LOST}rd time ({why}); {way_out}"
+        way_out = "give replicas more memory, or see Ray's logs"
+        self._failure = self._failure or f"{what}, as {_MOST_LOST - 1} were before ({why}); {way_out}"
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
