@@ -179,10 +179,10 @@ def test_a_shard_that_cannot_be_written(photographs: Path, undisturbed: Path, tm
 def test_ctrl_c(photographs: Path, tmp_path: Path, times: int) -> None:
     """The first finishes the shards in hand, the second drops them. All processes of the terminal get the signal."""
     out = tmp_path / "out"
-    job = start(photographs, "--output", out, *_FLAGS, *_REPLICAS, "--points_per_side", "24", start_new_session=True)
+    job = start(photographs, "--output", out, *_FLAGS, *_REPLICAS, "--points_per_side", "32", start_new_session=True)
     wait_until(lambda: bool(makers_of(job)) or job.poll() is not None, 120)
-    for _ in range(times):
-        time.sleep(1.5)
+    for pause in (0.3, 1.5)[:times]:
+        time.sleep(pause)
         os.killpg(job.pid, signal.SIGINT)
     _, said = job.communicate(timeout=180)
     assert job.returncode == 128 + signal.SIGINT, said
