@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sam2_amg.answers.filters import Filters
-from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
+from sam2_amg.config import GeneratorConfig, Limits, ModelConfig, ReplicaConfig
 from sam2_amg.errors import ParameterError, StartupError
 from sam2_amg.parameters import Parameters
 
@@ -16,7 +16,8 @@ class BatchConfig:
     """All settings of `batch`'s command line.
 
     `model` is None if `servers` make the masks. `generator` has what `parameters` do not say. `share` is (i, n): this
-    run makes the shards whose number leaves i when it is divided by n.
+    run makes the shards whose number leaves i when it is divided by n. `replicas` are the processes that make shards,
+    of one number; None if this process does.
     """
 
     inputs: tuple[str, ...]
@@ -36,6 +37,7 @@ class BatchConfig:
     dry_run: bool = False
     compile_cache: Path | None = None
     log_format: str = "text"
+    replicas: ReplicaConfig | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.shard_size <= 1_000_000:
@@ -49,6 +51,14 @@ class BatchConfig:
             )
         if (self.model is None) != bool(self.servers):
             raise StartupError("--model contradicts --server, whose model makes the masks; leave one of them out")
+        if self.replicas is not None:
+            self._check_replicas(self.replicas)
+
+    def _check_replicas(self, replicas: ReplicaConfig) -> None:
+        if self.servers:
+            raise StartupError("--replicas contradicts --server, which makes the masks; leave one of them out")
+        if replicas.least != replicas.most:
+            raise StartupError(f"--replicas of a batch job is N, not {replicas.least}:{replicas.most}")
 
     @property
     def own(self) -> GeneratorConfig:

@@ -7,6 +7,7 @@ import sys
 import time
 from array import array
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,31 @@ logger = logging.getLogger("sam2_amg.batch")
 _PAUSE = {"text": 30.0, "json": 5.0}  # seconds between two lines of a log
 
 
+@dataclass
+class Counts:
+    """What is counted of images. `errors` are by code; `stages` are milliseconds, one number an image."""
+
+    images: int = 0
+    masks: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    stages: dict[str, array[float]] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Adds those of other images."""
+        self.images += other.images
+        self.masks += other.masks
+        self.errors += other.errors
+        for stage, milliseconds in other.stages.items():
+            self.stages.setdefault(stage, array("f")).extend(milliseconds)
+
+
+def counts_of(finished: Finished) -> Counts:
+    """Those of one image."""
+    errors = Counter([] if finished.problem is None else [finished.problem.code])
+    stages = {stage: array("f", [milliseconds]) for stage, milliseconds in finished.milliseconds.items()}
+    return Counts(1, finished.masks, errors, stages)
+
+
 class Progress:
     """Counts images. On a terminal there is one line that changes; else a line of the log now and then.
 
@@ -25,26 +51,19 @@ class Progress:
     """
 
     def __init__(self, total: int | None, shards: int, log_format: str) -> None:
-        self.images, self.masks, self.shards, self.total = 0, 0, 0, total
-        self.errors: Counter[str] = Counter()
+        self.counts, self.shards, self.total = Counts(), 0, total
         self._of_shards = shards
         self._begun = self._said = time.monotonic()
         self._pause = _PAUSE[log_format]
-        self._stages: dict[str, array[float]] = {}
         on_terminal = log_format == "text" and sys.stderr.isatty()
         self._bar = tqdm(total=total, unit="image", smoothing=0.02) if on_terminal else None
 
-    def note(self, finished: Finished) -> None:
-        """Counts an image."""
-        self.images += 1
-        self.masks += finished.masks
-        if finished.problem is not None:
-            self.errors[finished.problem.code] += 1
-        for stage, milliseconds in finished.milliseconds.items():
-            self._stages.setdefault(stage, array("f")).append(milliseconds)
+    def note(self, counts: Counts) -> None:
+        """Adds images that are finished."""
+        self.counts.add(counts)
         if self._bar is not None:
-            self._bar.set_postfix(masks=self.masks, errors=self.errors.total(), refresh=False)
-            self._bar.update()
+            self._bar.set_postfix(masks=self.counts.masks, errors=self.counts.errors.total(), refresh=False)
+            self._bar.update(counts.images)
         elif time.monotonic() - self._said >= self._pause:
             self._said = time.monotonic()
             self._log("under way", self._figures())
@@ -56,16 +75,16 @@ class Progress:
         self._log(what, {**self._figures(), "stages_ms": self._percentiles()})
 
     def _figures(self) -> dict[str, Any]:
-        seconds = time.monotonic() - self._begun
-        rate = self.images / seconds if seconds else 0.0
-        left = (self.total - self.images) / rate if self.total is not None and rate else None
+        seconds, images = time.monotonic() - self._begun, self.counts.images
+        rate = images / seconds if seconds else 0.0
+        left = (self.total - images) / rate if self.total is not None and rate else None
         return {
-            "images": self.images,
+            "images": images,
             "of_images": self.total,
             "shards": self.shards,
             "of_shards": self._of_shards,
-            "masks": self.masks,
-            "errors": dict(self.errors),
+            "masks": self.counts.masks,
+            "errors": dict(self.counts.errors),
             "seconds": round(seconds, 1),
             "images_per_second": round(rate, 2),
             "seconds_left": None if left is None else round(left),
@@ -75,7 +94,7 @@ class Progress:
         """p50 and p99 of each stage, milliseconds."""
         return {
             stage: {f"p{q}": round(float(np.percentile(values, q)), 1) for q in (50, 99)}
-            for stage, values in self._stages.items()
+            for stage, values in self.counts.stages.items()
         }
 
     def _log(self, what: str, figures: dict[str, Any]) -> None:

@@ -12,9 +12,11 @@ from sam2_amg.cli.arguments import (
     add_device,
     add_log_format,
     add_model_flag,
+    add_replicas,
     device_of,
     model_of_flag,
     path_of,
+    replicas_of,
 )
 from sam2_amg.cli.generator_flags import (
     FILTER_FLAGS,
@@ -46,6 +48,7 @@ examples:
   {batch} --model checkpoints large --fast --furious photos --output masks --format parquet
   {batch} @paths.txt --output masks --shard $SLURM_ARRAY_TASK_ID/16
   {batch} s3://bucket/photos --output s3://bucket/masks
+  {batch} photos --output masks --replicas 8
   {batch} photos --output masks --server http://127.0.0.1:5000 --server http://127.0.0.1:5001
 
 Ctrl-C ends the run after the shard in hand; the second time it drops that shard. Ends with status 0, with 1 if an image
@@ -64,7 +67,11 @@ def main(arguments: Sequence[str]) -> int:
     config = parse(arguments)
     from sam2_amg.batch.run import run_batch
 
-    return run_batch(config)
+    if config.replicas is None:
+        return run_batch(config)
+    from sam2_amg.replicas.shards import replicas_of_job
+
+    return run_batch(config, replicas_of_job)
 
 
 def share_of(text: str) -> tuple[int, int]:
@@ -97,6 +104,7 @@ def build_parser() -> Parser:
     shards.add_argument("--rescan", action="store_true", help=text)
     shards.add_argument("--dry_run", action="store_true", help="say what there is to do, and do nothing")
     shards.add_argument("--strict", action="store_true", help="end with status 1 if an image could not be read")
+    add_replicas(parser.add_argument_group("several GPUs"))
     servers = parser.add_argument_group("running servers")
     text = "ask this server instead of loading a model; give it again for more servers"
     servers.add_argument("--server", action="append", default=[], metavar="URL", help=text)
@@ -123,6 +131,7 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
     folder, kind = model_of_flag(args)
     from sam2_amg.batch.config import BatchConfig  # takes a moment, for pydantic and NumPy
 
+    replicas = replicas_of(args)
     parameters, memory = parameters_of(args, _NO_PARAMETERS)
     limits = {name: value for name in ("max_pixels", "decoders") if (value := getattr(args, name)) is not None}
     model = None
@@ -146,4 +155,5 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
         dry_run=args.dry_run,
         compile_cache=args.compile_cache,
         log_format=args.log_format,
+        replicas=replicas,
     )
