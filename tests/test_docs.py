@@ -192,6 +192,8 @@ def test_every_documented_flag_exists() -> None:
     parsers = (serve.build_parser(), export.build_parser(), compare.build_parser(), segment.build_parser())
     known = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     known |= {"--no-compile", "--rm", "--gpus", "--target", "--data-binary", "--compressed"}  # pip's, docker's, curl's
+    known |= {"--head", "--address", "--include-dashboard", "--generate"}  # Ray's
+    known |= {"--nodes", "--gpus-per-node"}  # SLURM's
     named = {flag for page in pages for flag in re.findall(r"(?<![\w-])--[a-z]\w*(?:-\w+)*", page.read_text())}
     assert len(named) >= 15
     assert named <= known

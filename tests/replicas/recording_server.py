@@ -18,7 +18,6 @@ from sam2_amg.server.startup import serve
 
 def main(calls: str, arguments: list[str]) -> None:
     """Serves until a signal drains it."""
-    os.environ["SAM2_AMG_CALLS"] = calls  # which replicas inherit
     config = parse(arguments)
     assert config.replicas is not None
     set_environment(config.replicas)
@@ -26,7 +25,7 @@ def main(calls: str, arguments: list[str]) -> None:
 
     class RecordingReplica(Replica):
         async def answer(self, call: Any) -> Any:
-            with open(os.environ["SAM2_AMG_CALLS"], "a") as file:
+            with open(calls, "a") as file:
                 file.write(f"{time.time()} {os.getpid()} {call.request_id}\n")
             return await super().answer(call)
 
