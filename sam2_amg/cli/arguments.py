@@ -103,13 +103,16 @@ def _device(text: str) -> str:
     return text
 
 
-def device_of(name: str) -> str:
+def device_of(name: str, replicas: ReplicaConfig | None = None) -> str:
     """The type of a device, "cpu" or "cuda", with `auto` resolved. Raises StartupError if it is not there.
 
-    To be called before anything uses CUDA: of several GPUs, the process then sees the one that `cuda:N` names alone.
+    Replicas of a cluster have GPUs unless the name is cpu; this host need not have one. To be called before anything
+    uses CUDA: of several GPUs, the process then sees the one that `cuda:N` names alone.
     """
     if name == "cpu":
         return name
+    if replicas is not None and replicas.ray_address is not None:
+        return "cuda"
     kind, colon, index = name.partition(":")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if colon:
@@ -119,7 +122,7 @@ def device_of(name: str) -> str:
     there = torch.cuda.is_available()
     if kind == "cuda" and not there:
         known = f" (CUDA_VISIBLE_DEVICES={visible})" if visible is not None else ""
-        raise StartupError(f"--device {name}: torch finds no such device here{known}; give another, or leave it out")
+        raise StartupError(f"--device {name}: torch finds no such CUDA device{known}; give another, or leave it out")
     if kind == "auto":
         return "cuda" if there else "cpu"
     return kind

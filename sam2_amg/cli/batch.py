@@ -136,7 +136,9 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
     limits = {name: value for name in ("max_pixels", "decoders") if (value := getattr(args, name)) is not None}
     model = None
     if not args.server or args.model:
-        model = ModelConfig(folder, kind.name, mode, device_of(args.device), args.load_exported, args.batch_size)
+        model = ModelConfig(
+            folder, kind.name, mode, device_of(args.device, replicas), args.load_exported, args.batch_size
+        )
     return BatchConfig(
         inputs=tuple(args.inputs),
         output=args.output,

@@ -113,7 +113,7 @@ def parse(arguments: Sequence[str]) -> ServerConfig:
     if replicas is not None and args.queue_size is None:
         given["queue_size"] = min(MOST_SLOTS, Limits.queue_size * replicas.most)
     generator, limits = GeneratorConfig(**_only(GeneratorConfig, given)), Limits(**_only(Limits, given))
-    device = device_of(args.device)  # the last check, because it imports torch and takes seconds
+    device = device_of(args.device, replicas)  # the last check, because it imports torch and takes seconds
     return ServerConfig(
         model=ModelConfig(directory, kind.name, mode, device, args.load_exported, args.batch_size),
         generator=generator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import hashlib
 import os
 import tempfile
@@ -17,6 +18,12 @@ from sam2_amg.config import ModelConfig
 from sam2_amg.version import find_version
 
 
+def _default_cache() -> Path:
+    """Where TorchInductor keeps what it compiled, unless it is told."""
+    default = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default))
+
+
 @contextmanager
 def after_the_first(model: ModelConfig, cache: Path | None, report: Callable[[str], None]) -> Iterator[None]:
     """Runs the block at once if the model is not compiled, or was on this host; else one process of the host after
@@ -24,9 +31,11 @@ def after_the_first(model: ModelConfig, cache: Path | None, report: Callable[[st
     if not model.mode.is_compiled or model.load_exported is not None:
         yield
         return
-    what = repr((model, cache, torch.__version__, find_version(), os.getuid()))
+    device = torch.cuda.get_device_name() if model.device == "cuda" else "cpu"
+    what = repr((model, device, torch.__version__, find_version()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-    folder = cache or Path(tempfile.gettempdir())
+    folder = cache or _default_cache()  # where the mark goes with what it stands for
+    folder.mkdir(parents=True, exist_ok=True)
     done = folder / f"{name}.compiled"
     if done.exists():
         yield

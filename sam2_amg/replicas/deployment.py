@@ -31,6 +31,7 @@ _APPEARS = 60.0  # seconds for Ray Serve to know of the deployment
 _PATIENCE = 5.0  # seconds for the registry to answer
 # A replica that is full makes Ray Serve's router wait, longer each time: the front bounds what is sent instead.
 _NEVER_FULL = 100_000
+_AT_ONCE = 16  # calls of the registry: one that reads a file keeps no other waiting
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def deployed(config: ServerConfig, replicas: ReplicaConfig, kind: type = Replica
     files = files_of(config.model)
     app = f"sam2_amg_{uuid.uuid4().hex[:8]}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    registry = ray.remote(Registry).options(num_cpus=0, scheduling_strategy=here).remote(files.paths)
+    registry = (
+        ray.remote(Registry).options(num_cpus=0, max_concurrency=_AT_ONCE, scheduling_strategy=here).remote(files.paths)
+    )
     is_ours = not _is_running()
     serve.start(proxy_location="Disabled", logging_config=_logging())
     cache = config.compile_cache and config.compile_cache.absolute()  # replicas may be in another folder
@@ -132,8 +135,9 @@ def _logging() -> LoggingConfig:
 
 
 def _variables(replicas: ReplicaConfig) -> dict[str, str]:
-    """The environment of replicas: Ray would give each one thread."""
-    cores = len(os.sched_getaffinity(0))
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // replicas.most)))
-    loopback = {VARIABLE: "1"} if replicas.ray_address is None else {}
-    return {"OMP_NUM_THREADS": threads, **loopback}
+    """The environment of replicas. Ray gives each one thread otherwise."""
+    variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
+    if replicas.ray_address is None:
+        cores = len(os.sched_getaffinity(0))
+        variables = {"OMP_NUM_THREADS": str(max(1, cores // replicas.most)), VARIABLE: "1"} | variables
+    return variables

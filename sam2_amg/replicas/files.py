@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -63,21 +64,22 @@ def _is_there(path: Path, sha256: str) -> bool:
 def _copy(path: str, sha256: str, folder: Path, read: Read) -> Path:
     """Copies a file into a folder, whole or not at all; where it is then."""
     target = folder / Path(path).name
-    if _is_there(target, sha256):
-        return target
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    partial = target.with_name(f"{target.name}.part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            while piece := read(path, file.tell()):
-                file.write(piece)
-        if _sha256(partial) != sha256:
-            raise StartupError(f"{path} has changed since the server started; start it again")
-        partial.replace(target)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the other replicas of this node wait
+            if _is_there(target, sha256):
+                return target
+            with partial.open("wb") as file:
+                while piece := read(path, file.tell()):
+                    file.write(piece)
+            if _sha256(partial) != sha256:
+                partial.unlink()
+                raise StartupError(f"{path} has changed since the server started; start it again")
+            partial.replace(target)
     except OSError as error:
         raise StartupError(f"{target} cannot be written ({error.strerror or error}); set XDG_CACHE_HOME") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 

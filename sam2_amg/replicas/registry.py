@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,34 +14,33 @@ _PIECE = 64 << 20  # bytes
 
 
 class Registry:
-    """Runs as a Ray actor on the front's node. Hands out `files`, which other nodes may not have."""
+    """Runs as a Ray actor on the front's node, with some threads. Hands out `files`, which other nodes may not have."""
 
     def __init__(self, files: tuple[str, ...] = ()) -> None:
         self._files = frozenset(files)
         self._front_seen = time.monotonic()
         self._seen: dict[str, tuple[ReplicaState, float]] = {}
         self._starts: Counter[int] = Counter()
+        self._lock = threading.Lock()
 
     def note(self, state: ReplicaState) -> float:
         """A replica says how it is; seconds since the front was heard of."""
-        if state.started not in self._seen:
-            self._starts[state.rank] += 1
-        self._seen[state.started] = state, time.monotonic()
-        return time.monotonic() - self._front_seen
-
-    def leave(self, started: str) -> None:
-        """A replica ends."""
-        self._seen.pop(started, None)
+        with self._lock:
+            if state.started not in self._seen:
+                self._starts[state.rank] += 1
+            self._seen[state.started] = state, time.monotonic()
+            return time.monotonic() - self._front_seen
 
     def look(self) -> list[Seen]:
         """The front is there, and asks for all replicas; they are sorted by rank, the latest start of each alone."""
-        self._front_seen = now = time.monotonic()
-        self._seen = {key: each for key, each in self._seen.items() if now - each[1] < _FORGOTTEN}
-        latest = {state.rank: (state, heard) for state, heard in self._seen.values()}
-        return [
-            Seen(state, now - heard, self._starts[rank] - 1)
-            for rank, (state, heard) in sorted(latest.items(), key=lambda item: item[0])
-        ]
+        with self._lock:
+            self._front_seen = now = time.monotonic()
+            self._seen = {key: each for key, each in self._seen.items() if now - each[1] < _FORGOTTEN}
+            latest = {state.rank: (state, heard) for state, heard in self._seen.values()}
+            return [
+                Seen(state, now - heard, self._starts[rank] - 1)
+                for rank, (state, heard) in sorted(latest.items(), key=lambda item: item[0])
+            ]
 
     def read(self, path: str, offset: int) -> bytes:
         """A piece of a file; empty at its end. Raises PermissionError for a file that is not handed out."""

@@ -24,6 +24,7 @@ from sam2_amg.batch.stores.choose import open_existing
 from sam2_amg.errors import StartupError
 from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
+from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.runtime import connected, options_for
 
 logger = logging.getLogger("sam2_amg.batch")
@@ -54,8 +55,12 @@ class ShardMaker:
         start_log()
         use_format(self._config.log_format)
         logging.getLogger("sam2_amg").setLevel(logging.WARNING)  # the job's own process tells how far it is
+        config = self._config
+        assert config.model is not None
         try:
-            self._makers = self._kept.enter_context(makers_here(job_there(self._config, self._manifest, self._folder)))
+            job = job_there(config, self._manifest, self._folder)
+            with after_the_first(config.model, config.compile_cache, logger.info):
+                self._makers = self._kept.enter_context(makers_here(job))
         except StartupError as error:
             return Failed(str(error))
         return None

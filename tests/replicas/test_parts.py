@@ -88,8 +88,6 @@ def test_a_registry_knows_the_latest_start_of_each_replica(monkeypatch: pytest.M
     assert registry.note(state("b", 1)) == 0
     now[0] += 14.5
     assert [each.state.started for each in registry.look()] == ["c", "b"]
-    registry.leave("c")
-    assert [each.state.started for each in registry.look()] == ["b"]
     now[0] += 1
     assert registry.look() == []
 
@@ -113,7 +111,7 @@ def test_files_are_used_where_they_are_or_copied(tmp_path: Path) -> None:
     local_model(there, elsewhere, lambda *_: b"never read", tmp_path / "cache")
     with pytest.raises(StartupError, match="has changed since"):
         local_model(there, elsewhere, lambda _, offset: b"" if offset else b"another", tmp_path / "other")
-    assert not [each for each in (tmp_path / "other").rglob("*") if each.is_file()]
+    assert [each.suffix for each in (tmp_path / "other").rglob("*") if each.is_file()] == [".lock"]
     with pytest.raises(PermissionError):
         registry.read("/etc/passwd", 0)
 
@@ -188,14 +186,14 @@ def test_flags_of_replicas() -> None:
 def test_a_gpu_is_chosen_among_those_that_are_visible(
     visible: str | None, name: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("torch.cuda.is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "7")
     if chosen == "7":
         assert device_of(name) == "cuda"
     else:
-        with pytest.raises(StartupError, match=f"--device {name}: torch finds no such device"):
+        with pytest.raises(StartupError, match=f"--device {name}: torch finds no such CUDA device"):
             device_of(name)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
 
