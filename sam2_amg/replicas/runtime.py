@@ -24,7 +24,7 @@ _ALWAYS = {
 }
 _ON_THIS_HOST = {
     "RAY_AUTH_MODE": "token",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after which agents end whose Ray was killed
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # after which this process ends if Ray was killed
     # Ray's name for "all ports listen on loopback", on every system
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
