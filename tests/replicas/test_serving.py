@@ -271,7 +271,7 @@ def test_a_cluster_keeps_nothing_of_a_front_that_is_killed(tmp_path: Path) -> No
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ[name] = environment[name]
         found = replicated(tmp_path, "--replicas", "1", "--ray_address", "127.0.0.1:6399")
-        assert_error(ask(found.server, "upload_rle", b"x", "bad"), 415, "unsupported_format")
+        assert ask(found.server, "upload_rle", b"x", "bad").status_code == 415
         assert ask(found.server, "upload_rle", IMAGES[0], "good").status_code == 200
         (replica,) = found.ready
         found.server.process.kill()
