@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from sam2_amg.config import ReplicaConfig, ServerConfig
+from sam2_amg.replicas.files import files_of
 from sam2_amg.replicas.fleet import Fleet, wait_until_ready
 from sam2_amg.replicas.runtime import connected
 from sam2_amg.server.desk import Desk
@@ -25,6 +26,8 @@ class ReplicaBackend:
     def start(self) -> None:
         """Returns with the first replica. Raises StartupError."""
         fleet, config = self._fleet, self._config
+        fleet.report("checking the model's files")
+        files = files_of(config.model)
         fleet.report("starting Ray")
         self._stack.enter_context(connected(self._replicas, config.model.device, config.log_format))
         exit_on_signals()  # Ray has put handlers of its own
@@ -32,7 +35,7 @@ class ReplicaBackend:
         from sam2_amg.replicas.replica import Replica
 
         fleet.report("starting replicas")
-        running = self._stack.enter_context(deployed(config, self._replicas, self._kind or Replica))
+        running = self._stack.enter_context(deployed(config, self._replicas, files, self._kind or Replica))
         fleet.start(running.handle, running.look)
         wait_until_ready(fleet, running.problem)
 

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sam2_amg.config import ReplicaConfig, ServerConfig
 from sam2_amg.errors import StartupError
-from sam2_amg.replicas.files import files_of
+from sam2_amg.replicas.files import ModelFiles
 from sam2_amg.replicas.messages import Seen
 from sam2_amg.replicas.ports import VARIABLE
 from sam2_amg.replicas.registry import Registry
@@ -52,12 +52,13 @@ class Deployed:
 
 
 @contextmanager
-def deployed(config: ServerConfig, replicas: ReplicaConfig, kind: type = Replica) -> Iterator[Deployed]:
+def deployed(
+    config: ServerConfig, replicas: ReplicaConfig, files: ModelFiles, kind: type = Replica
+) -> Iterator[Deployed]:
     """Replicas of this `kind`, on the cluster that this process is connected to, until the end of the block.
 
-    Returns at once; `Deployed.look` says which are ready. Raises StartupError without a checkpoint.
+    Returns at once; `Deployed.look` says which are ready. `files` are those of the model.
     """
-    files = files_of(config.model)
     app = f"sam2_amg_{uuid.uuid4().hex[:8]}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     registry = (

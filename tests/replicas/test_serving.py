@@ -129,10 +129,31 @@ def test_every_port_of_ray_is_on_the_loopback_address(running: Replicated) -> No
     assert {address.ip for address in ports} <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
-def load(found: Replicated, count: int, clients: int) -> list[tuple[str, requests.Response, bytes]]:
+def test_a_cancelled_request_is_answered_at_once(running: Replicated) -> None:
+    wait_until(lambda: len(running.ready) == 2, 90)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, running.server, "upload_rle?points_per_side=48", IMAGES[0], "long")
+        wait_until(lambda: running.server.get("/requests/long").json().get("state") == "segmenting")
+        begun = time.monotonic()
+        assert requests.delete(f"{running.server.url}/requests/long", timeout=10).json()["state"] == "cancelled"
+        assert_error(answer.result(), 503, "cancelled")
+        assert time.monotonic() - begun < 2
+    wait_until(lambda: sum(each["queue"] for each in running.replicas) == 0, 60)
+
+
+Right = dict[tuple[str, int], requests.Response]
+
+
+@pytest.fixture(scope="module")
+def right(plain: RunningServer) -> Right:
+    """By path and image, the answer of a server without replicas."""
+    found = {(path, i): ask(plain, path, data, "right") for path in QUERIES[:3] for i, data in enumerate(IMAGES)}
+    assert {each.status_code for each in found.values()} == {200}
+    return found
+
+
+def load(found: Replicated, right: Right, count: int, clients: int) -> list[tuple[str, requests.Response, bytes]]:
     """Sends requests of a few kinds: the name of each, its answer, and the right one."""
-    right = {(path, i): ask(found.server, path, data, "right") for path in QUERIES[:3] for i, data in enumerate(IMAGES)}
-    assert {each.status_code for each in right.values()} == {200}
     kinds = [random.choice(list(right)) for _ in range(count)]
     tag = os.urandom(4).hex()
 
@@ -172,28 +193,28 @@ def kill_at_random(found: Replicated, ended: threading.Event, pause: tuple[float
     return killed
 
 
-def test_what_a_killed_replica_had_is_tried_on_another(running: Replicated) -> None:
+def test_what_a_killed_replica_had_is_tried_on_another(running: Replicated, right: Right) -> None:
     wait_until(lambda: len(running.ready) == 2)
     victim = running.ready[0]
     threading.Timer(1.0, os.kill, (victim, signal.SIGKILL)).start()
-    answers = load(running, 40, 16)
+    answers = load(running, right, 40, 16)
     assert require_right(running, answers) >= 38
     assert victim in {pid for _, pid, _ in running.lines()}
-    wait_until(lambda: sum(each["restarts"] for each in running.replicas) == 1, 60)
 
 
-def test_a_replica_that_stands_still_gets_no_more(running: Replicated) -> None:
+@pytest.mark.slow
+def test_a_replica_that_stands_still_gets_no_more(running: Replicated, right: Right) -> None:
     wait_until(lambda: len(running.ready) == 2, 90)
     victim = running.ready[0]
     with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(load, running, 40, 8)
+        answers = pool.submit(load, running, right, 80, 8)
         time.sleep(2)
         os.kill(victim, signal.SIGSTOP)
         begun = time.time()
         time.sleep(2)
         ended = time.time()
         os.kill(victim, signal.SIGCONT)
-        assert require_right(running, answers.result()) == 40
+        assert require_right(running, answers.result()) == 80
     meanwhile = [pid for when, pid, _ in running.lines() if begun + 0.1 < when < ended]
     assert meanwhile
     # what reaches it is written down once it goes on, and then at once
@@ -201,31 +222,21 @@ def test_a_replica_that_stands_still_gets_no_more(running: Replicated) -> None:
     assert len(late) <= max(1, len(meanwhile) // 10)
 
 
-def test_a_cancelled_request_is_answered_at_once(running: Replicated) -> None:
-    wait_until(lambda: len(running.ready) == 2, 90)
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, running.server, "upload_rle?points_per_side=48", IMAGES[0], "long")
-        wait_until(lambda: running.server.get("/requests/long").json().get("state") == "segmenting")
-        begun = time.monotonic()
-        assert requests.delete(f"{running.server.url}/requests/long", timeout=10).json()["state"] == "cancelled"
-        assert_error(answer.result(), 503, "cancelled")
-        assert time.monotonic() - begun < 2
-    wait_until(lambda: sum(each["queue"] for each in running.replicas) == 0, 60)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_300_requests_while_replicas_are_killed(count: int, tmp_path: Path) -> None:
+def test_300_requests_while_replicas_are_killed(count: int, right: Right, tmp_path: Path) -> None:
     found = replicated(tmp_path, "--replicas", str(count))
     try:
         wait_until(lambda: len(found.ready) == count, 120)
         ended = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             killing = pool.submit(kill_at_random, found, ended, (2.0, 8.0))
-            answers = load(found, 300, 32)
+            answers = load(found, right, 300, 32)
             ended.set()
             assert killing.result() >= 3
         assert require_right(found, answers) >= 150
+        wait_until(lambda: len(found.ready) == count, 120)
+        assert sum(each["restarts"] for each in found.replicas) >= 3
     finally:
         assert end(found.server) == 0
 
