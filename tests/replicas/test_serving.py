@@ -230,7 +230,7 @@ def test_300_requests_while_replicas_are_killed(count: int, right: Right, tmp_pa
         wait_until(lambda: len(found.ready) == count, 120)
         ended = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            killing = pool.submit(kill_at_random, found, ended, (2.0, 8.0))
+            killing = pool.submit(kill_at_random, found, ended, (10.0, 20.0))
             answers = load(found, right, 300, 32)
             ended.set()
             assert killing.result() >= 3
