@@ -51,10 +51,11 @@ class Deployed:
 
 
 @contextmanager
-def deployed(config: ServerConfig, replicas: ReplicaConfig) -> Iterator[Deployed]:
+def deployed(config: ServerConfig, replicas: ReplicaConfig, replica: type[Replica] = Replica) -> Iterator[Deployed]:
     """The replicas, on the cluster that this process is connected to, until the end of the block.
 
-    Returns at once; `Deployed.look` says which are ready. Raises StartupError without a checkpoint.
+    Returns at once; `Deployed.look` says which are ready. `replica` is their class. Raises StartupError without a
+    checkpoint.
     """
     files = files_of(config.model)
     app = f"sam2_amg_{uuid.uuid4().hex[:8]}"
@@ -63,7 +64,7 @@ def deployed(config: ServerConfig, replicas: ReplicaConfig) -> Iterator[Deployed
     is_ours = not _is_running()
     serve.start(proxy_location="Disabled", logging_config=_logging())
     plan = ReplicaPlan(config, files, app, is_ours)
-    bound = _deployment(config, replicas).bind(plan, registry)
+    bound = _deployment(config, replicas, replica).bind(plan, registry)
     problems: list[str] = []
     threading.Thread(target=_run, args=(bound, app, problems), name="deploy", daemon=True).start()
     try:
@@ -102,7 +103,7 @@ def _run(bound: Any, app: str, problems: list[str]) -> None:
         problems.append(f"Ray cannot start the replicas: {lines[-1] if lines else type(error).__name__}")
 
 
-def _deployment(config: ServerConfig, replicas: ReplicaConfig) -> Any:
+def _deployment(config: ServerConfig, replicas: ReplicaConfig, replica: type[Replica]) -> Any:
     counts: dict[str, Any] = {"num_replicas": replicas.most}
     if replicas.least < replicas.most:
         counts = {
@@ -114,7 +115,7 @@ def _deployment(config: ServerConfig, replicas: ReplicaConfig) -> Any:
                 "downscale_delay_s": 300,
             }
         }
-    return serve.deployment(Replica).options(  # type: ignore[attr-defined]
+    return serve.deployment(replica).options(  # type: ignore[attr-defined]
         name=_DEPLOYMENT,
         max_ongoing_requests=_NEVER_FULL,
         health_check_period_s=_CHECK_EVERY,
