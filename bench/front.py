@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bench import RESULTS
 from bench.harness.clients import Load, run_clients
-from bench.harness.load import WorkerFailed
+from bench.harness.failures import WorkerFailed
 from bench.harness.machine import machine
 from bench.harness.server_process import Server, running
 from bench.report.pages import write
@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--replicas", type=int, default=2, help="default %(default)s")
     parser.add_argument("--clients", type=int, default=16, help="beside one alone (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="of a measurement (default %(default)s)")
-    parser.add_argument("--warm_up", type=float, default=2, help="seconds before it (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="default %(default)s")
+    parser.add_argument("--warm_up", type=float, default=1.5, help="seconds before it (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
     args = parser.parse_args(arguments)
     if args.bytes < least:

@@ -29,11 +29,12 @@ from bench.front import medians
 from bench.harness.arguments import add_system
 from bench.harness.batch_process import run_batch
 from bench.harness.clients import Load, run_clients
-from bench.harness.load import WorkerFailed
+from bench.harness.failures import WorkerFailed
 from bench.harness.machine import machine
 from bench.harness.server_process import Server, running
 from bench.harness.weights import check_device, choose_model, write_seeded
 from bench.report.pages import write
+from bench.report.replicas import name_of
 from bench.startup import free_port
 from sam2_amg.config import Mode
 
@@ -42,7 +43,7 @@ _MOST_MORE = 4.0  # milliseconds that Ray adds to a lone request
 _MODES = {mode.value: mode.flags.split() for mode in Mode if mode.is_pipeline}
 
 
-def flags_of(args: argparse.Namespace, directory: Path, caches: Path) -> list[str]:
+def flags_of(args: argparse.Namespace, caches: Path) -> list[str]:
     """The flags of the model, which server and batch job share."""
     points = ["--points_per_side", str(args.points_per_side)]
     cache = ["--compile_cache", str(caches)] if Mode(args.mode).is_compiled else []
@@ -73,7 +74,7 @@ def measure_server(server: Server, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_count(count: int, args: argparse.Namespace, directory: Path, caches: Path) -> dict[str, Any]:
     """A row for so many replicas; 0 is without Ray. Raises WorkerFailed."""
-    flags = flags_of(args, directory, caches)
+    flags = flags_of(args, caches)
     model = [str(directory), args.model_type]
     if args.batch:
         return {"replicas": count, **run_batch(model, flags, count, args.batch_images, args.patience)}
@@ -92,7 +93,7 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
             directory = Path(folder)
             write_seeded(directory, args.model_type)
         for count in (0, *sorted(set(args.replicas))):
-            name = f"{count} replicas" if count else "without Ray"
+            name = name_of(count)
             if (problem := why_not(count, args.device)) is not None:
                 missing[name] = problem
                 continue

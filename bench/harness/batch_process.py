@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import ROOT, SAMPLES
-from bench.harness.load import WorkerFailed
+from bench.harness.failures import WorkerFailed
 
 _SHARD = 50  # images
 _LINES = 6  # of what a job says, that are told if it fails

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench import ROOT
-from bench.harness.load import UPLOAD, WorkerFailed
+from bench.harness.failures import WorkerFailed
 from bench.harness.vitals import cpu_seconds
 
 _TIMEOUT = 300.0  # seconds, for one answer
@@ -39,7 +39,7 @@ class Load:
     clients: int
     seconds: float
     warm_up: float
-    route: str = UPLOAD
+    route: str = "/upload_rle"
 
 
 class Clients:

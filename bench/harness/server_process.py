@@ -16,9 +16,9 @@ from typing import Any
 import requests
 
 from bench import ROOT
-from bench.harness.load import WorkerFailed
+from bench.harness.failures import WorkerFailed
 
-_ENDS = 60.0  # seconds after SIGTERM
+_ENDS = 40.0  # seconds after SIGTERM
 _LINES = 6  # of the log, that are told if the server fails
 
 
@@ -51,9 +51,11 @@ def running(
                     shown = shlex.join(["python", *command[1:]])
                     raise WorkerFailed(f"the server {why} ({missing}): {shown}\n{_end_of(log)}")
                 time.sleep(0.1)
-            yield Server(port, process.pid, replicas, time.monotonic() - started)
-            if process.poll() is not None:
-                raise WorkerFailed(f"the server ended with status {process.poll()} under load\n{_end_of(log)}")
+            try:
+                yield Server(port, process.pid, replicas, time.monotonic() - started)
+            except WorkerFailed as error:
+                state = "it runs" if process.poll() is None else f"it ended with status {process.poll()}"
+                raise WorkerFailed(f"{error}\nthe server, {state}: {_end_of(log)}") from error
         finally:
             process.send_signal(signal.SIGTERM)
             try:

@@ -40,8 +40,8 @@ def front_markdown(result: dict[str, Any]) -> str:
     )
 
 
-def _name(row: dict[str, Any]) -> str:
-    count = row["replicas"]
+def name_of(count: int) -> str:
+    """Of a row with so many replicas."""
     return "without Ray" if count == 0 else f"{count} replica{'s' * (count > 1)}"
 
 
@@ -61,14 +61,14 @@ def scale_markdown(result: dict[str, Any]) -> str:
     left = f"\n\n## Not measured\n\n{table(['replicas', 'why'], list(missing.items()))}" if missing else ""
     if result["what"].startswith("scale-batch"):
         header = ["", "images/s", "times one device"]
-        cells = [[_name(row), f"{row['images_per_second']:.2f}", _times(row)] for row in rows]
+        cells = [[name_of(row["replicas"]), f"{row['images_per_second']:.2f}", _times(row)] for row in rows]
         how = "The rate is that between the first shards and the last, start-up apart."
         return f"# Batch jobs by number of replicas: {title}\n\n{made}{how}\n\n{table(header, cells)}{verdict}{left}\n"
     header = ["", "clients", "images/s", "times one device", "p50, ms", "p99, ms", "of one client: p50, ms"]
     header += ["CPU of the front, cores", "CPU of the front an image, ms", "all ready after, s"]
     cells = [
         [
-            _name(row),
+            name_of(row["replicas"]),
             row["clients"],
             f"{row['images_per_second']:.2f}",
             _times(row),

@@ -16,8 +16,8 @@ from helpers import photograph, png
 from bench.front import medians
 from bench.harness.batch_process import rate
 from bench.harness.clients import Clients, Load, figures_of
+from bench.harness.failures import WorkerFailed
 from bench.harness.instant import ANSWER, InstantBackend
-from bench.harness.load import WorkerFailed
 from bench.report.docs import tables_of
 from bench.report.replicas import draw_scale, front_markdown, scale_markdown
 from bench.scale import hand_over, verdict, with_times
