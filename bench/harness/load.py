@@ -21,14 +21,12 @@ import requests
 from tqdm import tqdm
 
 from bench import ROOT
+from bench.harness.failures import WorkerFailed
 from bench.harness.worker import Job
 
+__all__ = ["UPLOAD", "Worker", "WorkerFailed", "post", "run_load", "serving"]
 UPLOAD = "/upload_rle"
 _TIMEOUT = 900.0  # seconds, for one answer
-
-
-class WorkerFailed(Exception):
-    """A worker that ended with an error, or a request that it did not answer."""
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -51,3 +52,9 @@ def memory_of(process: int) -> float:
 def descriptors(pid: int) -> int:
     """How many files and sockets a process has open, its children's not counted."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process has used of CPUs so far, by all of its threads; its children's is not counted."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

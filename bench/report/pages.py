@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.harness.machine import stem_of
 from bench.report.plots import draw
+from bench.report.replicas import draw_scale, front_markdown, scale_markdown
 from bench.report.tables import (
     accuracy_markdown,
     batch_markdown,
@@ -34,6 +35,8 @@ _PAGES = {
     "decoding": decoding_markdown,
     "formats": formats_markdown,
     "batch": batch_markdown,
+    "front": front_markdown,
+    "scale": scale_markdown,
 }
 
 
@@ -54,5 +57,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
     Path(f"{stem}.md").write_text(page)
     if result.get("systems") and result["what"] != "accuracy":
         draw(result, Path(f"{stem}.png"))
+    if result["what"] == "scale":
+        draw_scale(result, Path(f"{stem}.png"))
     print(page)
     print(f"Written: {stem}.json and .md", file=sys.stderr)

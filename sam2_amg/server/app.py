@@ -33,7 +33,9 @@ _MIB = 1 << 20
 
 def ticket_of_request(limits: Limits) -> Ticket:
     """The ticket that came with the request, or a new one."""
-    return request.environ.setdefault(TICKET, Ticket(time.monotonic() + limits.request_timeout))
+    if TICKET not in request.environ:
+        request.environ[TICKET] = Ticket(time.monotonic() + limits.request_timeout)
+    return request.environ[TICKET]
 
 
 def rendered(answer: Answer) -> Response:

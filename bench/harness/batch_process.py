@@ -1,0 +1,50 @@
+"""The product's batch job as a process, with replicas or without."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import ROOT, SAMPLES
+from bench.harness.failures import WorkerFailed
+
+_SHARD = 50  # images
+_LINES = 6  # of what a job says, that are told if it fails
+
+
+def run_batch(
+    model: Sequence[str], flags: Sequence[str], replicas: int, images: int, patience: float
+) -> dict[str, Any]:
+    """Images a second of a job of `images` an image-making process, between the first shards and the last. Raises
+    WorkerFailed. The job may take `patience` seconds to start, and as long again."""
+    devices = max(1, replicas)
+    more = ["--replicas", str(replicas)] if replicas else []
+    with tempfile.TemporaryDirectory() as folder:
+        photographs, shards = Path(folder) / "photographs", Path(folder) / "shards"
+        photographs.mkdir()
+        for i in range(images * devices):
+            shutil.copyfile(sample := SAMPLES[i % len(SAMPLES)], photographs / f"{i:06d}{sample.suffix}")
+        arguments = [str(photographs), "--output", str(shards), "--model", *model, *flags, *more]
+        command = [sys.executable, "-m", "sam2_amg", "batch", *arguments, "--shard_size", str(_SHARD)]
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * patience, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise WorkerFailed(f"the batch job has not ended after {2 * patience:.0f} s") from error
+        if done.returncode != 0:
+            said = "\n".join(done.stderr.splitlines()[-_LINES:])
+            raise WorkerFailed(f"the batch job ended with status {done.returncode}\n{said}")
+        ends = sorted(path.stat().st_mtime for path in shards.glob("*.jsonl"))
+    return {"images_per_second": round(rate(ends, devices, _SHARD), 3), "shards": len(ends)}
+
+
+def rate(ends: Sequence[float], first: int, size: int) -> float:
+    """Images a second, from the moments at which shards of `size` were there, in order. The `first` are left out:
+    until then, processes start. Raises WorkerFailed if no others are left."""
+    if len(ends) <= first or ends[-1] == ends[first - 1]:
+        raise WorkerFailed(f"{len(ends)} shards are too few to tell a rate; give more --batch_images")
+    return (len(ends) - first) * size / (ends[-1] - ends[first - 1])
