@@ -85,6 +85,14 @@ def lose_one(job: subprocess.Popen[str], doing: str = "make", pause: float = 0.3
     os.kill(victim, signal.SIGKILL)
 
 
+def test_a_replica_writes_what_a_run_without_ray_writes(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(photographs, "--output", out, *_FLAGS, "--device", "cpu", "--replicas", "1")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(out) == rows_of(undisturbed)
+
+
+@pytest.mark.slow
 def test_a_lost_worker_costs_its_shard(photographs: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Two replicas, one of which is killed: the outputs of a run without Ray, and nothing is left running."""
     out = tmp_path / "out"
