@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,18 @@ import pytest
 from helpers import wait_until
 
 from sam2_amg.cli.arguments import Parser, add_device, add_replicas, device_of, replicas_of
-from sam2_amg.config import Mode, ModelConfig, ReplicaConfig
+from sam2_amg.config import Mode, ModelConfig, ReplicaConfig, ServerConfig
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import ParameterError, RequestError, StartupError
+from sam2_amg.replicas.backend import ReplicaBackend
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import files_of, local_model
 from sam2_amg.replicas.gate import Gate, Turn
 from sam2_amg.replicas.messages import ReplicaState
 from sam2_amg.replicas.registry import Registry
 from sam2_amg.server.ticket import Ticket
+
+PACKAGE = Path(__file__).parents[2] / "sam2_amg"
 
 
 def pass_through(gate: Gate, name: str, order: list[str], leave: threading.Event, seconds: float = 20) -> None:
@@ -198,9 +200,23 @@ def test_a_gpu_is_chosen_among_those_that_are_visible(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
 
 
-def test_ray_is_not_imported_without_replicas() -> None:
-    program = "import sys, sam2_amg.cli.serve, sam2_amg.cli.batch, sam2_amg.server.startup, sam2_amg.batch.run"
-    loaded = subprocess.run(
-        [sys.executable, "-c", f"{program}; print('ray' in sys.modules)"], capture_output=True, text=True, check=True
-    )
-    assert loaded.stdout == "False\n"
+def test_problems_at_the_start_are_told_before_ray_starts(tmp_path: Path) -> None:
+    config = ServerConfig(ModelConfig(tmp_path, "demo"), replicas=ReplicaConfig(1, 1))
+    with pytest.raises(StartupError, match="is missing; the demo model is in"):
+        ReplicaBackend(config, ReplicaConfig(1, 1)).start()
+
+
+IMPORTS_RAY = ("replica.py", "deployment.py", "ports.py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_ray_is_imported_by_replicas_alone(path: Path) -> None:
+    """Without replicas it need not be installed."""
+    if path.parent.name == "replicas" and path.name in IMPORTS_RAY:
+        return
+    for node in ast.parse(path.read_text()).body:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        assert not [name for name in names if name.split(".")[0] in ("ray", "grpc")]
+        ours = [name.split(".")[-1] for name in names if name.startswith("sam2_amg.replicas")]
+        assert not {f"{name}.py" for name in ours} & set(IMPORTS_RAY)

@@ -24,8 +24,8 @@ from helpers import RunningServer, assert_error, drawn_image, png, start_server,
 pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time
 SCRIPT = Path(__file__).with_name("recording_server.py")
 QUICK = ("--points_per_side", "2", "--pred_iou_thresh", "0", "--stability_score_thresh", "0")
-IMAGES = [png(drawn_image(60, 80, seed)) for seed in range(3)]
-QUERIES = ("upload_rle", "upload", "segment?format=coco", "segment?format=npz", "segment?format=records&max_masks=2")
+IMAGES = [png(drawn_image(60, 80, seed)) for seed in range(2)]
+QUERIES = ("upload_rle", "upload", "segment?format=records&max_masks=2")
 
 
 @dataclass
@@ -147,7 +147,7 @@ Right = dict[tuple[str, int], requests.Response]
 @pytest.fixture(scope="module")
 def right(plain: RunningServer) -> Right:
     """By path and image, the answer of a server without replicas."""
-    found = {(path, i): ask(plain, path, data, "right") for path in QUERIES[:3] for i, data in enumerate(IMAGES)}
+    found = {(path, i): ask(plain, path, data, "right") for path in QUERIES for i, data in enumerate(IMAGES)}
     assert {each.status_code for each in found.values()} == {200}
     return found
 
@@ -197,8 +197,8 @@ def test_what_a_killed_replica_had_is_tried_on_another(running: Replicated, righ
     wait_until(lambda: len(running.ready) == 2)
     victim = running.ready[0]
     threading.Timer(0.5, os.kill, (victim, signal.SIGKILL)).start()
-    answers = load(running, right, 20, 8)
-    assert require_right(running, answers) >= 19
+    answers = load(running, right, 16, 8)
+    assert require_right(running, answers) >= 15
     assert victim in {pid for _, pid, _ in running.lines()}
 
 
@@ -293,11 +293,3 @@ def test_a_cluster_keeps_nothing_of_a_front_that_is_killed(tmp_path: Path) -> No
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ.pop(name, None)
         subprocess.run([ray, "stop", "--force"], env=environment, check=True, capture_output=True)
-
-
-def test_problems_at_the_start_are_told(tmp_path: Path) -> None:
-    command = [sys.executable, "server.py", str(tmp_path), "demo", "--device", "cpu", "--replicas", "1", "--port", "0"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1].startswith("server.py: error: ")
-    assert "is missing" in answer.stderr.splitlines()[-1]
