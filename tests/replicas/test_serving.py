@@ -132,7 +132,7 @@ def test_every_port_of_ray_is_on_the_loopback_address(running: Replicated) -> No
 def test_a_cancelled_request_is_answered_at_once(running: Replicated) -> None:
     wait_until(lambda: len(running.ready) == 2, 90)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, running.server, "upload_rle?points_per_side=48", IMAGES[0], "long")
+        answer = pool.submit(ask, running.server, "upload_rle?points_per_side=20", IMAGES[0], "long")
         wait_until(lambda: running.server.get("/requests/long").json().get("state") == "segmenting")
         begun = time.monotonic()
         assert requests.delete(f"{running.server.url}/requests/long", timeout=10).json()["state"] == "cancelled"
