@@ -33,6 +33,15 @@ class RequestError(Exception):
         self.message = message
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[type[RequestError], tuple[int, str, str, int | None]]:
+        """What pickle makes it anew from, in another process."""
+        return type(self), (self.status, self.code, self.message, self.retry_after)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
 
 def shutting_down() -> RequestError:
     """503: what a request gets while the server stops."""

@@ -25,7 +25,7 @@ from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.errors import RequestError, StartupError
+from sam2_amg.errors import RequestError, StartupError, first_line
 from sam2_amg.modes.warmup import warm_up
 from sam2_amg.pipeline.base import Generator, PendingResult
 from sam2_amg.pipeline.device_errors import is_out_of_memory
@@ -187,8 +187,7 @@ class LocalWork:
         try:
             self.generator.require_device()
         except Exception as found:
-            first_line = (str(found) or type(found).__name__).splitlines()[0]
-            message = f"the device does not work any more ({first_line}); start the job again, and it goes on"
+            message = f"the device does not work any more ({first_line(found)}); start the job again, and it goes on"
             raise StartupError(message) from found
 
     def _resolve(self, path: _Path, pending: PendingResult | Problem, future: Future[Finished]) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sam2_amg.config import ReplicaConfig
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import StartupError, first_line
 
 logger = logging.getLogger(__name__)
-NAMESPACE = "sam2_amg"
+_NAMESPACE = "sam2_amg"
 _OBJECT_STORE = 1 << 30  # bytes of shared memory, at most, for what is too large for a message
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -66,7 +66,7 @@ def set_environment(replicas: ReplicaConfig) -> None:
 
 def _init(ray: Any, replicas: ReplicaConfig, device: str, log_format: str) -> None:
     options: dict[str, Any] = {
-        "namespace": NAMESPACE,
+        "namespace": _NAMESPACE,
         "logging_level": "WARNING",
         "log_to_driver": log_format == "text",
     }
@@ -84,9 +84,8 @@ def _init(ray: Any, replicas: ReplicaConfig, device: str, log_format: str) -> No
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
         where = f"--ray_address {replicas.ray_address}" if replicas.ray_address else "Ray on this host"
-        raise StartupError(f"{where} cannot be used ({first_line}); see docs/deployment.md") from error
+        raise StartupError(f"{where} cannot be used ({first_line(error)}); see docs/deployment.md") from error
 
 
 def _require_gpus(there: int, replicas: ReplicaConfig) -> None:

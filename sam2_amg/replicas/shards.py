@@ -21,7 +21,7 @@ from sam2_amg.batch.progress import Counts
 from sam2_amg.batch.run import Job, Makers, makers_here, output_of
 from sam2_amg.batch.stopping import Stopper
 from sam2_amg.batch.stores.choose import open_existing
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import StartupError, first_line
 from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.replicas.compiling import after_the_first
@@ -174,7 +174,7 @@ class Replicas:
             try:
                 result = ray.get(reference)
             except _lost_errors() as error:
-                self._replace(worker, str(error).strip().splitlines()[0])
+                self._replace(worker, first_line(error))
                 continue
             if isinstance(result, Failed):
                 self._failure = self._failure or result.message

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sam2_amg.errors import RequestError
+from sam2_amg.errors import RequestError, first_line
 from sam2_amg.pipeline.base import Generator, PendingResult
 from sam2_amg.pipeline.device_errors import is_out_of_memory
 from sam2_amg.server.failure import DEVICE_FAILED, WORKER_DIED, Failure
@@ -184,5 +184,4 @@ class Worker(threading.Thread):
         except BaseException as found:
             if not is_out_of_memory(found):
                 logger.exception("the device does not work any more")
-                first_line = (str(found) or type(found).__name__).splitlines()[0]
-                self._fail(Failure(DEVICE_FAILED, f"The device does not work any more ({first_line})."))
+                self._fail(Failure(DEVICE_FAILED, f"The device does not work any more ({first_line(found)})."))
