@@ -22,7 +22,7 @@ from sam2_amg.replicas.files import ModelFiles
 from sam2_amg.replicas.messages import Seen
 from sam2_amg.replicas.ports import VARIABLE
 from sam2_amg.replicas.registry import Registry
-from sam2_amg.replicas.replica import Replica, ReplicaPlan
+from sam2_amg.replicas.replica import Replica, ReplicaPlan, take_down
 from sam2_amg.replicas.runtime import options_for
 
 _DEPLOYMENT = "replica"
@@ -76,9 +76,7 @@ def deployed(
     finally:
         if replicas.ray_address is not None:  # else it ends with Ray
             with suppress(Exception):
-                serve.delete(app)
-                if is_ours and not serve.status().applications:
-                    serve.shutdown()
+                take_down(app, is_ours)
 
 
 def _handle(app: str, problems: list[str]) -> Any:

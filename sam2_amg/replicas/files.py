@@ -13,6 +13,7 @@ from sam2_amg.config import ModelConfig
 from sam2_amg.errors import StartupError
 from sam2_amg.network.checkpoints import find_checkpoint
 from sam2_amg.network.model_types import find_model_type
+from sam2_amg.network.weights import hash_checkpoint, hash_file
 
 Read = Callable[[str, int], bytes]
 """A piece of a file of the front's node, from an offset on; empty at its end."""
@@ -36,7 +37,9 @@ def files_of(model: ModelConfig) -> ModelFiles:
     checkpoint = find_checkpoint(model.checkpoint_dir, find_model_type(model.model_type)).absolute()
     folder = model.load_exported
     packages = sorted(path.absolute() for path in folder.rglob("*") if path.is_file()) if folder else []
-    return ModelFiles((str(checkpoint), _sha256(checkpoint)), tuple((str(path), _sha256(path)) for path in packages))
+    return ModelFiles(
+        (str(checkpoint), hash_checkpoint(checkpoint)), tuple((str(path), hash_checkpoint(path)) for path in packages)
+    )
 
 
 def local_model(model: ModelConfig, files: ModelFiles, read: Read, cache: Path | None = None) -> ModelConfig:
@@ -58,7 +61,7 @@ def local_model(model: ModelConfig, files: ModelFiles, read: Read, cache: Path |
 
 
 def _is_there(path: Path, sha256: str) -> bool:
-    return path.is_file() and _sha256(path) == sha256
+    return path.is_file() and hash_checkpoint(path) == sha256
 
 
 def _copy(path: str, sha256: str, folder: Path, read: Read) -> Path:
@@ -74,15 +77,10 @@ def _copy(path: str, sha256: str, folder: Path, read: Read) -> Path:
             with partial.open("wb") as file:
                 while piece := read(path, file.tell()):
                     file.write(piece)
-            if _sha256(partial) != sha256:
+            if hash_file(partial) != sha256:
                 partial.unlink()
                 raise StartupError(f"{path} has changed since the server started; start it again")
             partial.replace(target)
     except OSError as error:
         raise StartupError(f"{target} cannot be written ({error.strerror or error}); set XDG_CACHE_HOME") from error
     return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -83,7 +83,7 @@ class Fleet(Reception):
     @property
     def ready(self) -> list[Seen]:
         """The replicas that answer."""
-        return [each for each in self._seen if each.state.own is not None and each.silent < _SILENT]
+        return [each for each in self._seen if _answers(each)]
 
     @property
     def startup_failure(self) -> str | None:
@@ -136,7 +136,7 @@ class Fleet(Reception):
         self._note_answer()
         ticket.measured = reply.stages
         if reply.refusal is not None:
-            raise reply.refusal.error()
+            raise reply.refusal
         assert reply.answer is not None
         return Made(reply.answer, reply.masks)
 
@@ -200,9 +200,8 @@ class Fleet(Reception):
         seen = [(_labels(each), each) for each in self._seen]
         yield gauge("replicas_ready", "Replicas that answer", len(self.ready))
         yield CounterMetricFamily("sam2_amg_retries", "Images tried again on another replica", self._retries)
-        ready = {each.state.started for each in self.ready}
         for name, text, value in (
-            ("replica_ready", "1 if the replica answers", lambda each: each.state.started in ready),
+            ("replica_ready", "1 if the replica answers", _answers),
             ("replica_images", "Images that the replica has answered since it started", lambda each: each.state.images),
             ("replica_queue", "Images that the replica has", lambda each: each.state.in_flight),
             ("replica_restarts", "How often the replica was started again", lambda each: each.restarts),
@@ -211,16 +210,20 @@ class Fleet(Reception):
 
     def describe(self) -> dict[str, Any]:
         """Each replica."""
-        ready = {each.state.started for each in self.ready}
         keys = ("rank", "node", "pid", "device", "images")
         return {
             "replicas": [
-                {key: asdict(each.state)[key] for key in keys}
-                | {"state": "ready" if each.state.started in ready else each.state.failure or each.state.phase}
+                {key: getattr(each.state, key) for key in keys}
+                | {"state": "ready" if _answers(each) else each.state.failure or each.state.phase}
                 | {"queue": each.state.in_flight, "restarts": each.restarts}
                 for each in self._seen
             ]
         }
+
+
+def _answers(seen: Seen) -> bool:
+    """Whether a replica is ready, and was heard of lately."""
+    return seen.state.own is not None and seen.silent < _SILENT
 
 
 def _labels(seen: Seen) -> dict[str, str]:

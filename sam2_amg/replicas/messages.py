@@ -24,26 +24,12 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A RequestError, as plain values."""
-
-    status: int
-    code: str
-    message: str
-    retry_after: int | None
-
-    def error(self) -> RequestError:
-        """The error."""
-        return RequestError(self.status, self.code, self.message, self.retry_after)
-
-
-@dataclass(frozen=True)
 class Reply:
     """An answer, or why there is none. `stages` are names and seconds, as `server.ticket.stages_of` has them."""
 
     answer: Answer | None = None
     masks: int = 0
-    refusal: Refusal | None = None
+    refusal: RequestError | None = None
     stages: tuple[tuple[str, float], ...] = ()
 
 
@@ -75,11 +61,6 @@ class Seen:
     state: ReplicaState
     silent: float
     restarts: int
-
-
-def refusal_of(error: RequestError) -> Refusal:
-    """The error as plain values."""
-    return Refusal(error.status, error.code, error.message, error.retry_after)
 
 
 def portable(asked: Asked) -> Asked:

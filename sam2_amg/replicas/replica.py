@@ -18,21 +18,18 @@ from ray import serve
 
 from sam2_amg.config import ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
-from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import RequestError, StartupError
 from sam2_amg.logs import start_log, use_format
-from sam2_amg.modes.load import keep_compiled
-from sam2_amg.modes.warmup import keep_from_garbage_collection
-from sam2_amg.pipeline.host_memory import give_back_memory, use_huge_pages, use_one_heap
+from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import ModelFiles, local_model
-from sam2_amg.replicas.messages import Call, ReplicaState, Reply, refusal_of
+from sam2_amg.replicas.messages import Call, ReplicaState, Reply
 from sam2_amg.replicas.ports import listen_on_loopback
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.failure import Failure
 from sam2_amg.server.messages import internal_error
 from sam2_amg.server.segmenting import Segmenting
-from sam2_amg.server.startup import load_and_warm_up
+from sam2_amg.server.startup import get_ready
 from sam2_amg.server.ticket import Ticket, stages_of
 from sam2_amg.server.upload import Upload
 
@@ -84,17 +81,11 @@ class Replica:
         config = self._plan.config
         model = local_model(config.model, self._plan.files, self._read)
         config = replace(config, model=model)
-        self._decoders = DecoderPool(config.limits)
-        if config.compile_cache is not None:
-            keep_compiled(config.compile_cache)
-        with after_the_first(model, config.compile_cache, self._engine.report):
-            generator = load_and_warm_up(config, self._engine)
-        self._decoders.warm_up(EXAMPLE.read_bytes())
-        self._segmenting = Segmenting(self._engine, self._decoders)
-        self._engine.set_generator(generator)
+        decoders = DecoderPool(config.limits)
+        self._segmenting = Segmenting(self._engine, decoders)
         self._threads = ThreadPoolExecutor(config.limits.queue_size, "request")
-        keep_from_garbage_collection()
-        give_back_memory()
+        with after_the_first(model, config.compile_cache, self._engine.report):
+            get_ready(config, self._engine, decoders)
         self._engine.phase = "ready"
 
     def _read(self, path: str, offset: int) -> bytes:
@@ -117,10 +108,10 @@ class Replica:
             with self._engine.slot():
                 made = self._segmenting.answer(Upload(call.name, call.data), call.asked, ticket)
         except RequestError as error:
-            return Reply(refusal=refusal_of(error))
+            return Reply(refusal=error)
         except Exception as error:
             logger.exception("request %s failed", call.request_id)
-            return Reply(refusal=refusal_of(internal_error(error)))
+            return Reply(refusal=internal_error(error))
         ticket.enter("done")
         self._images += 1
         return Reply(made.answer, made.masks, None, tuple(stages_of(ticket, begun)[1:]))
@@ -154,7 +145,7 @@ class Replica:
                 heard = time.monotonic() - silence
             time.sleep(_BEAT)
         logger.critical("The front was not heard of for %g s. This replica ends.", _ORPHANED)
-        threading.Thread(target=_take_down, args=(self._plan,), daemon=True).start()
+        threading.Thread(target=take_down, args=(self._plan.app, self._plan.is_ours, False), daemon=True).start()
         time.sleep(_PATIENCE)
         os._exit(FRONT_LOST)
 
@@ -166,10 +157,11 @@ class Replica:
             return None
 
 
-def _take_down(plan: ReplicaPlan) -> None:
-    """Ends the application, so that this replica is not started again, and Ray Serve if nobody else uses it."""
-    serve.delete(plan.app, _blocking=False)
-    if plan.is_ours and not set(serve.status().applications) - {plan.app}:
+def take_down(app: str, is_ours: bool, wait: bool = True) -> None:
+    """Ends the application, whose replicas are not started again then, and Ray Serve if it `is_ours` and nobody else
+    uses it. A replica cannot `wait` for its own end."""
+    serve.delete(app, _blocking=wait)
+    if is_ours and not set(serve.status().applications) - {app}:
         serve.shutdown()
 
 

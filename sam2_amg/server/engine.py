@@ -64,11 +64,6 @@ class Engine(Reception):
         self._watchdog.start()
 
     @property
-    def generator(self) -> Generator | None:
-        """What makes the masks; None until `set_generator`."""
-        return self._generator
-
-    @property
     def own(self) -> GeneratorConfig | None:
         """The generator's parameters; None without one."""
         return self._generator.config if self._generator else None
@@ -94,11 +89,6 @@ class Engine(Reception):
     def live_workers(self) -> int:
         """How many worker threads run."""
         return sum(worker.is_alive() for worker in self._workers)
-
-    @property
-    def pace(self) -> Pace:
-        """How long images take, and how they were worked on."""
-        return self._pace
 
     def generate(
         self, image: NDArray[np.uint8], ticket: Ticket | None = None, config: GeneratorConfig | None = None

@@ -50,6 +50,17 @@ def load_and_warm_up(config: ServerConfig, engine: Engine) -> Generator:
     return generator
 
 
+def get_ready(config: ServerConfig, engine: Engine, decoders: DecoderPool) -> None:
+    """Loads and compiles the model, and runs a first image; then the engine answers. Raises StartupError."""
+    if config.compile_cache is not None:
+        keep_compiled(config.compile_cache)
+    generator = load_and_warm_up(config, engine)
+    decoders.warm_up(EXAMPLE.read_bytes())
+    keep_from_garbage_collection()
+    give_back_memory()
+    engine.set_generator(generator)
+
+
 def greeting(config: ServerConfig, port: int) -> str:
     """The message printed when the server is ready: the address, and a curl command to try."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host, config.host)
@@ -101,13 +112,7 @@ class LocalBackend:
 
     def start(self) -> None:
         """Loads and compiles the model, and runs a first image."""
-        if self._config.compile_cache is not None:
-            keep_compiled(self._config.compile_cache)
-        generator = load_and_warm_up(self._config, self._engine)
-        self._decoders.warm_up(EXAMPLE.read_bytes())
-        keep_from_garbage_collection()
-        give_back_memory()
-        self._engine.set_generator(generator)
+        get_ready(self._config, self._engine, self._decoders)
 
     def end(self) -> bool:
         """False in the middle of an image whose request was given up."""

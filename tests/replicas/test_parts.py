@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -204,6 +205,12 @@ def test_problems_at_the_start_are_told_before_ray_starts(tmp_path: Path) -> Non
     config = ServerConfig(ModelConfig(tmp_path, "demo"), replicas=ReplicaConfig(1, 1))
     with pytest.raises(StartupError, match="is missing; the demo model is in"):
         ReplicaBackend(config, ReplicaConfig(1, 1)).start()
+
+
+def test_a_refusal_crosses_processes_whole() -> None:
+    error = RequestError(503, "queue_full", "All 16 slots are in use.", retry_after=3)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (RequestError, str(error), vars(error))
 
 
 IMPORTS_RAY = ("replica.py", "deployment.py", "ports.py")
