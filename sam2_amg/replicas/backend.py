@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import ExitStack
 
 from sam2_amg.config import ReplicaConfig, ServerConfig
@@ -19,7 +20,8 @@ class ReplicaBackend:
     def __init__(self, config: ServerConfig, replicas: ReplicaConfig, kind: type | None = None) -> None:
         """`kind` is the class of replicas, `replicas.replica.Replica` or one derived of it."""
         self._config, self._replicas, self._kind = config, replicas, kind
-        self._fleet = Fleet(config.limits, end_process)
+        self._key = secrets.token_bytes(32)
+        self._fleet = Fleet(config.limits, self._key, end_process)
         self._stack = ExitStack()
         self.desk = Desk(self._fleet, self._fleet)
 
@@ -35,8 +37,9 @@ class ReplicaBackend:
         from sam2_amg.replicas.replica import Replica
 
         fleet.report("starting replicas")
-        running = self._stack.enter_context(deployed(config, self._replicas, files, self._kind or Replica))
-        fleet.start(running.handle, running.look)
+        kind = self._kind or Replica
+        running = self._stack.enter_context(deployed(config, self._replicas, files, self._key, kind))
+        fleet.start(running.look)
         wait_until_ready(fleet, running.problem)
 
     def end(self) -> bool:

@@ -13,8 +13,10 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.errors import RequestError, StartupError
+from sam2_amg.replicas.channel import ChannelLost, TimeIsOver
 from sam2_amg.replicas.gate import Gate, Turn
-from sam2_amg.replicas.messages import Call, Reply, Seen, portable
+from sam2_amg.replicas.links import Links
+from sam2_amg.replicas.messages import Call, ReplicaState, Reply, Seen, portable
 from sam2_amg.server.desk import Made
 from sam2_amg.server.failure import Failure
 from sam2_amg.server.gauges import gauge, gauges
@@ -28,10 +30,11 @@ logger = logging.getLogger(__name__)
 RAY_LOST = 73  # exit status
 _PAUSE = 0.5  # seconds between two looks at the replicas
 _SILENT = 4.0  # seconds without a word after which a replica gets no more
+_PASSED_OVER = 5.0  # seconds for which a replica gets no more after it has lost a request: longer than _SILENT
 _LOST = 30.0  # seconds without an answer of Ray after which it is lost
 _TRIES = 2
 _GOING = {"failed", "shutting_down", "starting", "queue_full"}  # codes of a replica that cannot take an image now
-Look = Callable[[], list[Seen]]
+Look = Callable[[int], list[Seen]]
 
 
 class Fleet(Reception):
@@ -40,13 +43,14 @@ class Fleet(Reception):
     An image whose replica is lost is tried once more on another.
     """
 
-    def __init__(self, limits: Limits, on_failure: Callable[[Failure], None] | None = None) -> None:
+    def __init__(self, limits: Limits, key: bytes, on_failure: Callable[[Failure], None] | None = None) -> None:
+        """`key` is what replicas know this process by."""
         self._gate = Gate(limits.queue_size)
         super().__init__(self._gate, limits, on_failure)
-        self._handle: Any = None  # of Ray Serve
+        self._links = Links(key)
         self._seen: list[Seen] = []
+        self._passed_over: dict[str, float] = {}  # by ReplicaState.started, until when
         self._own: GeneratorConfig | None = None
-        self._responses: set[Any] = set()
         self._retries = 0
         self._per_image = 1.0
         self._latest = time.monotonic()
@@ -54,16 +58,16 @@ class Fleet(Reception):
 
     # The replicas.
 
-    def start(self, handle: Any, look: Look) -> None:
-        """Begins to hand images over. `look` asks for the replicas, and says that this process is there."""
-        self._handle = handle
+    def start(self, look: Look) -> None:
+        """Begins to hand images over. `look` says that this process is there and how many images it has, and asks for
+        the replicas."""
         threading.Thread(target=self._watch, args=(look,), name="replicas", daemon=True).start()
 
     def _watch(self, look: Look) -> None:
         heard = time.monotonic()
         while not self._ended.wait(_PAUSE):
             try:
-                self._note(look())
+                self._note(look(self._gate.inside + self._gate.waiting))
                 heard = time.monotonic()
             except Exception as error:  # of Ray there are many kinds, and all mean the same here
                 if time.monotonic() - heard > _LOST and not self._ended.is_set():
@@ -76,14 +80,32 @@ class Fleet(Reception):
             self.weights = self.weights or each.state.weights
         if not ready and seen:
             self.phase = seen[0].state.phase
-        self._gate.set_room(sum(each.state.at_once for each in ready))
+        there = {each.state.started for each in seen}
+        self._passed_over = {name: until for name, until in self._passed_over.items() if name in there}
+        self._links.keep(there)
+        self._use_ready()
         if ready and self._own is None:
             self._own = ready[0].state.own
+
+    def _use_ready(self) -> None:
+        self._gate.set_replicas([each.state for each in self.ready])
 
     @property
     def ready(self) -> list[Seen]:
         """The replicas that answer."""
-        return [each for each in self._seen if _answers(each)]
+        return [each for each in self._seen if self._answers(each)]
+
+    def _answers(self, seen: Seen) -> bool:
+        """Whether a replica is ready, and was heard of lately."""
+        state = seen.state
+        return state.own is not None and seen.silent < _SILENT and not self._is_passed_over(state)
+
+    def _is_passed_over(self, replica: ReplicaState) -> bool:
+        return time.monotonic() < self._passed_over.get(replica.started, 0.0)
+
+    def _pass_over(self, replica: ReplicaState) -> None:
+        self._passed_over[replica.started] = time.monotonic() + _PASSED_OVER
+        self._use_ready()
 
     @property
     def startup_failure(self) -> str | None:
@@ -127,12 +149,8 @@ class Fleet(Reception):
         """The answer to one image, for which the caller holds a slot. Raises RequestError, as the replica does, and
         replica_lost (503)."""
         ticket.enter("queued")
-        turn = Turn(ticket)
-        if not self._gate.put(turn):
-            raise self.ended()
-        with self._gate.passing(turn, self.limits.request_timeout):
-            ticket.enter("segmenting")
-            reply = self._reply(Call(upload.name, upload.data, portable(asked), ticket.request_id, 0.0), ticket)
+        call = Call(upload.name, upload.data, portable(asked), ticket.request_id, 0.0)
+        reply = self._reply(call, ticket)
         self._note_answer()
         ticket.measured = reply.stages
         if reply.refusal is not None:
@@ -141,39 +159,38 @@ class Fleet(Reception):
         return Made(reply.answer, reply.masks)
 
     def _reply(self, call: Call, ticket: Ticket) -> Reply:
-        for _ in range(_TRIES):
-            try:
-                reply = self._ask(replace(call, seconds=ticket.remaining), ticket)
-            except RequestError:
-                raise
-            except Exception as error:  # a replica raises none of its own: it is lost
-                if ticket.cancelled.is_set():
-                    raise cancelled() from error
-                if self._ended.is_set():
-                    raise self.ended() from error
-                logger.warning("request %s lost its replica (%s)", call.request_id, type(error).__name__)
-            else:
-                if reply.refusal is None or reply.refusal.code not in _GOING:
-                    return reply
-                logger.warning("request %s met a replica that is %s", call.request_id, reply.refusal.code)
+        for tried in range(_TRIES):
+            turn = Turn(ticket)
+            if not self._gate.put(turn, first=tried > 0):
+                raise self.ended()
+            with self._gate.passing(turn, self.limits.request_timeout) as replica:
+                ticket.enter("segmenting")
+                reply = self._ask(replica, call, ticket)
+            if reply is not None:
+                return reply
             self._retries += 1
         message = "The replicas that worked on this image were lost; try again in 5 s."
         raise RequestError(503, "replica_lost", message, retry_after=5)
 
-    def _ask(self, call: Call, ticket: Ticket) -> Reply:
-        """One replica's reply. Raises RequestError timeout (504), and what Ray raises."""
-        if ticket.remaining == 0:
-            raise timed_out(self.limits.request_timeout)
-        response = self._handle.answer.remote(call)
-        self._responses.add(response)
+    def _ask(self, replica: ReplicaState, call: Call, ticket: Ticket) -> Reply | None:
+        """A replica's reply; None if it is lost. Raises RequestError timeout (504), cancelled and shutting_down."""
         try:
-            with ticket.calling_on_cancel(response.cancel):
-                return response.result(timeout_s=ticket.remaining)
-        except TimeoutError as error:
-            response.cancel()
-            raise timed_out(self.limits.request_timeout) from error
-        finally:
-            self._responses.discard(response)
+            reply = self._links.ask(replica, replace(call, seconds=ticket.remaining), ticket)
+        except ChannelLost as error:
+            if ticket.cancelled.is_set():
+                raise cancelled() from error
+            if self._ended.is_set():
+                raise self.ended() from error
+            if isinstance(error, TimeIsOver):
+                raise timed_out(self.limits.request_timeout) from error
+            problem = f"is lost ({error})"
+        else:
+            if reply.refusal is None or reply.refusal.code not in _GOING:
+                return reply
+            problem = f"refuses it ({reply.refusal.code})"
+        logger.warning("request %s: replica %d %s", call.request_id, replica.rank, problem)
+        self._pass_over(replica)
+        return None
 
     def _note_answer(self) -> None:
         now = time.monotonic()
@@ -186,8 +203,7 @@ class Fleet(Reception):
     def close(self, timeout: float | None = None) -> bool:
         """What replicas still work on is given up then."""
         answered = super().close(timeout)
-        for response in list(self._responses):
-            response.cancel()
+        self._links.end()
         return answered
 
     def _stop_watching(self) -> None:
@@ -201,7 +217,7 @@ class Fleet(Reception):
         yield gauge("replicas_ready", "Replicas that answer", len(self.ready))
         yield CounterMetricFamily("sam2_amg_retries", "Images tried again on another replica", self._retries)
         for name, text, value in (
-            ("replica_ready", "1 if the replica answers", _answers),
+            ("replica_ready", "1 if the replica answers", self._answers),
             ("replica_images", "Images that the replica has answered since it started", lambda each: each.state.images),
             ("replica_queue", "Images that the replica has", lambda each: each.state.in_flight),
             ("replica_restarts", "How often the replica was started again", lambda each: each.restarts),
@@ -214,16 +230,11 @@ class Fleet(Reception):
         return {
             "replicas": [
                 {key: getattr(each.state, key) for key in keys}
-                | {"state": "ready" if _answers(each) else each.state.failure or each.state.phase}
+                | {"state": "ready" if self._answers(each) else each.state.failure or each.state.phase}
                 | {"queue": each.state.in_flight, "restarts": each.restarts}
                 for each in self._seen
             ]
         }
-
-
-def _answers(seen: Seen) -> bool:
-    """Whether a replica is ready, and was heard of lately."""
-    return seen.state.own is not None and seen.silent < _SILENT
 
 
 def _labels(seen: Seen) -> dict[str, str]:

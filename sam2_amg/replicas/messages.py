@@ -11,6 +11,8 @@ from sam2_amg.network.weights import Weights
 from sam2_amg.parameters import Parameters
 from sam2_amg.server.parameters import Asked
 
+Address = tuple[str, int]  # host and port
+
 
 @dataclass(frozen=True)
 class Call:
@@ -37,7 +39,8 @@ class Reply:
 class ReplicaState:
     """What a replica says of itself every second. `started` is another one each time that it starts.
 
-    `failure` is why it cannot start. `own` has the parameters of its generator; None until it is ready.
+    `failure` is why it cannot start. `own` has the parameters of its generator; None until it is ready, and again once
+    it is to end. It takes calls at `address`, and works on up to `at_once` at a time.
     """
 
     started: str
@@ -51,7 +54,16 @@ class ReplicaState:
     at_once: int = 1
     failure: str | None = None
     own: GeneratorConfig | None = None
+    address: Address | None = None
     weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a replica hears of the front: seconds since it said something, and how many images it has then."""
+
+    silence: float
+    load: int
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from sam2_amg.replicas.messages import ReplicaState, Seen
+from sam2_amg.replicas.messages import ReplicaState, Seen, Word
 
 _FORGOTTEN = 15.0  # seconds of silence after which a replica is gone
 _PIECE = 64 << 20  # bytes
@@ -19,21 +19,24 @@ class Registry:
     def __init__(self, files: tuple[str, ...] = ()) -> None:
         self._files = frozenset(files)
         self._front_seen = time.monotonic()
+        self._load = 0
         self._seen: dict[str, tuple[ReplicaState, float]] = {}
         self._starts: Counter[int] = Counter()
         self._lock = threading.Lock()
 
-    def note(self, state: ReplicaState) -> float:
-        """A replica says how it is; seconds since the front was heard of."""
+    def note(self, state: ReplicaState) -> Word:
+        """A replica says how it is, and hears of the front."""
         with self._lock:
             if state.started not in self._seen:
                 self._starts[state.rank] += 1
             self._seen[state.started] = state, time.monotonic()
-            return time.monotonic() - self._front_seen
+            return Word(time.monotonic() - self._front_seen, self._load)
 
-    def look(self) -> list[Seen]:
-        """The front is there, and asks for all replicas; they are sorted by rank, the latest start of each alone."""
+    def look(self, load: int = 0) -> list[Seen]:
+        """The front is there, has `load` images, and asks for all replicas; they are sorted by rank, the latest start
+        of each alone."""
         with self._lock:
+            self._load = load
             self._front_seen = now = time.monotonic()
             self._seen = {key: each for key, each in self._seen.items() if now - each[1] < _FORGOTTEN}
             latest = {state.rank: (state, heard) for state, heard in self._seen.values()}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -23,8 +21,10 @@ from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import ModelFiles, local_model
-from sam2_amg.replicas.messages import Call, ReplicaState, Reply
+from sam2_amg.replicas.listener import Listener
+from sam2_amg.replicas.messages import Call, ReplicaState, Reply, Word
 from sam2_amg.replicas.ports import listen_on_loopback
+from sam2_amg.replicas.scaling import LOAD
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.failure import Failure
 from sam2_amg.server.messages import internal_error
@@ -35,6 +35,7 @@ from sam2_amg.server.upload import Upload
 
 logger = logging.getLogger(__name__)
 _BEAT = 1.0  # seconds between two reports
+_NOTICED = 2.0  # seconds for the front to notice that a replica is to end
 _ORPHANED = 30.0  # seconds without a word of the front after which a replica ends
 _PATIENCE = 5.0  # seconds for the registry to answer
 _AHEAD = 4  # images that are decoded, and answers that are made, while the device works on others
@@ -51,10 +52,15 @@ class ReplicaPlan:
     files: ModelFiles
     app: str
     is_ours: bool  # whether Ray Serve was started for this application
+    host: str | None  # the address to take calls at; None for the node's own
+    key: bytes = field(repr=False)  # which the front proves that it knows
 
 
 class Replica:
     """What Ray Serve makes a replica of. Ends its process, to be replaced, when it cannot answer any more."""
+
+    _listener: Listener | None = None
+    _is_leaving = False
 
     def __init__(self, plan: ReplicaPlan, registry: Any) -> None:
         """Loads the model, and runs a first image. Raises StartupError, after telling the registry."""
@@ -63,7 +69,7 @@ class Replica:
         start_log()
         use_format(plan.config.log_format)
         self._plan, self._registry = plan, registry
-        self._images = 0
+        self._images = self._load = 0
         context = serve.get_replica_context()
         gpus = ray.get_gpu_ids()
         device = f"cuda:{gpus[0]}" if gpus else plan.config.model.device
@@ -73,6 +79,8 @@ class Replica:
         threading.Thread(target=self._report, name="heartbeat", daemon=True).start()
         try:
             self._start()
+            host = plan.host or ray.util.get_node_ip_address()
+            self._listener = Listener(host, plan.key, self.answer, plan.config.limits.queue_size)
         except StartupError as error:
             self._tell(replace(self._state, failure=str(error)))
             raise
@@ -83,7 +91,6 @@ class Replica:
         config = replace(config, model=model)
         decoders = DecoderPool(config.limits)
         self._segmenting = Segmenting(self._engine, decoders)
-        self._threads = ThreadPoolExecutor(config.limits.queue_size, "request")
         with after_the_first(model, config.compile_cache, self._engine.report):
             get_ready(config, self._engine, decoders)
         self._engine.phase = "ready"
@@ -91,17 +98,8 @@ class Replica:
     def _read(self, path: str, offset: int) -> bytes:
         return ray.get(self._registry.read.remote(path, offset))
 
-    async def answer(self, call: Call) -> Reply:
-        """The answer to one image, or why there is none. Raises nothing of its own."""
-        ticket = Ticket(time.monotonic() + call.seconds, call.request_id)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, call, ticket)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            ticket.cancel()
-            raise
-
-    def _answer(self, call: Call, ticket: Ticket) -> Reply:
+    def answer(self, call: Call, ticket: Ticket) -> Reply:
+        """The answer to one image, or why there is none. Raises nothing."""
         begun = time.monotonic()
         try:
             ticket.enter("decoding")
@@ -121,6 +119,20 @@ class Replica:
         if self._engine.failure is not None:
             raise self._engine.failure.refusal()
 
+    def __del__(self) -> None:
+        """Ray Serve calls it before it ends a replica of which there are too many: what that has is answered first."""
+        if not self._listener or self._is_leaving:
+            return
+        self._is_leaving = True
+        end = time.monotonic() + self._plan.config.limits.drain_timeout
+        time.sleep(_NOTICED)
+        while self._engine.in_flight and time.monotonic() < end:
+            time.sleep(_BEAT / 20)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Ray Serve asks for what `scaling_policy` reads."""
+        return {LOAD: float(self._load)}
+
     # What the front sees.
 
     @property
@@ -129,28 +141,30 @@ class Replica:
         engine = self._engine
         return replace(
             self._state,
-            phase=engine.phase,
+            phase="ending" if self._is_leaving else engine.phase,
             images=self._images,
             in_flight=engine.in_flight,
             at_once=engine.at_once + _AHEAD,
-            own=engine.own,
+            own=engine.own if self._listener and not self._is_leaving else None,
+            address=self._listener.address if self._listener else None,
             weights=engine.weights,
         )
 
     def _report(self) -> None:
         heard = time.monotonic()
         while time.monotonic() - heard < _ORPHANED:
-            silence = self._tell(self.state)
-            if silence is not None:
-                heard = time.monotonic() - silence
+            word = self._tell(self.state)
+            if word is not None:
+                heard = time.monotonic() - word.silence
+                self._load = word.load
             time.sleep(_BEAT)
         logger.critical("The front was not heard of for %g s. This replica ends.", _ORPHANED)
         threading.Thread(target=take_down, args=(self._plan.app, self._plan.is_ours, False), daemon=True).start()
         time.sleep(_PATIENCE)
         os._exit(FRONT_LOST)
 
-    def _tell(self, state: ReplicaState) -> float | None:
-        """Reports; seconds since the front was heard of, None if nobody answers."""
+    def _tell(self, state: ReplicaState) -> Word | None:
+        """Reports; what is heard of the front, None if nobody answers."""
         try:
             return ray.get(self._registry.note.remote(state), timeout=_PATIENCE)
         except Exception:  # of Ray there are many kinds, and all mean the same here

@@ -19,7 +19,6 @@ _NAMESPACE = "sam2_amg"
 _OBJECT_STORE = 1 << 30  # bytes of shared memory, at most, for what is too large for a message
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # requests go straight to a replica: half the front's work
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _ON_THIS_HOST = {

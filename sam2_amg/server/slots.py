@@ -103,12 +103,15 @@ class Slots(Generic[W]):
             self._in_flight -= 1
             self._changed.notify_all()
 
-    def put(self, waiter: W) -> bool:
-        """Adds a request at the end of the line; False if nothing will be answered any more."""
+    def put(self, waiter: W, first: bool = False) -> bool:
+        """Adds a request at the end of the line, or at its head; False if nothing will be answered any more."""
         with self._changed:
             if self._abandoned:
                 return False
-            self._line.append(waiter)
+            if first:
+                self._line.appendleft(waiter)
+            else:
+                self._line.append(waiter)
             self._open.add(waiter)
             self._changed.notify_all()
             return True

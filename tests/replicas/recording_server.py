@@ -24,10 +24,10 @@ def main(calls: str, arguments: list[str]) -> None:
     from sam2_amg.replicas.replica import Replica
 
     class RecordingReplica(Replica):
-        async def answer(self, call: Any) -> Any:
+        def answer(self, call: Any, ticket: Any) -> Any:
             with open(calls, "a") as file:
                 file.write(f"{time.time()} {os.getpid()} {call.request_id}\n")
-            return await super().answer(call)
+            return super().answer(call, ticket)
 
     serve(config, ReplicaBackend(config, config.replicas, RecordingReplica))
 
