@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray import serve
+from ray import cloudpickle, serve
 from ray.serve.config import AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sam2_amg.config import ReplicaConfig, ServerConfig
+from sam2_amg.replicas import scaling
 from sam2_amg.replicas.files import ModelFiles
 from sam2_amg.replicas.messages import Seen
 from sam2_amg.replicas.ports import VARIABLE
 from sam2_amg.replicas.registry import Registry
 from sam2_amg.replicas.replica import Replica, ReplicaPlan, take_down
 from sam2_amg.replicas.runtime import options_for
-from sam2_amg.replicas.scaling import scaling_policy
 
 _DEPLOYMENT = "replica"
 _CHECK_EVERY, _CHECK_WITHIN = 5.0, 10.0  # seconds; three checks in vain replace a replica
@@ -97,11 +97,12 @@ def _run(bound: Any, app: str, problems: list[str]) -> None:
 def _deployment(kind: type, config: ServerConfig, replicas: ReplicaConfig) -> Any:
     counts: dict[str, Any] = {"num_replicas": replicas.most}
     if replicas.least < replicas.most:
+        cloudpickle.register_pickle_by_value(scaling)  # Ray Serve's controller may run without this package
         counts = {
             "autoscaling_config": {
                 "min_replicas": replicas.least,
                 "max_replicas": replicas.most,
-                "policy": AutoscalingPolicy(policy_function=scaling_policy()),
+                "policy": AutoscalingPolicy(policy_function=scaling.wanted_replicas),
                 "metrics_interval_s": 2,
                 "look_back_period_s": 10,
                 "upscale_delay_s": 10,

@@ -130,7 +130,7 @@ class Replica:
             time.sleep(_BEAT / 20)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Ray Serve asks for what `scaling_policy` reads."""
+        """Ray Serve asks for what `wanted_replicas` reads."""
         return {LOAD: float(self._load)}
 
     # What the front sees.

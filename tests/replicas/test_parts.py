@@ -8,7 +8,9 @@ import os
 import pickle
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,62 +24,108 @@ from sam2_amg.replicas.backend import ReplicaBackend
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import files_of, local_model
 from sam2_amg.replicas.gate import Gate, Turn
-from sam2_amg.replicas.messages import ReplicaState
+from sam2_amg.replicas.messages import ReplicaState, Word
 from sam2_amg.replicas.registry import Registry
 from sam2_amg.server.ticket import Ticket
 
 PACKAGE = Path(__file__).parents[2] / "sam2_amg"
 
 
-def pass_through(gate: Gate, name: str, order: list[str], leave: threading.Event, seconds: float = 20) -> None:
-    turn = Turn(Ticket(time.monotonic() + seconds, name))
-    assert gate.put(turn)
-    with gate.passing(turn, seconds):
-        order.append(name)
-        assert leave.wait(20)
+def state(started: str, rank: int = 0, at_once: int = 1) -> ReplicaState:
+    return ReplicaState(started, rank, "node", 1, "cpu", at_once=at_once)
 
 
-def test_a_gate_lets_go_on_in_order_as_many_as_there_is_room_for() -> None:
-    gate, order, leave = Gate(10), [], threading.Event()
-    with ThreadPoolExecutor(5) as pool:
-        running = []
-        for name in "abcde":
-            running.append(pool.submit(pass_through, gate, name, order, leave))
-            wait_until(lambda: gate.waiting == len(running))
-        assert [gate.place_of(name) for name in "abcdef"] == [0, 1, 2, 3, 4, None]
-        gate.set_room(2)
-        wait_until(lambda: len(order) == 2)
-        assert (gate.inside, gate.waiting, gate.place_of("c")) == (2, 3, 0)
-        gate.set_room(0)
-        leave.set()
+@dataclass
+class Line:
+    """Requests that pass a gate, each in a thread, and stay inside until they are told to leave."""
+
+    gate: Gate
+    pool: ThreadPoolExecutor
+    inside: list[tuple[str, str]] = field(default_factory=list)  # (request, replica), in order of admission
+    leaving: dict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
+
+    def come(self, name: str, seconds: float = 20, first: bool = False) -> Future[None]:
+        turn = Turn(Ticket(time.monotonic() + seconds, name))
+        assert self.gate.put(turn, first)
+        return self.pool.submit(self._pass, turn, seconds)
+
+    def _pass(self, turn: Turn, seconds: float) -> None:
+        with self.gate.passing(turn, seconds) as replica:
+            self.inside.append((turn.ticket.request_id, replica.started))
+            assert self.leaving[turn.ticket.request_id].wait(20)
+
+    def shows(self, *inside: tuple[str, str]) -> None:
+        wait_until(lambda: len(self.inside) == len(inside))
+        assert sorted(self.inside) == sorted(inside)
+
+
+def test_a_gate_lets_go_on_in_order_to_the_replica_with_the_least_work() -> None:
+    gate = Gate(10)
+    with ThreadPoolExecutor(8) as pool:
+        line = Line(gate, pool)
+        running = [line.come(name) for name in "abcdef"]
+        assert [gate.place_of(name) for name in "abcdefg"] == [0, 1, 2, 3, 4, 5, None]
+        gate.set_replicas([state("one", at_once=3), state("two", at_once=1)])
+        line.shows(("a", "one"), ("b", "two"), ("c", "one"), ("d", "one"))
+        assert (gate.inside, gate.waiting, gate.place_of("e")) == (4, 2, 0)
+        running.append(line.come("again", first=True))
+        line.leaving["b"].set()
+        wait_until(lambda: line.inside[-1] == ("again", "two"))
+        gate.set_replicas([state("two", at_once=2)])  # `one` is lost
+        wait_until(lambda: line.inside[-1] == ("e", "two"))
+        for name in "acd":
+            line.leaving[name].set()
+        wait_until(lambda: gate.inside == 2)
+        assert gate.waiting == 1
+        gate.set_replicas([])
+        for name in ("again", "e", "f"):
+            line.leaving[name].set()
         wait_until(lambda: gate.inside == 0)
-        assert gate.waiting == 3
-        gate.set_room(1)
+        assert gate.waiting == 1
+        gate.set_replicas([state("three")])
         for each in running:
             each.result()
-    assert sorted(order[:2]) == ["a", "b"]
-    assert order[2:] == ["c", "d", "e"]
+    assert line.inside[-1] == ("f", "three")
     assert (gate.inside, gate.waiting) == (0, 0)
 
 
+def test_a_replica_that_stands_still_gets_no_more_than_it_had() -> None:
+    gate = Gate(100)
+    gate.set_replicas([state("still", at_once=6), state("works", at_once=6)])
+    with ThreadPoolExecutor(8) as pool:
+        line = Line(gate, pool)
+        running = [line.come(str(i)) for i in range(8)]
+        wait_until(lambda: len(line.inside) == 8)
+        had = {name for name, replica in line.inside if replica == "still"}
+        assert len(had) == 4
+        for i in range(8, 48):  # each client sends again once it has its answer
+            done = next(name for name, replica in line.inside if name not in had and not line.leaving[name].is_set())
+            line.leaving[done].set()
+            running.append(line.come(str(i)))
+            wait_until(lambda count=i: len(line.inside) > count)
+        for i in range(48):
+            line.leaving[str(i)].set()
+        for each in running:
+            each.result()
+    assert {name for name, replica in line.inside if replica == "still"} == had
+
+
 def test_whoever_is_cancelled_or_out_of_time_leaves_the_line() -> None:
-    gate, leave = Gate(10), threading.Event()
-    turn = Turn(Ticket(time.monotonic() + 20))
-    gate.put(turn)
-    threading.Timer(0.05, turn.ticket.cancel).start()
-    with pytest.raises(RequestError, match="cancelled"), gate.passing(turn, 20):
-        raise AssertionError
-    with pytest.raises(RequestError, match="No answer within"):
-        pass_through(gate, "late", [], leave, 0.05)
-    assert gate.waiting == 0
-    gate.set_room(1)
-    assert gate.inside == 0
-    gate.abandon(RequestError(503, "shutting_down", "The end."))
-    assert not gate.put(Turn(Ticket()))
-
-
-def state(started: str, rank: int = 0) -> ReplicaState:
-    return ReplicaState(started, rank, "node", 1, "cpu")
+    gate = Gate(10)
+    with ThreadPoolExecutor(2) as pool:
+        line = Line(gate, pool)
+        turn = Turn(Ticket(time.monotonic() + 20))
+        gate.put(turn)
+        threading.Timer(0.05, turn.ticket.cancel).start()
+        with pytest.raises(RequestError, match="cancelled"), gate.passing(turn, 20):
+            raise AssertionError
+        with pytest.raises(RequestError, match="No answer within"):
+            line.come("late", 0.05).result()
+        assert gate.waiting == 0
+        gate.set_replicas([state("one")])
+        assert gate.inside == 0
+        gate.abandon(RequestError(503, "shutting_down", "The end."))
+        assert not gate.put(Turn(Ticket()))
 
 
 def test_a_registry_knows_the_latest_start_of_each_replica(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +134,9 @@ def test_a_registry_knows_the_latest_start_of_each_replica(monkeypatch: pytest.M
     registry.look()
     for name, rank in (("a", 0), ("b", 1), ("c", 0)):
         now[0] += 1
-        assert registry.note(state(name, rank)) == now[0]
-    assert [(each.state.started, each.silent, each.restarts) for each in registry.look()] == [("c", 0, 1), ("b", 1, 0)]
-    assert registry.note(state("b", 1)) == 0
+        assert registry.note(state(name, rank)) == Word(now[0], 0)
+    assert [(each.state.started, each.silent, each.restarts) for each in registry.look(7)] == [("c", 0, 1), ("b", 1, 0)]
+    assert registry.note(state("b", 1)) == Word(0, 7)
     now[0] += 14.5
     assert [each.state.started for each in registry.look()] == ["c", "b"]
     now[0] += 1

@@ -19,7 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from helpers import RunningServer, assert_error, drawn_image, png, start_server, wait_until
+from helpers import CPU, RunningServer, assert_error, drawn_image, png, start_server, wait_until
+from local_server import LocalServer, serving
+from sam2.modeling.sam2_base import SAM2Base
+
+from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.pool import DecoderPool
+from sam2_amg.modes.build import build_generator
 
 pytestmark = pytest.mark.xdist_group("ray")  # one Ray at a time
 SCRIPT = Path(__file__).with_name("recording_server.py")
@@ -81,19 +87,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Iterator[RunningServer]:
-    """The same without Ray."""
-    server = start_server("--device", "cpu", *QUICK)
-    yield server
-    assert end(server) == 0
+def plain(demo_model: SAM2Base, decoders: DecoderPool) -> Iterator[LocalServer]:
+    """The same without Ray, in this process."""
+    config = GeneratorConfig(points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    with serving(build_generator(demo_model, Mode.AO, config, CPU), decoders, Limits()) as server:
+        yield server
 
 
-def ask(server: RunningServer, path: str, data: bytes, name: str) -> requests.Response:
+def ask(server: RunningServer | LocalServer, path: str, data: bytes, name: str) -> requests.Response:
     headers = {"X-Request-ID": name}
     return requests.post(f"{server.url}/{path}", files={"image": ("image", data)}, headers=headers, timeout=120)
 
 
-def test_answers_and_errors_are_those_of_a_server_without_replicas(running: Replicated, plain: RunningServer) -> None:
+def test_answers_and_errors_are_those_of_a_server_without_replicas(running: Replicated, plain: LocalServer) -> None:
     for path in (*QUERIES, "segment?format=gif", "upload_rle?points_per_side=9999", "segment?points_per_side=3"):
         ours, theirs = (ask(server, path, IMAGES[0], "same") for server in (running.server, plain))
         assert (ours.status_code, ours.content) == (theirs.status_code, theirs.content)
@@ -145,7 +151,7 @@ Right = dict[tuple[str, int], requests.Response]
 
 
 @pytest.fixture(scope="module")
-def right(plain: RunningServer) -> Right:
+def right(plain: LocalServer) -> Right:
     """By path and image, the answer of a server without replicas."""
     found = {(path, i): ask(plain, path, data, "right") for path in QUERIES for i, data in enumerate(IMAGES)}
     assert {each.status_code for each in found.values()} == {200}
@@ -203,7 +209,7 @@ def test_what_a_killed_replica_had_is_tried_on_another(running: Replicated, righ
 
 
 @pytest.mark.slow
-def test_a_replica_that_stands_still_gets_less_than_others(running: Replicated, right: Right) -> None:
+def test_a_replica_that_stands_still_gets_under_a_tenth(running: Replicated, right: Right) -> None:
     wait_until(lambda: len(running.ready) == 2, 90)
     victim = running.ready[0]
     with ThreadPoolExecutor(1) as pool:
@@ -219,7 +225,7 @@ def test_a_replica_that_stands_still_gets_less_than_others(running: Replicated, 
     assert meanwhile
     # what reaches it is written down once it goes on, and then at once
     late = [pid for when, pid, _ in running.lines() if ended <= when < ended + 0.2 and pid == victim]
-    assert len(late) < len(meanwhile)
+    assert len(late) <= max(1, (len(meanwhile) + len(late)) / 10)  # one may be on its way when it stops
 
 
 @pytest.mark.slow
