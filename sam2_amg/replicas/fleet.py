@@ -100,6 +100,13 @@ class Fleet(Reception):
         state = seen.state
         return state.own is not None and seen.silent < _SILENT and not self._is_passed_over(state)
 
+    def _condition(self, seen: Seen) -> str:
+        """What is shown of a replica: ready, silent, or what it does instead."""
+        state = seen.state
+        if self._answers(seen):
+            return "ready"
+        return state.failure or ("silent" if state.own is not None else state.phase)
+
     def _is_passed_over(self, replica: ReplicaState) -> bool:
         return time.monotonic() < self._passed_over.get(replica.started, 0.0)
 
@@ -230,7 +237,7 @@ class Fleet(Reception):
         return {
             "replicas": [
                 {key: getattr(each.state, key) for key in keys}
-                | {"state": "ready" if self._answers(each) else each.state.failure or each.state.phase}
+                | {"state": self._condition(each)}
                 | {"queue": each.state.in_flight, "restarts": each.restarts}
                 for each in self._seen
             ]

@@ -206,6 +206,7 @@ def test_what_a_killed_replica_had_is_tried_on_another(running: Replicated, righ
     answers = load(running, right, 16, 8)
     assert require_right(running, answers) >= 15
     assert victim in {pid for _, pid, _ in running.lines()}
+    assert victim not in running.ready
 
 
 @pytest.mark.slow
