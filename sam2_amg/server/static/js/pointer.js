@@ -1,0 +1,140 @@
+/** The pointer over the photograph: hover lights a mask, a click selects it, a drag moves the photograph. */
+import { pixelAt } from "./viewport.js";
+
+/** @typedef {import("./store.js").Store} Store @typedef {import("./view.js").View} View */
+
+const CLICK = 5; // CSS pixels that a click may move
+const WHEEL = 0.0016; // zoom of a wheel's pixel, as a logarithm
+const LINE = 18; // CSS pixels of a wheel's line
+const DOUBLE = 350; // milliseconds
+
+export class Pointer {
+  constructor(/** @type {View} */ view, /** @type {Store} */ store) {
+    this.view = view;
+    this.store = store;
+    /** @type {readonly number[]} visible masks under the pointer, the smallest first */
+    this.stack = [];
+    /** @type {Map<number, {x: number, y: number}>} pointers that are down */
+    this.down = new Map();
+    this.travelled = 0;
+    this.lastTap = 0;
+    const { root } = view;
+    root.addEventListener("pointermove", (event) => this.move(event));
+    root.addEventListener("pointerdown", (event) => this.press(event));
+    root.addEventListener("pointerup", (event) => this.release(event));
+    root.addEventListener("pointercancel", (event) => this.down.delete(event.pointerId));
+    root.addEventListener("pointerleave", () => this.leave());
+    root.addEventListener("wheel", (event) => this.turn(event), { passive: false });
+  }
+
+  /** The point of an event, in CSS pixels of the viewport. */
+  point(/** @type {MouseEvent} */ event) {
+    const box = this.view.root.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top };
+  }
+
+  move(/** @type {PointerEvent} */ event) {
+    const at = this.point(event);
+    const last = this.down.get(event.pointerId);
+    if (!last) {
+      this.hover(at);
+      return;
+    }
+    this.down.set(event.pointerId, at);
+    if (this.down.size === 2) this._pinch(event.pointerId, last, at);
+    else this._drag(at.x - last.x, at.y - last.y);
+  }
+
+  /** Lights the smallest visible mask at a point; reads the texture once. */
+  hover(/** @type {{x: number, y: number}} */ at) {
+    const { scene, visible, lit } = this.store.state;
+    if (!scene) return;
+    const pixel = pixelAt(this.view.place, at.x, at.y);
+    const isInside = pixel.x >= 0 && pixel.y >= 0 && pixel.x < scene.stacks.width && pixel.y < scene.stacks.height;
+    const all = isInside ? scene.stacks.at(pixel.x, pixel.y) : [];
+    const stack = Array.prototype.filter.call(all, (/** @type {number} */ id) => visible.has(id));
+    const isSame = stack.length === this.stack.length && stack.every((id, i) => id === this.stack[i]);
+    if (isSame) return; // so that a mask chosen by cycling stays lit
+    this.stack = stack;
+    this.view.root.dataset.stack = stack.join(",");
+    const next = stack.length ? stack[0] : null;
+    if (next !== lit) this.store.set({ lit: next });
+  }
+
+  /** Lights the next of the masks under the pointer. */
+  cycle() {
+    const stack = this.stack.filter((id) => this.store.state.visible.has(id));
+    if (!stack.length) return;
+    const at = stack.indexOf(/** @type {number} */ (this.store.state.lit));
+    this.store.set({ lit: stack[(at + 1) % stack.length] });
+  }
+
+  /** Forgets what was under the pointer: masks or the place of the photograph have changed. */
+  forget() {
+    this.stack = [];
+    delete this.view.root.dataset.stack;
+  }
+
+  press(/** @type {PointerEvent} */ event) {
+    if (event.button > 1 || /** @type {Element} */ (event.target).closest("[role=slider]")) return;
+    if (event.button === 1) event.preventDefault();
+    this.down.set(event.pointerId, this.point(event));
+    this.view.root.setPointerCapture(event.pointerId);
+    if (this.down.size === 1) this.travelled = 0;
+  }
+
+  release(/** @type {PointerEvent} */ event) {
+    if (!this.down.delete(event.pointerId)) return;
+    delete this.view.root.dataset.dragging;
+    if (this.travelled > CLICK || this.down.size || event.button !== 0) return;
+    if (event.timeStamp - this.lastTap < DOUBLE) {
+      this.view.fit();
+      this.lastTap = 0;
+      return;
+    }
+    this.lastTap = event.timeStamp;
+    if (event.pointerType !== "mouse") this.hover(this.point(event));
+    this.choose(this.stack.length ? this.store.state.lit : null, event.shiftKey);
+  }
+
+  /** Selects a mask, or none; with `adds` it joins or leaves those selected. */
+  choose(/** @type {number | null} */ id, /** @type {boolean} */ adds) {
+    const { selected } = this.store.state;
+    if (id === null) {
+      if (!adds && selected.length) this.store.set({ selected: [] });
+      return;
+    }
+    const others = selected.filter((one) => one !== id);
+    if (!adds) this.store.set({ selected: [id] });
+    else this.store.set({ selected: others.length < selected.length ? others : [...others, id] });
+  }
+
+  leave() {
+    if (this.down.size) return;
+    this.forget();
+    if (this.store.state.lit !== null) this.store.set({ lit: null });
+  }
+
+  turn(/** @type {WheelEvent} */ event) {
+    event.preventDefault();
+    const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE : 1);
+    const factor = Math.exp(-pixels * WHEEL * (event.ctrlKey ? 5 : 1)); // ctrlKey: a pinch of a touchpad
+    this.view.zoom(factor, this.point(event));
+  }
+
+  _drag(/** @type {number} */ dx, /** @type {number} */ dy) {
+    this.travelled += Math.abs(dx) + Math.abs(dy);
+    if (this.travelled <= CLICK) return;
+    this.view.root.dataset.dragging = "";
+    this.view.move(dx, dy);
+  }
+
+  _pinch(/** @type {number} */ id, /** @type {{x: number, y: number}} */ last, /** @type {{x: number, y: number}} */ at) {
+    const other = [...this.down].find(([one]) => one !== id)?.[1];
+    if (!other) return;
+    const far = (/** @type {{x: number, y: number}} */ one) => Math.max(1, Math.hypot(one.x - other.x, one.y - other.y));
+    this.travelled = Infinity; // no click
+    this.view.zoom(far(at) / far(last), { x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 });
+    this.view.move((at.x - last.x) / 2, (at.y - last.y) / 2);
+  }
+}
