@@ -1,24 +1,43 @@
-"""A chromium that is installed, driven by Playwright, and tabs in which a test fails if the console has an error."""
+"""A chromium that is installed, driven by Playwright, and one server for all tests of the page.
+
+A test fails if the console of a tab of its has an error that it does not expect.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from helpers import ROOT
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+import requests
+from helpers import CPU
+from local_server import OWN, LocalServer, serving
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from small_model import small_demo_model
 
-STATIC = ROOT / "sam2_amg" / "server" / "static"
+from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.pool import DecoderPool
+from sam2_amg.demo import PHOTOGRAPHS
+from sam2_amg.modes.build import build_generator
+from sam2_amg.pipeline.base import Generator, MaskRecord
+from sam2_amg.server.access import Access
+
 NEEDED = "no chromium; on Debian: apt install chromium"
-PATIENCE_MS = 10_000
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+PATIENCE_MS = 15_000
+SEARCH = replace(OWN, points_per_side=6)
+SLOTS = 4
+KEY = "0123456789abcdef"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -35,9 +54,50 @@ def browser() -> Iterator[Browser]:
         pytest.skip(NEEDED)
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=as_root)
+        browser = playwright.chromium.launch(executable_path=program, args=[*as_root, *CAMERA])
         yield browser
         browser.close()
+
+
+class HeldGenerator(Generator):
+    """A generator whose images wait while the gate is closed."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.config = generator.config
+        self.gate = threading.Event()
+        self.gate.set()
+        self._generator = generator
+
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
+        assert self.gate.wait(30)
+        return self._generator.generate(image, config)
+
+
+@pytest.fixture(scope="package")
+def generator() -> HeldGenerator:
+    return HeldGenerator(build_generator(small_demo_model(128), Mode.AO, SEARCH, CPU))
+
+
+@pytest.fixture(scope="package")
+def served(generator: HeldGenerator, decoders: DecoderPool) -> Iterator[LocalServer]:
+    limits = Limits(queue_size=SLOTS)
+    with serving(generator, decoders, limits, own=SEARCH, access=Access(is_loopback=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def with_key(generator: HeldGenerator, decoders: DecoderPool) -> Iterator[LocalServer]:
+    """A server that wants `KEY`."""
+    with serving(generator, decoders, Limits(), own=SEARCH, access=Access(KEY, is_loopback=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def held(generator: HeldGenerator) -> Iterator[HeldGenerator]:
+    """The server's generator, its gate closed."""
+    generator.gate.clear()
+    yield generator
+    generator.gate.set()
 
 
 @dataclass
@@ -63,7 +123,7 @@ def console() -> Console:
 @pytest.fixture
 def context(browser: Browser, console: Console) -> Iterator[BrowserContext]:
     """A profile of its own, whose tabs may have no error in their consoles."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
     context.on("page", console.watch)
     yield context
@@ -72,21 +132,70 @@ def context(browser: Browser, console: Console) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+def page(context: BrowserContext, served: LocalServer) -> Page:
+    """The page, without a photograph."""
+    page = context.new_page()
+    page.goto(served.url)
+    return page
 
 
 @pytest.fixture(scope="package")
-def files_url() -> Iterator[str]:
-    """The page's files, without the server."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(STATIC))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+def photo() -> bytes:
+    """A photograph without loss, so that a browser has the server's very pixels."""
+    buffer = io.BytesIO()
+    Image.open(PHOTOGRAPHS / "dog.jpg").resize((400, 267)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Asked:
+    """What the server answers to the photograph, asked for without the page."""
+
+    def __init__(self, server: LocalServer, photo: bytes) -> None:
+        self.url = f"{server.url}/segment"
+        self.photo = photo
+        self._known: dict[str, requests.Response] = {}
+
+    def answer(self, query: str) -> requests.Response:
+        if query not in self._known:
+            answer = requests.post(f"{self.url}?{query}", files={"image": ("dog.png", self.photo)}, timeout=30)
+            assert answer.status_code == 200, answer.text
+            self._known[query] = answer
+        return self._known[query]
+
+    def records(self, query: str = "") -> list[Any]:
+        return self.answer(f"format=records&counts=compressed{query and '&'}{query}").json()
+
+
+@pytest.fixture(scope="package")
+def asked(served: LocalServer, photo: bytes) -> Asked:
+    return Asked(served, photo)
+
+
+@pytest.fixture
+def uploads(page: Page) -> list[Request]:
+    """The uploads of the page so far."""
+    found: list[Request] = []
+    page.on("request", lambda request: found.append(request) if "/segment?" in request.url else None)
+    return found
+
+
+def pick(page: Page, data: bytes, name: str = "dog.png", kind: str = "image/png") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
+
+
+def until_ready(page: Page) -> None:
+    page.wait_for_selector("body[data-phase=ready]")
+    page.wait_for_selector("#working", state="hidden")
+
+
+def shown(page: Page) -> int:
+    """How many masks are visible."""
+    return int(page.get_attribute("#viewport", "data-visible") or -1)
+
+
+@pytest.fixture
+def segmented(page: Page, photo: bytes) -> Page:
+    """The page with the photograph and its masks."""
+    pick(page, photo)
+    until_ready(page)
+    return page

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from answer_masks import HARD, Mask, discs, random_masks, record_of
 from helpers import png
+from local_server import LocalServer
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser
@@ -68,7 +69,7 @@ class Case:
 
     @property
     def records(self) -> list[MaskRecord]:
-        scores = np.random.default_rng(3).integers(80, 100, (len(self.masks), 2)) / 100
+        scores = np.float32(np.random.default_rng(3).integers(80, 100, (len(self.masks), 2)) / 100)
         records = [record_of(mask, float(iou)) for mask, (iou, _) in zip(self.masks, scores, strict=True)]
         return [{**record, "stability_score": float(score)} for record, (_, score) in zip(records, scores, strict=True)]
 
@@ -109,13 +110,13 @@ each_case = pytest.mark.parametrize("case", range(len(CASES)), ids=[case.label f
 
 
 @pytest.fixture(scope="module")
-def found(browser: Browser, files_url: str) -> Iterator[dict[str, Any]]:
+def found(browser: Browser, served: LocalServer) -> Iterator[dict[str, Any]]:
     """What all modules make of all cases, in one call."""
     page = browser.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(error.message))
-    page.goto(f"{files_url}/js/masks/rle.js")
-    told = {"base": files_url, "images": [case.sent() for case in CASES], "thresholds": THRESHOLDS, "looks": LOOKS}
+    page.goto(f"{served.url}/page/js/masks/rle.js")
+    told = {"base": served.url, "images": [case.sent() for case in CASES], "thresholds": THRESHOLDS, "looks": LOOKS}
     told["lines"] = [{"origin": "http://127.0.0.1:5000", **line} for line in LINES]
     yield json.loads(page.evaluate((Path(__file__).parent / "try_modules.js").read_text(), json.dumps(told)))
     page.close()
@@ -189,8 +190,8 @@ def test_filters_are_those_of_the_server(found: dict[str, Any], case: int) -> No
         passing = [
             record
             for record in records
-            if record["predicted_iou"] > thresholds.get("minIou", 0)
-            and record["stability_score"] >= thresholds.get("minStability", 0)
+            if record["predicted_iou"] > np.float32(thresholds.get("minIou", 0))
+            and record["stability_score"] >= np.float32(thresholds.get("minStability", 0))
         ]
         least = thresholds.get("minArea")
         filters = Filters(int(least) if least else None, mask_nms_thresh=thresholds.get("maxOverlap"))
