@@ -13,9 +13,9 @@ export const KEYS = [
   ["H", "hide"],
   ["M", "merge the selected masks"],
   ["Delete", "delete"],
-  ["Ctrl Z, Ctrl Shift Z", "undo, redo"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["Wheel, +, -, 0", "zoom in, zoom out, fit"],
-  ["Drag, Shift Arrows", "move the photograph"],
+  ["Drag, Shift+Arrows", "move the photograph"],
   ["V", "compare with the original"],
   ["Escape", "select nothing"],
   ["?", "show these"],
@@ -24,7 +24,7 @@ export const KEYS = [
 /** Writes `KEYS` into a list of definitions. */
 export function listKeys(/** @type {HTMLElement} */ list) {
   for (const [names, does] of KEYS) {
-    const keys = names.split(", ").flatMap((name, i) => [i ? ", " : "", element("kbd", {}, name)]);
+    const keys = names.split(", ").map((name) => element("kbd", {}, name));
     list.append(element("div", {}, element("dt", {}, ...keys), element("dd", {}, does)));
   }
 }

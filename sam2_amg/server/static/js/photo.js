@@ -19,7 +19,7 @@ export async function bitmapOf(file) {
  * @param {ImageBitmap | null} bitmap
  */
 export function imageOf(file, bitmap) {
-  const { width, height } = bitmap ?? { width: 4, height: 3 }; // until the masks tell
+  const { width, height } = bitmap ?? { width: 1600, height: 1200 }; // until the masks tell
   return Object.freeze({ name: file.name || "photograph", file, bitmap, width, height });
 }
 

@@ -9,7 +9,7 @@ import { masksOf, sceneOf, sizeOf } from "./scene.js";
 
 /** @typedef {import("./store.js").Store} Store */
 
-const UNREADABLE = "This browser cannot show this kind of file. The server reads it, and its masks come over grey.";
+const UNREADABLE = "This browser cannot show this kind of file. Its masks come over grey.";
 const NOTHING = "The server found no masks. Search again with lower thresholds or more points per side.";
 const AGAIN = 1000; // milliseconds between two questions whether the server has started
 
@@ -106,7 +106,11 @@ export class Session {
 
   _fail(/** @type {Error} */ error, /** @type {() => void} */ again) {
     tell(null);
-    this.store.set({ phase: this.store.state.scene ? "ready" : "failed" });
+    const { scene, image } = this.store.state;
+    if (image && !image.bitmap && !scene) {
+      note(null); // neither the browser nor the server can read it
+      this.store.set({ phase: "empty", image: null });
+    } else this.store.set({ phase: scene ? "ready" : image ? "failed" : "empty" });
     const mayHelp = !(error instanceof api.Refusal) || error.retryAfter !== null || error.status >= 500 || error.status === 401;
     fault(error, mayHelp ? again : null);
   }

@@ -7,8 +7,8 @@ import { fit, moved, zoomed } from "./viewport.js";
 
 const LARGEST_RATIO = 2; // device pixels a CSS pixel
 const SHARP = 3; // CSS pixels an image pixel from which on pixels are shown as squares
-const MARGINS = { top: 20, bottom: 84, side: 20 };
-const NARROW = { top: 8, bottom: 60, side: 8 };
+const MARGINS = { top: 58, bottom: 84, side: 20 };
+const NARROW = { top: 56, bottom: 60, side: 8 };
 const MOST_PATHS = 400;
 
 export class View {
@@ -171,7 +171,7 @@ export class View {
   _drawOutline(/** @type {CanvasRenderingContext2D} */ context, /** @type {any} */ mask, /** @type {number} */ line, /** @type {boolean} */ isLit) {
     const path = this._pathOf(mask);
     context.lineJoin = "round";
-    context.fillStyle = isLit ? "rgb(255 255 255 / 0.28)" : "rgb(255 255 255 / 0.14)";
+    context.fillStyle = isLit ? "rgb(255 255 255 / 0.22)" : "rgb(255 255 255 / 0.1)";
     context.fill(path, "evenodd");
     context.strokeStyle = "rgb(0 0 0 / 0.75)";
     context.lineWidth = 5 * line;

@@ -76,7 +76,8 @@ async function download(/** @type {State} */ state, /** @type {HTMLButtonElement
 function showWhat(/** @type {State} */ state) {
   const chosen = chosenOf(state);
   const areKept = chosen.some((mask) => mask.kept);
-  const text = areKept ? `Files have the ${countOf(chosen.length)} that you keep.` : `Files have all ${countOf(chosen.length)} that you see. Keep some to have only those.`;
+  const number = countOf(chosen.length);
+  const text = areKept ? `Files have the ${number} that you keep.` : `Files have all ${number} that you see. Keep some to have only those.`;
   say(byId("save-what"), chosen.length ? text : "There are no masks to save.");
   for (const button of document.querySelectorAll("[data-download]")) {
     /** @type {HTMLButtonElement} */ (button).disabled = chosen.length === 0;
