@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import requests
 from helpers import CPU
 from local_server import OWN, LocalServer, serving
-from numpy.typing import NDArray
+from page_tools import Asked, Console, HeldGenerator, pick, until_ready
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from small_model import small_demo_model
 
-from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.config import Limits, Mode
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes.build import build_generator
-from sam2_amg.pipeline.base import Generator, MaskRecord
 from sam2_amg.server.access import Access
 
 NEEDED = "no chromium; on Debian: apt install chromium"
@@ -59,20 +53,6 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-class HeldGenerator(Generator):
-    """A generator whose images wait while the gate is closed."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.config = generator.config
-        self.gate = threading.Event()
-        self.gate.set()
-        self._generator = generator
-
-    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
-        assert self.gate.wait(30)
-        return self._generator.generate(image, config)
-
-
 @pytest.fixture(scope="package")
 def generator() -> HeldGenerator:
     return HeldGenerator(build_generator(small_demo_model(128), Mode.AO, SEARCH, CPU))
@@ -98,21 +78,6 @@ def held(generator: HeldGenerator) -> Iterator[HeldGenerator]:
     generator.gate.clear()
     yield generator
     generator.gate.set()
-
-
-@dataclass
-class Console:
-    """What a tab's console and its scripts have said that is wrong. `allowed` has patterns of what a test expects."""
-
-    errors: list[str] = field(default_factory=list)
-    allowed: list[str] = field(default_factory=list)
-
-    def watch(self, page: Page) -> None:
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(f"{error.name}: {error.message}\n{error.stack}"))
-
-    def unexpected(self) -> list[str]:
-        return [error for error in self.errors if not any(re.search(pattern, error) for pattern in self.allowed)]
 
 
 @pytest.fixture
@@ -147,25 +112,6 @@ def photo() -> bytes:
     return buffer.getvalue()
 
 
-class Asked:
-    """What the server answers to the photograph, asked for without the page."""
-
-    def __init__(self, server: LocalServer, photo: bytes) -> None:
-        self.url = f"{server.url}/segment"
-        self.photo = photo
-        self._known: dict[str, requests.Response] = {}
-
-    def answer(self, query: str) -> requests.Response:
-        if query not in self._known:
-            answer = requests.post(f"{self.url}?{query}", files={"image": ("dog.png", self.photo)}, timeout=30)
-            assert answer.status_code == 200, answer.text
-            self._known[query] = answer
-        return self._known[query]
-
-    def records(self, query: str = "") -> list[Any]:
-        return self.answer(f"format=records&counts=compressed{query and '&'}{query}").json()
-
-
 @pytest.fixture(scope="package")
 def asked(served: LocalServer, photo: bytes) -> Asked:
     return Asked(served, photo)
@@ -177,20 +123,6 @@ def uploads(page: Page) -> list[Request]:
     found: list[Request] = []
     page.on("request", lambda request: found.append(request) if "/segment?" in request.url else None)
     return found
-
-
-def pick(page: Page, data: bytes, name: str = "dog.png", kind: str = "image/png") -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
-
-
-def until_ready(page: Page) -> None:
-    page.wait_for_selector("body[data-phase=ready]")
-    page.wait_for_selector("#working", state="hidden")
-
-
-def shown(page: Page) -> int:
-    """How many masks are visible."""
-    return int(page.get_attribute("#viewport", "data-visible") or -1)
 
 
 @pytest.fixture
