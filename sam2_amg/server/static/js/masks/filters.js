@@ -12,7 +12,8 @@
  */
 
 /**
- * The ids of the masks that pass, by the rules of sam2_amg/answers/filters.py.
+ * The ids of the masks that pass, by the rules of sam2_amg/answers/filters.py. Scores are numbers of single precision,
+ * and are compared with thresholds as such, as the server does it.
  * @param {Mask[]} masks in the server's order
  * @param {[number, number, number][]} pairs of `overlappingPairs`; a mask that is in none overlaps no other
  * @param {Thresholds} thresholds
@@ -21,8 +22,8 @@
 export function visibleIds(masks, pairs, { minIou = 0, minStability = 0, minArea = 0, maxOverlap = 1 }) {
   const passing = masks.filter(
     (mask) =>
-      (minIou <= 0 || mask.predictedIou > minIou) &&
-      (minStability <= 0 || mask.stability >= minStability) &&
+      (minIou <= 0 || mask.predictedIou > Math.fround(minIou)) &&
+      (minStability <= 0 || mask.stability >= Math.fround(minStability)) &&
       mask.area >= minArea,
   );
   return suppress(passing, pairs, maxOverlap);
