@@ -44,20 +44,39 @@ export function coloursOf(/** @type {Map<number, number[]>} */ colours, /** @typ
   return { inside, edges };
 }
 
-/** The image's pixel, times `step`, of each pixel of a side of the viewport; -1 outside. */
-function samples(/** @type {number} */ count, /** @type {number} */ start, /** @type {number} */ scale, /** @type {number} */ size, step = 1) {
-  const found = new Int32Array(count);
+/**
+ * Where the viewport's pixels along a side fall in the image: those from `begin` to before `end`, at `at[i] * step`.
+ * @param {number} count
+ * @param {number} start
+ * @param {number} scale
+ * @param {number} size of the image
+ * @param {number} step
+ */
+function samples(count, start, scale, size, step) {
+  const at = new Int32Array(count);
+  let begin = count;
+  let end = 0;
   for (let i = 0; i < count; i++) {
     const pixel = Math.floor((i + 0.5 - start) / scale);
-    found[i] = pixel >= 0 && pixel < size ? pixel * step : -1;
+    if (pixel < 0 || pixel >= size) continue;
+    at[i] = pixel * step;
+    begin = Math.min(begin, i);
+    end = i + 1;
   }
-  return found;
+  return { at, begin, end };
 }
 
-/** Buffers that fit a canvas, kept from one picture to the next. */
+/**
+ * Paints, and keeps buffers and what it has looked up from one picture to the next. Buffers reach beyond the viewport
+ * on all sides by the width of edges, so that its border is no edge.
+ */
 export class Painter {
   constructor() {
+    this.stacksAt = new Uint32Array(0);
     this.labels = new Uint16Array(0);
+    this.key = "";
+    /** @type {any} */
+    this.stacks = null;
     /** @type {ImageData | null} */
     this.picture = null;
   }
@@ -65,7 +84,7 @@ export class Painter {
   /**
    * Draws into a canvas of device pixels. `place` is in device pixels, too; `reach` is how wide edges are.
    * @param {CanvasRenderingContext2D} context
-   * @param {{ids: Uint32Array, width: number, height: number}} stacks
+   * @param {{ids: Uint32Array, lists: readonly any[], width: number, height: number}} stacks
    * @param {Place} place
    * @param {Uint16Array} tops
    * @param {{inside: Uint32Array, edges: Uint32Array}} colours
@@ -75,51 +94,63 @@ export class Painter {
     const { width, height } = context.canvas;
     if (!this.picture || this.picture.width !== width || this.picture.height !== height) {
       this.picture = new ImageData(width, height);
-      this.labels = new Uint16Array(width * height);
     }
-    this._look(stacks, place, tops, width, height);
-    this._colour(colours, reach, width, height);
+    const key = [width, height, place.scale, place.x, place.y, reach, stacks.lists.length].join(" ");
+    if (stacks !== this.stacks || key !== this.key) this._look(stacks, place, width + 2 * reach, height + 2 * reach, reach);
+    Object.assign(this, { stacks, key });
+    const { stacksAt, labels } = this;
+    for (let i = 0; i < labels.length; i++) labels[i] = tops[stacksAt[i]];
+    this._colour(this.picture, colours, reach);
     context.putImageData(this.picture, 0, 0);
   }
 
-  /** Which mask each pixel of the viewport shows. */
-  _look(/** @type {any} */ stacks, /** @type {Place} */ place, /** @type {Uint16Array} */ tops, /** @type {number} */ width, /** @type {number} */ height) {
-    const { ids } = stacks;
-    const { labels } = this;
-    const columns = samples(width, place.x, place.scale, stacks.width, stacks.height);
-    const rows = samples(height, place.y, place.scale, stacks.height);
-    for (let top = 0; top < height; top += TILE) {
-      const bottom = Math.min(height, top + TILE);
-      for (let left = 0; left < width; left += TILE) {
-        const right = Math.min(width, left + TILE);
-        for (let i = left; i < right; i++) {
-          const column = columns[i];
-          for (let j = top, at = top * width + i; j < bottom; j++, at += width) {
-            labels[at] = column < 0 || rows[j] < 0 ? 0 : tops[ids[column + rows[j]]];
-          }
-        }
+  /** Reads which stack each pixel of the buffer has. */
+  _look(/** @type {any} */ { ids, width, height }, /** @type {Place} */ place, /** @type {number} */ across, /** @type {number} */ down, /** @type {number} */ reach) {
+    if (this.labels.length !== across * down) {
+      this.stacksAt = new Uint32Array(across * down);
+      this.labels = new Uint16Array(across * down);
+    } else this.stacksAt.fill(0);
+    const columns = samples(across, place.x + reach, place.scale, width, height);
+    const rows = samples(down, place.y + reach, place.scale, height, 1);
+    for (let top = rows.begin; top < rows.end; top += TILE) {
+      const bottom = Math.min(rows.end, top + TILE);
+      for (let left = columns.begin; left < columns.end; left += TILE) {
+        this._lookAtTile(ids, columns.at, rows.at, left, Math.min(columns.end, left + TILE), top, bottom, across);
       }
     }
   }
 
-  /** Colours of pixels by their masks; a pixel near one of another mask is an edge. */
-  _colour(/** @type {any} */ { inside, edges }, /** @type {number} */ reach, /** @type {number} */ width, /** @type {number} */ height) {
+  _lookAtTile(
+    /** @type {Uint32Array} */ ids,
+    /** @type {Int32Array} */ columns,
+    /** @type {Int32Array} */ rows,
+    /** @type {number} */ left,
+    /** @type {number} */ right,
+    /** @type {number} */ top,
+    /** @type {number} */ bottom,
+    /** @type {number} */ across,
+  ) {
+    const { stacksAt } = this;
+    for (let i = left; i < right; i++) {
+      const column = columns[i];
+      for (let j = top, at = top * across + i; j < bottom; j++, at += across) stacksAt[at] = ids[column + rows[j]];
+    }
+  }
+
+  /** Colours pixels by their masks; one that is near a pixel of another mask is an edge. */
+  _colour(/** @type {ImageData} */ picture, /** @type {any} */ { inside, edges }, /** @type {number} */ reach) {
     const { labels } = this;
-    const pixels = new Uint32Array(/** @type {ImageData} */ (this.picture).data.buffer);
-    const down = reach * width;
-    pixels.fill(0);
+    const { width, height } = picture;
+    const across = width + 2 * reach;
+    const down = reach * across;
+    const pixels = new Uint32Array(picture.data.buffer);
     for (let j = 0; j < height; j++) {
-      const hasUp = j >= reach;
-      const hasDown = j < height - reach;
-      for (let i = 0, at = j * width; i < width; i++, at++) {
+      let at = (j + reach) * across + reach;
+      for (let i = j * width; i < (j + 1) * width; i++, at++) {
         const label = labels[at];
-        if (label === 0) continue;
-        const isEdge =
-          (i >= reach && labels[at - reach] !== label) ||
-          (i < width - reach && labels[at + reach] !== label) ||
-          (hasUp && labels[at - down] !== label) ||
-          (hasDown && labels[at + down] !== label);
-        pixels[at] = isEdge ? edges[label] : inside[label];
+        const isInside =
+          labels[at - reach] === label && labels[at + reach] === label && labels[at - down] === label && labels[at + down] === label;
+        pixels[i] = isInside ? inside[label] : edges[label];
       }
     }
   }

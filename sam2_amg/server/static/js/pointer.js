@@ -13,8 +13,10 @@ export class Pointer {
   constructor(/** @type {View} */ view, /** @type {Store} */ store) {
     this.view = view;
     this.store = store;
-    /** @type {readonly number[]} visible masks under the pointer, the smallest first */
-    this.stack = [];
+    /** @type {{x: number, y: number} | null} where the pointer is, if it is over the photograph */
+    this.at = null;
+    /** @type {readonly number[] | null} visible masks under the pointer, the smallest first; null if not known */
+    this.stack = null;
     /** @type {Map<number, {x: number, y: number}>} pointers that are down */
     this.down = new Map();
     this.travelled = 0;
@@ -46,33 +48,37 @@ export class Pointer {
     else this._drag(at.x - last.x, at.y - last.y);
   }
 
-  /** Lights the smallest visible mask at a point; reads the texture once. */
-  hover(/** @type {{x: number, y: number}} */ at) {
-    const { scene, visible, lit } = this.store.state;
-    if (!scene) return;
+  /** The visible masks at a point, the smallest first; reads the texture once. */
+  stackAt(/** @type {{x: number, y: number}} */ at) {
+    const { scene, visible } = this.store.state;
+    if (!scene) return [];
     const pixel = pixelAt(this.view.place, at.x, at.y);
-    const isInside = pixel.x >= 0 && pixel.y >= 0 && pixel.x < scene.stacks.width && pixel.y < scene.stacks.height;
-    const all = isInside ? scene.stacks.at(pixel.x, pixel.y) : [];
-    const stack = Array.prototype.filter.call(all, (/** @type {number} */ id) => visible.has(id));
-    const isSame = stack.length === this.stack.length && stack.every((id, i) => id === this.stack[i]);
-    if (isSame) return; // so that a mask chosen by cycling stays lit
+    return scene.stacks.at(pixel.x, pixel.y).filter((/** @type {number} */ id) => visible.has(id));
+  }
+
+  /** Lights the smallest visible mask at a point, unless the same masks were there before: one of them may be lit. */
+  hover(/** @type {{x: number, y: number}} */ at) {
+    const stack = this.stackAt(at);
+    const known = this.stack;
+    this.at = at;
+    if (known && stack.length === known.length && stack.every((id, i) => id === known[i])) return;
     this.stack = stack;
     this.view.root.dataset.stack = stack.join(",");
-    const next = stack.length ? stack[0] : null;
-    if (next !== lit) this.store.set({ lit: next });
+    const lit = stack.length ? stack[0] : null;
+    if (lit !== this.store.state.lit) this.store.set({ lit });
   }
 
   /** Lights the next of the masks under the pointer. */
   cycle() {
-    const stack = this.stack.filter((id) => this.store.state.visible.has(id));
+    const stack = this.at ? this.stackAt(this.at) : [];
     if (!stack.length) return;
     const at = stack.indexOf(/** @type {number} */ (this.store.state.lit));
     this.store.set({ lit: stack[(at + 1) % stack.length] });
   }
 
-  /** Forgets what was under the pointer: masks or the place of the photograph have changed. */
+  /** Forgets which masks are under the pointer, as they or the place of the photograph have changed. */
   forget() {
-    this.stack = [];
+    this.stack = null;
     delete this.view.root.dataset.stack;
   }
 
@@ -91,12 +97,13 @@ export class Pointer {
     const at = this.point(event);
     const last = this.lastTap;
     this.lastTap = { time: event.timeStamp, ...at };
-    if (event.timeStamp - last.time < DOUBLE && Math.hypot(at.x - last.x, at.y - last.y) < NEAR) {
+    const isNear = Math.hypot(at.x - last.x, at.y - last.y) < NEAR;
+    if (isNear && event.timeStamp - last.time < DOUBLE && !event.shiftKey) {
       this.view.fit();
       return;
     }
-    if (event.pointerType !== "mouse") this.hover(at);
-    this.choose(this.stack.length ? this.store.state.lit : null, event.shiftKey);
+    this.hover(at);
+    this.choose(this.stack?.length ? this.store.state.lit : null, event.shiftKey);
   }
 
   /** Selects a mask, or none; with `adds` it joins or leaves those selected. */
@@ -113,6 +120,7 @@ export class Pointer {
 
   leave() {
     if (this.down.size) return;
+    this.at = null;
     this.forget();
     if (this.store.state.lit !== null) this.store.set({ lit: null });
   }

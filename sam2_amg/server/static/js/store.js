@@ -48,6 +48,9 @@ export function visibleOf(/** @type {State} */ state) {
   return new Set(seen.map((mask) => mask.id));
 }
 
+const isSame = (/** @type {ReadonlySet<number>} */ a, /** @type {ReadonlySet<number>} */ b) =>
+  a.size === b.size && [...a].every((id) => b.has(id));
+
 export class Store {
   constructor() {
     this.state = firstState();
@@ -107,7 +110,8 @@ export class Store {
   /** The state with what follows from its parts. */
   _settled(/** @type {State} */ state, /** @type {State} */ before) {
     if (state.masks !== before.masks || state.filters !== before.filters || state.scene !== before.scene) {
-      state.visible = visibleOf(state);
+      const visible = visibleOf(state);
+      if (!isSame(visible, before.visible)) state.visible = visible;
       state.selected = state.selected.filter((id) => state.visible.has(id));
       if (state.lit !== null && !state.visible.has(state.lit)) state.lit = null;
     }
