@@ -1,3 +1,4 @@
+// @ts-check
 /** The server's HTTP interface. */
 
 const KEY = "sam2-amg-key";

@@ -1,3 +1,4 @@
+// @ts-check
 /** The camera: a dialog with a shutter; where the browser has no camera for pages, the device's own camera. */
 import { byId } from "./dom.js";
 
@@ -7,7 +8,7 @@ export function listen(take, refuse) {
   const finder = byId("finder");
   for (const button of [byId("camera"), ...document.querySelectorAll("[data-way=camera]")]) {
     button.addEventListener("click", () => {
-      if (navigator.mediaDevices?.getUserMedia) open(dialog, finder, refuse);
+      if (navigator.mediaDevices) open(dialog, finder, refuse);
       else byId("capture").click();
     });
   }
@@ -20,7 +21,11 @@ export function listen(take, refuse) {
   });
 }
 
-async function open(/** @type {HTMLDialogElement} */ dialog, /** @type {HTMLVideoElement} */ finder, /** @type {(problem: string) => void} */ refuse) {
+async function open(
+  /** @type {HTMLDialogElement} */ dialog,
+  /** @type {HTMLVideoElement} */ finder,
+  /** @type {(problem: string) => void} */ refuse,
+) {
   try {
     const video = { facingMode: "environment", width: { ideal: 2560 }, height: { ideal: 1920 } };
     finder.srcObject = await navigator.mediaDevices.getUserMedia({ video });
@@ -29,7 +34,8 @@ async function open(/** @type {HTMLDialogElement} */ dialog, /** @type {HTMLVide
   } catch (error) {
     const { name } = /** @type {Error} */ (error);
     if (dialog.open) dialog.close();
-    if (name === "NotAllowedError") refuse("The camera is not allowed. Allow it in the browser's settings of this page.");
+    if (name === "NotAllowedError")
+      refuse("The camera is not allowed. Allow it in the browser's settings of this page.");
     else if (name === "NotFoundError") refuse("There is no camera. Choose a file instead.");
     else refuse("The camera cannot be opened. Another program may use it.");
   }

@@ -1,3 +1,4 @@
+// @ts-check
 /** Edits of masks. Each answers what `Store.edit` takes, or null if there is nothing to change. */
 import { mergedMask } from "./masks/mask.js";
 
@@ -10,7 +11,11 @@ export function targets(/** @type {State} */ state) {
 }
 
 /** The masks with `changes` in those of `chosen`. */
-function changed(/** @type {readonly Mask[]} */ all, /** @type {Mask[]} */ chosen, /** @type {Partial<Mask>} */ changes) {
+function changed(
+  /** @type {readonly Mask[]} */ all,
+  /** @type {Mask[]} */ chosen,
+  /** @type {Partial<Mask>} */ changes,
+) {
   const ids = new Set(chosen.map((mask) => mask.id));
   return all.map((mask) => (ids.has(mask.id) ? Object.freeze({ ...mask, ...changes }) : mask));
 }

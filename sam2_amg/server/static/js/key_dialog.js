@@ -1,3 +1,4 @@
+// @ts-check
 /** Asks for the API key where the server wants one. */
 import { keepKey, knownKey, Refusal } from "./api.js";
 import { byId, say } from "./dom.js";
@@ -32,7 +33,8 @@ function askForKey() {
 function question() {
   const dialog = byId("key-dialog");
   const field = byId("key");
-  if (knownKey() !== null) say(byId("key-problem"), "The server does not take that key. Look for a missing letter or a space.");
+  if (knownKey() !== null)
+    say(byId("key-problem"), "The server does not take that key. Look for a missing letter or a space.");
   field.value = "";
   dialog.returnValue = "";
   dialog.showModal();

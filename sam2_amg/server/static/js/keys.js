@@ -1,3 +1,4 @@
+// @ts-check
 /** The keyboard. `KEYS` is also what the dialog of keys shows. */
 import { element, isTyping } from "./dom.js";
 
@@ -46,8 +47,19 @@ export function listen(actions, viewport) {
 
 /** @type {Record<string, string>} */
 const PLAIN = {
-  k: "keep", h: "hide", m: "merge", c: "cycle", v: "compare", "?": "keys", "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", 0: "fit",
-  Delete: "remove", Backspace: "remove", Escape: "clear",
+  k: "keep",
+  h: "hide",
+  m: "merge",
+  c: "cycle",
+  v: "compare",
+  "?": "keys",
+  "+": "zoomIn",
+  "=": "zoomIn",
+  "-": "zoomOut",
+  0: "fit",
+  Delete: "remove",
+  Backspace: "remove",
+  Escape: "clear",
 };
 
 /** @returns {string | null} */
@@ -65,18 +77,29 @@ function arrowOf(/** @type {KeyboardEvent} */ event) {
   if (event.key === "Enter") return "choose";
   if (event.shiftKey) return event.key.startsWith("Arrow") ? "pan" : null;
   /** @type {Record<string, string>} */
-  const steps = { ArrowRight: "next", ArrowDown: "next", ArrowLeft: "previous", ArrowUp: "previous", Home: "first", End: "last" };
+  const steps = {
+    ArrowRight: "next",
+    ArrowDown: "next",
+    ArrowLeft: "previous",
+    ArrowUp: "previous",
+    Home: "first",
+    End: "last",
+  };
   return steps[event.key] ?? null;
 }
 
 /** How far an arrow moves the photograph. */
 export function panOf(/** @type {KeyboardEvent} */ event) {
+  /** @type {Record<string, [number, number]>} */
   const along = { ArrowLeft: [PAN, 0], ArrowRight: [-PAN, 0], ArrowUp: [0, PAN], ArrowDown: [0, -PAN] };
-  return along[/** @type {keyof typeof along} */ (event.key)];
+  return along[event.key] ?? [0, 0];
 }
 
 /** The mask before or after the lit one, of those visible. */
-export function neighbour(/** @type {import("./store.js").State} */ { masks, visible, lit, selected }, /** @type {string} */ where) {
+export function neighbour(
+  /** @type {import("./store.js").State} */ { masks, visible, lit, selected },
+  /** @type {string} */ where,
+) {
   const ids = masks.filter((mask) => visible.has(mask.id)).map((mask) => mask.id);
   if (!ids.length) return null;
   if (where === "first") return ids[0];

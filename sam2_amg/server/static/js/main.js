@@ -1,3 +1,4 @@
+// @ts-check
 /** The page: puts its parts together. */
 import * as api from "./api.js";
 import * as camera from "./camera.js";
@@ -61,7 +62,10 @@ const actions = {
   choose: (/** @type {KeyboardEvent} */ event) => pointer.choose(store.state.lit, event.shiftKey),
   pan: (/** @type {KeyboardEvent} */ event) => view.move(...keys.panOf(event)),
   ...Object.fromEntries(
-    ["next", "previous", "first", "last"].map((where) => [where, () => store.set({ lit: keys.neighbour(store.state, where) })]),
+    ["next", "previous", "first", "last"].map((where) => [
+      where,
+      () => store.set({ lit: keys.neighbour(store.state, where) }),
+    ]),
   ),
 };
 
@@ -111,8 +115,13 @@ function start() {
   });
   /** @type {[string, () => void][]} */
   const buttons = [
-    ["keep", actions.keep], ["hide", actions.hide], ["merge", merge], ["delete", actions.remove],
-    ["undo", actions.undo], ["redo", actions.redo], ["keys", actions.keys],
+    ["keep", actions.keep],
+    ["hide", actions.hide],
+    ["merge", merge],
+    ["delete", actions.remove],
+    ["undo", actions.undo],
+    ["redo", actions.redo],
+    ["keys", actions.keys],
     ["keys-close", () => byId("keys-dialog").close()],
     ["cancel", () => session.cancel()],
     ["show-hidden", () => edit(edits.showHidden(store.state))],

@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * Draws masks for the viewport: each of its pixels looks up the texture of stacks, and then a colour. What that costs
  * depends on the viewport, not on the number of masks.
@@ -33,7 +34,11 @@ export function topmost(stacks, visible) {
 }
 
 /** The colours of masks by id, after an unused one, as pixels: of what is inside, and of edges. */
-export function coloursOf(/** @type {Map<number, number[]>} */ colours, /** @type {string} */ style, /** @type {number} */ opacity) {
+export function coloursOf(
+  /** @type {Map<number, number[]>} */ colours,
+  /** @type {string} */ style,
+  /** @type {number} */ opacity,
+) {
   const last = Math.max(-1, ...colours.keys());
   const inside = new Uint32Array(last + 2);
   const edges = new Uint32Array(last + 2);
@@ -96,7 +101,8 @@ export class Painter {
       this.picture = new ImageData(width, height);
     }
     const key = [width, height, place.scale, place.x, place.y, reach, stacks.lists.length].join(" ");
-    if (stacks !== this.stacks || key !== this.key) this._look(stacks, place, width + 2 * reach, height + 2 * reach, reach);
+    if (stacks !== this.stacks || key !== this.key)
+      this._look(stacks, place, width + 2 * reach, height + 2 * reach, reach);
     Object.assign(this, { stacks, key });
     const { stacksAt, labels } = this;
     for (let i = 0; i < labels.length; i++) labels[i] = tops[stacksAt[i]];
@@ -105,7 +111,13 @@ export class Painter {
   }
 
   /** Reads which stack each pixel of the buffer has. */
-  _look(/** @type {any} */ { ids, width, height }, /** @type {Place} */ place, /** @type {number} */ across, /** @type {number} */ down, /** @type {number} */ reach) {
+  _look(
+    /** @type {any} */ { ids, width, height },
+    /** @type {Place} */ place,
+    /** @type {number} */ across,
+    /** @type {number} */ down,
+    /** @type {number} */ reach,
+  ) {
     if (this.labels.length !== across * down) {
       this.stacksAt = new Uint32Array(across * down);
       this.labels = new Uint16Array(across * down);
@@ -149,7 +161,10 @@ export class Painter {
       for (let i = j * width; i < (j + 1) * width; i++, at++) {
         const label = labels[at];
         const isInside =
-          labels[at - reach] === label && labels[at + reach] === label && labels[at - down] === label && labels[at + down] === label;
+          labels[at - reach] === label &&
+          labels[at + reach] === label &&
+          labels[at - down] === label &&
+          labels[at + down] === label;
         pixels[i] = isInside ? inside[label] : edges[label];
       }
     }
@@ -171,7 +186,12 @@ export function paintBoxes(
   for (const mask of masks) {
     const [x, y, w, h] = mask.bbox;
     context.strokeStyle = rgb(colours.get(mask.id));
-    context.strokeRect(place.x + x * place.scale, place.y + y * place.scale, (w + 1) * place.scale, (h + 1) * place.scale);
+    context.strokeRect(
+      place.x + x * place.scale,
+      place.y + y * place.scale,
+      (w + 1) * place.scale,
+      (h + 1) * place.scale,
+    );
   }
   context.globalAlpha = 1;
 }

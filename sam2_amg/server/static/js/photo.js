@@ -1,3 +1,4 @@
+// @ts-check
 /** A file -> what is shown of it. */
 
 /**

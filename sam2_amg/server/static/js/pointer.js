@@ -1,3 +1,4 @@
+// @ts-check
 /** The pointer over the photograph: hover lights a mask, a click selects it, a drag moves the photograph. */
 import { pixelAt } from "./viewport.js";
 
@@ -48,8 +49,12 @@ export class Pointer {
     else this._drag(at.x - last.x, at.y - last.y);
   }
 
-  /** The visible masks at a point, the smallest first; reads the texture once. */
-  stackAt(/** @type {{x: number, y: number}} */ at) {
+  /**
+   * The visible masks at a point, the smallest first; reads the texture once.
+   * @param {{x: number, y: number}} at
+   * @returns {number[]}
+   */
+  stackAt(at) {
     const { scene, visible } = this.store.state;
     if (!scene) return [];
     const pixel = pixelAt(this.view.place, at.x, at.y);
@@ -139,10 +144,15 @@ export class Pointer {
     this.view.move(dx, dy);
   }
 
-  _pinch(/** @type {number} */ id, /** @type {{x: number, y: number}} */ last, /** @type {{x: number, y: number}} */ at) {
+  _pinch(
+    /** @type {number} */ id,
+    /** @type {{x: number, y: number}} */ last,
+    /** @type {{x: number, y: number}} */ at,
+  ) {
     const other = [...this.down].find(([one]) => one !== id)?.[1];
     if (!other) return;
-    const far = (/** @type {{x: number, y: number}} */ one) => Math.max(1, Math.hypot(one.x - other.x, one.y - other.y));
+    const far = (/** @type {{x: number, y: number}} */ one) =>
+      Math.max(1, Math.hypot(one.x - other.x, one.y - other.y));
     this.travelled = Infinity; // no click
     this.view.zoom(far(at) / far(last), { x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 });
     this.view.move((at.x - last.x) / 2, (at.y - last.y) / 2);

@@ -1,3 +1,4 @@
+// @ts-check
 /** A request's life: send, follow, answer. A new one takes the place of one that is under way. */
 import * as api from "./api.js";
 import { progress } from "./words.js";

@@ -1,3 +1,4 @@
+// @ts-check
 /** Records of the server -> masks, and the texture that tells which masks a pixel has. */
 import { maskOf } from "./masks/mask.js";
 import { MaskStacks } from "./masks/stacks.js";

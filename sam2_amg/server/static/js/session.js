@@ -1,3 +1,4 @@
+// @ts-check
 /** From a photograph that comes in to its masks, and again with another search. */
 import * as api from "./api.js";
 import { byId } from "./dom.js";
@@ -22,7 +23,12 @@ const NO_MASKS = { masks: [], selected: [], lit: null, scene: null };
 function requireSize(/** @type {Blob} */ file, /** @type {any} */ info) {
   const limit = info.limits.max_body_mib;
   const size = Math.ceil(file.size / MIB);
-  if (size > limit) throw new api.Refusal(413, "body_too_large", `The file has ${size} MiB. This server takes ${limit} MiB (--max_body_mib).`);
+  if (size > limit)
+    throw new api.Refusal(
+      413,
+      "body_too_large",
+      `The file has ${size} MiB. This server takes ${limit} MiB (--max_body_mib).`,
+    );
 }
 
 export class Session {
@@ -112,7 +118,16 @@ export class Session {
     this.store.forget();
     this.nextId = masks.length + kept.length;
     const filters = openFilters({ ...this.store.state, search });
-    this.store.set({ image, masks: [...masks, ...kept], scene, search, filters, selected: [], lit: null, phase: "ready" });
+    this.store.set({
+      image,
+      masks: [...masks, ...kept],
+      scene,
+      search,
+      filters,
+      selected: [],
+      lit: null,
+      phase: "ready",
+    });
     if (!masks.length) note(NOTHING);
     else note(image.bitmap ? null : UNREADABLE);
   }
@@ -121,12 +136,14 @@ export class Session {
   _carryKept(/** @type {any} */ image, /** @type {any} */ scene, /** @type {number} */ first) {
     const { masks, scene: old, image: shown } = this.store.state;
     if (!old || shown.width !== image.width || shown.height !== image.height) return [];
-    return masks.filter((mask) => mask.kept).map((mask, i) => {
-      const id = first + i;
-      scene.stacks.add(id, mask.runs, mask.area);
-      scene.colours.set(id, old.colours.get(mask.id));
-      return Object.freeze({ ...mask, id });
-    });
+    return masks
+      .filter((mask) => mask.kept)
+      .map((mask, i) => {
+        const id = first + i;
+        scene.stacks.add(id, mask.runs, mask.area);
+        scene.colours.set(id, old.colours.get(mask.id));
+        return Object.freeze({ ...mask, id });
+      });
   }
 
   _fail(/** @type {Error} */ error, /** @type {() => void} */ again) {
@@ -136,7 +153,8 @@ export class Session {
       note(null); // neither the browser nor the server can read it
       this.store.set({ phase: "empty", image: null });
     } else this.store.set({ phase: scene ? "ready" : image ? "failed" : "empty" });
-    const mayHelp = !(error instanceof api.Refusal) || error.retryAfter !== null || error.status >= 500 || error.status === 401;
+    const mayHelp =
+      !(error instanceof api.Refusal) || error.retryAfter !== null || error.status >= 500 || error.status === 401;
     fault(error, mayHelp ? again : null);
   }
 }

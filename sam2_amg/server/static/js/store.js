@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * The page's state: frozen, replaced as a whole, with a list of snapshots to undo edits.
  *
@@ -10,8 +11,8 @@
  *   style: string, opacity: Record<string, number>, compare: number | null,
  *   canUndo: boolean, canRedo: boolean,
  * }} State
- * `image` is {name, file, bitmap, width, height}, `scene` is {stacks, pairs, colours}; `search` has the parameters of the answer
- * that differ from the server's; `compare` is where the divider stands, 0 to 1.
+ * `image` is {name, file, bitmap, width, height}, `scene` is {stacks, pairs, colours}; `search` has the parameters of
+ * the answer that differ from the server's; `compare` is where the divider stands, 0 to 1.
  */
 import { visibleIds } from "./masks/filters.js";
 

@@ -1,5 +1,6 @@
+// @ts-check
 /** The viewport: three canvases that lie on each other, redrawn when what they show has changed. */
-import { ringsOf } from "./masks/outline.js";
+import { Outlines } from "./outlines.js";
 import { coloursOf, Painter, paintBoxes, topmost } from "./painter.js";
 import { fit, moved, zoomed } from "./viewport.js";
 
@@ -9,7 +10,6 @@ const LARGEST_RATIO = 2; // device pixels a CSS pixel
 const SHARP = 3; // CSS pixels an image pixel from which on pixels are shown as squares
 const MARGINS = { top: 58, bottom: 84, side: 20 };
 const NARROW = { top: 56, bottom: 60, side: 8 };
-const MOST_PATHS = 400;
 
 export class View {
   /**
@@ -28,8 +28,7 @@ export class View {
     this.isFitted = true;
     /** @type {Set<string>} */
     this.stale = new Set();
-    /** @type {Map<number, Path2D>} */
-    this.paths = new Map();
+    this.outlines = new Outlines();
     /** @type {(() => void)[]} */
     this.onPlace = [];
     this.redraws = 0;
@@ -40,7 +39,7 @@ export class View {
   /** Redraws what a change of the state concerns. */
   follow(/** @type {State} */ state, /** @type {State} */ before) {
     if (state.image !== before.image) this._newImage(state, before);
-    if (state.scene !== before.scene) this.paths.clear();
+    if (state.scene !== before.scene) this.outlines.clear();
     const differs = (/** @type {(keyof State)[]} */ ...names) => names.some((name) => state[name] !== before[name]);
     if (differs("scene", "visible")) this.tops = state.scene && topmost(state.scene.stacks, state.visible);
     if (differs("scene", "visible", "style", "opacity", "image")) this.draw("masks");
@@ -50,7 +49,8 @@ export class View {
   _newImage(/** @type {State} */ state, /** @type {State} */ before) {
     const { image } = state;
     const last = before.image;
-    if (!image || !last || image.width !== last.width || image.height !== last.height || image.file !== last.file) this.fit();
+    if (!image || !last || image.width !== last.width || image.height !== last.height || image.file !== last.file)
+      this.fit();
     this.draw("photo");
   }
 
@@ -154,7 +154,14 @@ export class View {
       return;
     }
     const colours = coloursOf(scene.colours, style, opacity[style]);
-    this.painter.paint(context, scene.stacks, this._devicePlace, this.tops, colours, style === "fill" ? line : 2 * line);
+    this.painter.paint(
+      context,
+      scene.stacks,
+      this._devicePlace,
+      this.tops,
+      colours,
+      style === "fill" ? line : 2 * line,
+    );
   }
 
   _drawLit(/** @type {State} */ { lit, selected, image, masks }) {
@@ -164,35 +171,8 @@ export class View {
     context.setTransform(scale, 0, 0, scale, x, y);
     const line = this.ratio / scale;
     for (const mask of masks) {
-      if (mask.id === lit || selected.includes(mask.id)) this._drawOutline(context, mask, line, mask.id === lit);
+      if (mask.id === lit || selected.includes(mask.id))
+        this.outlines.draw(context, mask, image, line, mask.id === lit);
     }
-  }
-
-  _drawOutline(/** @type {CanvasRenderingContext2D} */ context, /** @type {any} */ mask, /** @type {number} */ line, /** @type {boolean} */ isLit) {
-    const path = this._pathOf(mask);
-    context.lineJoin = "round";
-    context.fillStyle = isLit ? "rgb(255 255 255 / 0.22)" : "rgb(255 255 255 / 0.1)";
-    context.fill(path, "evenodd");
-    context.strokeStyle = "rgb(0 0 0 / 0.75)";
-    context.lineWidth = 5 * line;
-    context.stroke(path);
-    context.strokeStyle = "#fff";
-    context.lineWidth = 2.2 * line;
-    context.stroke(path);
-  }
-
-  _pathOf(/** @type {any} */ mask) {
-    const known = this.paths.get(mask.id);
-    if (known) return known;
-    const { stacks } = this.store.state.scene;
-    const path = new Path2D();
-    for (const ring of ringsOf(mask.runs, stacks.width, stacks.height)) {
-      path.moveTo(ring[0], ring[1]);
-      for (let i = 2; i < ring.length; i += 2) path.lineTo(ring[i], ring[i + 1]);
-      path.closePath();
-    }
-    if (this.paths.size >= MOST_PATHS) this.paths.clear();
-    this.paths.set(mask.id, path);
-    return path;
   }
 }

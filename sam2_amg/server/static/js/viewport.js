@@ -1,3 +1,4 @@
+// @ts-check
 /**
  * Where the photograph lies in the viewport: frozen {scale, x, y}. An image pixel (i, j) has its top left corner at
  * (x + i * scale, y + j * scale), in CSS pixels of the viewport.

@@ -1,3 +1,4 @@
+// @ts-check
 /** The ways in: a file that is picked, dropped or pasted, a sample. */
 import * as api from "./api.js";
 import { byId, isTyping } from "./dom.js";

@@ -1,3 +1,4 @@
+// @ts-check
 /** Sentences and numbers, as the page says them. */
 
 const ORDINALS = ["Next", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth"];

@@ -1,3 +1,4 @@
+// @ts-check
 /** The bar below the photograph: style, opacity, comparison, zoom. */
 import { byId, say } from "../dom.js";
 
@@ -39,7 +40,11 @@ function showOpacity(/** @type {State} */ { style, opacity }) {
   slider.style.setProperty("--share", String(opacity[style]));
 }
 
-function listenToDivider(/** @type {HTMLElement} */ divider, /** @type {Store} */ store, /** @type {import("../view.js").View} */ view) {
+function listenToDivider(
+  /** @type {HTMLElement} */ divider,
+  /** @type {Store} */ store,
+  /** @type {import("../view.js").View} */ view,
+) {
   const put = (/** @type {number} */ share) => store.set({ compare: Math.min(1, Math.max(0, share)) });
   divider.addEventListener("pointerdown", (event) => divider.setPointerCapture(event.pointerId));
   divider.addEventListener("pointermove", (event) => {
@@ -65,5 +70,6 @@ function showDivider(/** @type {State} */ { compare: at }, /** @type {import("..
   divider.setAttribute("aria-valuenow", String(Math.round((at ?? 0) * 100)));
   divider.setAttribute("aria-valuetext", `${Math.round((at ?? 0) * 100)} % original`);
   byId("compare").setAttribute("aria-pressed", String(at !== null));
-  for (const canvas of [view.canvases.masks, view.canvases.lit]) canvas.style.clipPath = at === null ? "" : `inset(0 0 0 ${left})`;
+  for (const canvas of [view.canvases.masks, view.canvases.lit])
+    canvas.style.clipPath = at === null ? "" : `inset(0 0 0 ${left})`;
 }

@@ -1,3 +1,4 @@
+// @ts-check
 /** Taking masks home: files, and the curl line that gets the same. */
 import { knownKey } from "../api.js";
 import { byId, save, say } from "../dom.js";
@@ -50,7 +51,10 @@ async function cutOuts(/** @type {State} */ { image }, /** @type {any[]} */ mask
 /** @param {Store} store @param {(problem: string) => void} refuse */
 export function start(store, refuse) {
   for (const button of document.querySelectorAll("[data-download]")) {
-    button.addEventListener("click", () => void download(store.state, /** @type {HTMLButtonElement} */ (button), refuse));
+    button.addEventListener(
+      "click",
+      () => void download(store.state, /** @type {HTMLButtonElement} */ (button), refuse),
+    );
   }
   byId("curl-format").addEventListener("change", () => showLine(store.state));
   byId("copy").addEventListener("click", copy);
@@ -61,7 +65,11 @@ export function start(store, refuse) {
   });
 }
 
-async function download(/** @type {State} */ state, /** @type {HTMLButtonElement} */ button, /** @type {(problem: string) => void} */ refuse) {
+async function download(
+  /** @type {State} */ state,
+  /** @type {HTMLButtonElement} */ button,
+  /** @type {(problem: string) => void} */ refuse,
+) {
   const { end, make } = FILES[/** @type {string} */ (button.dataset.download)];
   button.setAttribute("aria-busy", "true");
   try {
@@ -76,8 +84,10 @@ async function download(/** @type {State} */ state, /** @type {HTMLButtonElement
 function showWhat(/** @type {State} */ state) {
   const chosen = chosenOf(state);
   const areKept = chosen.some((mask) => mask.kept);
-  const number = countOf(chosen.length);
-  const text = areKept ? `Files have the ${number} that you keep.` : `Files have all ${number} that you see. Keep some to have only those.`;
+  const number = chosen.length === 1 ? "mask" : countOf(chosen.length);
+  const text = areKept
+    ? `Files have the ${number} that you keep.`
+    : `Files have ${chosen.length === 1 ? "the" : "all"} ${number} that you see. Keep some to have only those.`;
   say(byId("save-what"), chosen.length ? text : "There are no masks to save.");
   for (const button of document.querySelectorAll("[data-download]")) {
     /** @type {HTMLButtonElement} */ (button).disabled = chosen.length === 0;
@@ -87,20 +97,28 @@ function showWhat(/** @type {State} */ state) {
 function showLine(/** @type {State} */ state) {
   if (!state.image) return;
   const format = byId("curl-format").value;
-  say(byId("curl-line"), curlLine({
-    origin: new URL(".", document.baseURI).href.replace(/\/$/, ""),
-    format,
-    name: state.image.name,
-    search: format === "png" ? { ...state.search, style: state.style, opacity: String(state.opacity[state.style]) } : state.search,
-    filters: changedFilters(state),
-    needsKey: knownKey() !== null,
-  }));
+  say(
+    byId("curl-line"),
+    curlLine({
+      origin: new URL(".", document.baseURI).href.replace(/\/$/, ""),
+      format,
+      name: state.image.name,
+      search:
+        format === "png"
+          ? { ...state.search, style: state.style, opacity: String(state.opacity[state.style]) }
+          : state.search,
+      filters: changedFilters(state),
+      needsKey: knownKey() !== null,
+    }),
+  );
 }
 
 /** The filters that drop masks. */
 function changedFilters(/** @type {State} */ state) {
   const open = openFilters(state);
-  return Object.fromEntries(Object.entries(state.filters).filter(([name, value]) => value !== open[/** @type {keyof typeof open} */ (name)]));
+  return Object.fromEntries(
+    Object.entries(state.filters).filter(([name, value]) => value !== open[/** @type {keyof typeof open} */ (name)]),
+  );
 }
 
 async function copy() {

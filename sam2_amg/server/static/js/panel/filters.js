@@ -1,3 +1,4 @@
+// @ts-check
 /** Sliders that filter masks at once, by the scores that came with them. */
 import { byId, say } from "../dom.js";
 import { OPEN } from "../store.js";
@@ -55,14 +56,26 @@ function show(/** @type {State} */ state) {
   const position = positionOf(minArea, pixelsOf(state));
   put("min-iou", minIou, minIou, score(minIou));
   put("min-stability", minStability, minStability, score(minStability));
-  put("min-area", areaAt(byId("min-area").valueAsNumber, pixelsOf(state)) === minArea ? byId("min-area").value : position, minArea, `${count(minArea)} px`);
+  put(
+    "min-area",
+    areaAt(byId("min-area").valueAsNumber, pixelsOf(state)) === minArea ? byId("min-area").value : position,
+    minArea,
+    `${count(minArea)} px`,
+  );
   put("max-overlap", maxOverlap, maxOverlap, maxOverlap < 1 ? maxOverlap.toFixed(2) : "any");
   const open = openFilters(state);
-  byId("reset-filters").disabled = Object.entries(open).every(([name, value]) => state.filters[/** @type {keyof typeof open} */ (name)] === value);
+  byId("reset-filters").disabled = Object.entries(open).every(
+    ([name, value]) => state.filters[/** @type {keyof typeof open} */ (name)] === value,
+  );
 }
 
 /** Shows a slider's position, and what it stands for. */
-function put(/** @type {string} */ id, /** @type {number | string} */ position, /** @type {number} */ value, /** @type {string} */ text) {
+function put(
+  /** @type {string} */ id,
+  /** @type {number | string} */ position,
+  /** @type {number} */ value,
+  /** @type {string} */ text,
+) {
   const slider = byId(id);
   if (slider.value !== String(position)) slider.value = String(position);
   slider.setAttribute("aria-valuetext", text);

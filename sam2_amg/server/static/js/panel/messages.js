@@ -1,3 +1,4 @@
+// @ts-check
 /** What is said over the photograph: progress, faults, notes, the numbers of the lit mask. */
 import { Refusal } from "../api.js";
 import { byId, eachFrame, element, say } from "../dom.js";

@@ -1,3 +1,4 @@
+// @ts-check
 /** The form of what changes the search: the server is asked again. */
 import { byId, element } from "../dom.js";
 

@@ -1,3 +1,4 @@
+// @ts-check
 /** What is selected, what is kept, and the buttons that edit. */
 import { byId, eachFrame, element, icon, say } from "../dom.js";
 import { letGo, rename, targets } from "../edits.js";
@@ -49,17 +50,34 @@ function showKept(/** @type {State} */ { masks, selected }, /** @type {Store} */
   byId("kept-count").dataset.value = String(kept.length);
   say(byId("kept-count"), count(kept.length));
   const known = new Map([...list.children].map((item) => [Number(/** @type {HTMLElement} */ (item).dataset.id), item]));
-  const items = kept.map((mask) => refreshed(known.get(mask.id) ?? itemOf(mask, store), mask, selected.includes(mask.id)));
+  const items = kept.map((mask) =>
+    refreshed(known.get(mask.id) ?? itemOf(mask, store), mask, selected.includes(mask.id)),
+  );
   const isSame = items.length === list.children.length && items.every((item, i) => item === list.children[i]);
   if (!isSame) list.replaceChildren(...items); // a field that has the focus keeps it
 }
 
 /** A line of the list. */
 function itemOf(/** @type {import("../masks/mask.js").Mask} */ { id }, /** @type {Store} */ store) {
-  const swatch = element("button", { type: "button", class: "swatch", "aria-label": `Select mask ${id + 1}`, title: "Select" });
+  const swatch = element("button", {
+    type: "button",
+    class: "swatch",
+    "aria-label": `Select mask ${id + 1}`,
+    title: "Select",
+  });
   swatch.style.setProperty("--colour", rgb(store.state.scene.colours.get(id)));
-  const name = element("input", { type: "text", "aria-label": `Name of mask ${id + 1}`, placeholder: `Mask ${id + 1}`, maxlength: "80", autocomplete: "off" });
-  const drop = element("button", { type: "button", class: "icon", "aria-label": `Let go of mask ${id + 1}`, title: "Let go" }, icon("i-drop"));
+  const name = element("input", {
+    type: "text",
+    "aria-label": `Name of mask ${id + 1}`,
+    placeholder: `Mask ${id + 1}`,
+    maxlength: "80",
+    autocomplete: "off",
+  });
+  const drop = element(
+    "button",
+    { type: "button", class: "icon", "aria-label": `Let go of mask ${id + 1}`, title: "Let go" },
+    icon("i-drop"),
+  );
   swatch.addEventListener("click", () => store.set({ selected: [id], lit: id }));
   name.addEventListener("change", () => {
     const edit = rename(store.state, id, name.value.trim());
@@ -72,7 +90,11 @@ function itemOf(/** @type {import("../masks/mask.js").Mask} */ { id }, /** @type
   return item;
 }
 
-function refreshed(/** @type {any} */ item, /** @type {import("../masks/mask.js").Mask} */ mask, /** @type {boolean} */ isSelected) {
+function refreshed(
+  /** @type {any} */ item,
+  /** @type {import("../masks/mask.js").Mask} */ mask,
+  /** @type {boolean} */ isSelected,
+) {
   const field = item.querySelector("input");
   if (field.value !== mask.name && document.activeElement !== field) field.value = mask.name;
   item.classList.toggle("selected", isSelected);

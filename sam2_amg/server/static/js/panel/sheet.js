@@ -1,3 +1,4 @@
+// @ts-check
 /** On a narrow page the panel is a sheet that can be pushed down. */
 import { byId } from "../dom.js";
 
