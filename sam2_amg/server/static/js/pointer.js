@@ -7,6 +7,7 @@ const CLICK = 5; // CSS pixels that a click may move
 const WHEEL = 0.0016; // zoom of a wheel's pixel, as a logarithm
 const LINE = 18; // CSS pixels of a wheel's line
 const DOUBLE = 350; // milliseconds
+const NEAR = 8; // CSS pixels between two clicks that are one double click
 
 export class Pointer {
   constructor(/** @type {View} */ view, /** @type {Store} */ store) {
@@ -17,7 +18,7 @@ export class Pointer {
     /** @type {Map<number, {x: number, y: number}>} pointers that are down */
     this.down = new Map();
     this.travelled = 0;
-    this.lastTap = 0;
+    this.lastTap = { time: -Infinity, x: 0, y: 0 };
     const { root } = view;
     root.addEventListener("pointermove", (event) => this.move(event));
     root.addEventListener("pointerdown", (event) => this.press(event));
@@ -87,13 +88,14 @@ export class Pointer {
     if (!this.down.delete(event.pointerId)) return;
     delete this.view.root.dataset.dragging;
     if (this.travelled > CLICK || this.down.size || event.button !== 0) return;
-    if (event.timeStamp - this.lastTap < DOUBLE) {
+    const at = this.point(event);
+    const last = this.lastTap;
+    this.lastTap = { time: event.timeStamp, ...at };
+    if (event.timeStamp - last.time < DOUBLE && Math.hypot(at.x - last.x, at.y - last.y) < NEAR) {
       this.view.fit();
-      this.lastTap = 0;
       return;
     }
-    this.lastTap = event.timeStamp;
-    if (event.pointerType !== "mouse") this.hover(this.point(event));
+    if (event.pointerType !== "mouse") this.hover(at);
     this.choose(this.stack.length ? this.store.state.lit : null, event.shiftKey);
   }
 

@@ -1,5 +1,6 @@
 /** From a photograph that comes in to its masks, and again with another search. */
 import * as api from "./api.js";
+import { byId } from "./dom.js";
 import { withKey } from "./key_dialog.js";
 import { openFilters } from "./panel/filters.js";
 import { fault, forgive, note, tell } from "./panel/messages.js";
@@ -11,10 +12,18 @@ import { masksOf, sceneOf, sizeOf } from "./scene.js";
 
 const UNREADABLE = "This browser cannot show this kind of file. Its masks come over grey.";
 const NOTHING = "The server found no masks. Search again with lower thresholds or more points per side.";
+const MIB = 1 << 20;
 const AGAIN = 1000; // milliseconds between two questions whether the server has started
 
 const pause = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const NO_MASKS = { masks: [], selected: [], lit: null, scene: null };
+
+/** Raises Refusal for a file that is over the server's limit, which would not read it. */
+function requireSize(/** @type {Blob} */ file, /** @type {any} */ info) {
+  const limit = info.limits.max_body_mib;
+  const size = Math.ceil(file.size / MIB);
+  if (size > limit) throw new api.Refusal(413, "body_too_large", `The file has ${size} MiB. This server takes ${limit} MiB (--max_body_mib).`);
+}
 
 export class Session {
   constructor(/** @type {Store} */ store) {
@@ -50,7 +59,9 @@ export class Session {
         const image = isNew ? await this._show(file, run) : this.store.state.image;
         if (run.control.signal.aborted) return null;
         this.store.set({ phase: "working" });
+        if (isNew) byId("viewport").focus({ preventScroll: true }); // what had the focus may be gone
         await this._started(run);
+        requireSize(file, this.store.state.info);
         const records = await withKey(() => this.runs.records(file, search, run));
         tell("Laying the masks over the photograph");
         const masks = masksOf(records);
@@ -97,11 +108,25 @@ export class Session {
 
   _present(/** @type {any} */ { image, masks, scene, search }) {
     tell(null);
+    const kept = this._carryKept(image, scene, masks.length);
     this.store.forget();
-    this.nextId = masks.length;
+    this.nextId = masks.length + kept.length;
     const filters = openFilters({ ...this.store.state, search });
-    this.store.set({ image, masks, scene, search, filters, selected: [], lit: null, phase: "ready" });
+    this.store.set({ image, masks: [...masks, ...kept], scene, search, filters, selected: [], lit: null, phase: "ready" });
     if (!masks.length) note(NOTHING);
+    else note(image.bitmap ? null : UNREADABLE);
+  }
+
+  /** Adds the masks that are kept to another scene of the photograph, with ids from `first` on. */
+  _carryKept(/** @type {any} */ image, /** @type {any} */ scene, /** @type {number} */ first) {
+    const { masks, scene: old, image: shown } = this.store.state;
+    if (!old || shown.width !== image.width || shown.height !== image.height) return [];
+    return masks.filter((mask) => mask.kept).map((mask, i) => {
+      const id = first + i;
+      scene.stacks.add(id, mask.runs, mask.area);
+      scene.colours.set(id, old.colours.get(mask.id));
+      return Object.freeze({ ...mask, id });
+    });
   }
 
   _fail(/** @type {Error} */ error, /** @type {() => void} */ again) {

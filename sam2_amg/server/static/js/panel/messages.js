@@ -6,10 +6,16 @@ import { numbers, title } from "../words.js";
 
 /** @typedef {import("../store.js").State} State @typedef {import("../store.js").Store} Store */
 
+const SINCE = " · ";
+
 /** Progress; null if nothing is under way. */
 export function tell(/** @type {string | null} */ text) {
-  byId("working").hidden = text === null;
-  say(byId("progress"), text ?? "");
+  byId("working").toggleAttribute("data-idle", text === null);
+  const [what, ...more] = (text ?? "").split(SINCE);
+  const place = byId("progress");
+  const [said, silent] = place.children;
+  say(said, what);
+  say(silent, more.length ? SINCE + more.join(SINCE) : ""); // seconds and percents are not read out
 }
 
 /** A plain sentence about the photograph; null for none. */
@@ -62,14 +68,15 @@ export function start(/** @type {Store} */ store) {
   byId("dismiss").addEventListener("click", forgive);
   const show = eachFrame(() => showNumbers(store.state));
   store.listen((state, before) => {
-    if (state.lit !== before.lit || state.masks !== before.masks) show();
+    if (state.lit !== before.lit || state.masks !== before.masks || state.selected !== before.selected) show();
   });
 }
 
-function showNumbers(/** @type {State} */ { lit, masks, image, scene }) {
+/** Shows the lit mask's numbers, or those of the only one selected. */
+function showNumbers(/** @type {State} */ { lit, selected, masks, image, scene }) {
   const place = byId("numbers");
-  const mask = lit === null ? null : masks.find((one) => one.id === lit);
-  place.hidden = !mask;
+  const id = lit ?? (selected.length === 1 ? selected[0] : null);
+  const mask = masks.find((one) => one.id === id);
   if (!mask) {
     place.replaceChildren();
     return;
