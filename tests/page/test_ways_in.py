@@ -98,8 +98,9 @@ def shown_at(page: Page, x: float, y: float) -> list[float]:
       const size = 21 * scale;
       const place = [Number(left) + x * scale - size / 2, Number(top) + y * scale - size / 2];
       const { data } = canvas.getContext("2d").getImageData(...place, size, size);
-      const mean = (channel) => data.reduce((sum, value, i) => (i % 4 === channel ? sum + value : sum), 0) * 4 / data.length;
-      return [0, 1, 2, 3].map(mean);
+      const sums = [0, 0, 0, 0];
+      data.forEach((value, i) => (sums[i % 4] += value));
+      return sums.map((sum) => (4 * sum) / data.length);
     }""",
         [x, y],
     )
