@@ -72,7 +72,7 @@ def pick(page: Page, data: bytes, name: str = "dog.png", kind: str = "image/png"
 
 def until_ready(page: Page) -> None:
     page.wait_for_selector("body[data-phase=ready]")
-    page.wait_for_selector("#working", state="hidden")
+    page.wait_for_selector("#working[data-idle]", state="attached")
 
 
 def shown(page: Page) -> int:

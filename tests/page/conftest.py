@@ -28,7 +28,7 @@ from sam2_amg.server.access import Access
 
 NEEDED = "no chromium; on Debian: apt install chromium"
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-PATIENCE_MS = 15_000
+PATIENCE_MS = 10_000
 SEARCH = replace(OWN, points_per_side=8)
 SLOTS = 4
 KEY = "0123456789abcdef"

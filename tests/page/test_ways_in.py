@@ -156,7 +156,7 @@ def test_a_request_is_cancelled(
     says(page, "#progress", "Segmenting")
     page.get_by_role("button", name="Cancel").click()
     says(page, "#fault", "Cancelled")
-    page.wait_for_selector("#working", state="hidden")
+    page.wait_for_selector("#working[data-idle]", state="attached")
     address = f"{served.url}/requests/{uploads[0].headers['x-request-id']}"
     wait_until(lambda: requests.get(address, timeout=5).json()["state"] == "cancelled")
     held.gate.set()
