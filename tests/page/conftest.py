@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from sam2_amg.modes.build import build_generator
 from sam2_amg.server.access import Access
 
 NEEDED = "no chromium; on Debian: apt install chromium"
-CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+FLAGS = ["--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 PATIENCE_MS = 10_000
 SEARCH = replace(OWN, points_per_side=8)
 SLOTS = 4
@@ -48,7 +49,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(NEEDED)
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*as_root, *CAMERA])
+        browser = playwright.chromium.launch(executable_path=program, args=[*as_root, *FLAGS])
         yield browser
         browser.close()
 
@@ -77,6 +78,7 @@ def held(generator: HeldGenerator) -> Iterator[HeldGenerator]:
     """The server's generator, its gate closed."""
     generator.gate.clear()
     yield generator
+    generator.is_blind = False
     generator.gate.set()
 
 
@@ -87,6 +89,12 @@ def console() -> Console:
 
 @pytest.fixture
 def context(browser: Browser, console: Console) -> Iterator[BrowserContext]:
+    with profile(browser, console) as context:
+        yield context
+
+
+@contextmanager
+def profile(browser: Browser, console: Console) -> Iterator[BrowserContext]:
     """A profile of its own, whose tabs may have no error in their consoles."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
@@ -131,3 +139,14 @@ def segmented(page: Page, photo: bytes) -> Page:
     pick(page, photo)
     until_ready(page)
     return page
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Browser, served: LocalServer, photo: bytes) -> Iterator[Page]:
+    """The same for the tests of a file that leave it as it was."""
+    with profile(browser, Console()) as context:
+        page = context.new_page()
+        page.goto(served.url)
+        pick(page, photo)
+        until_ready(page)
+        yield page

@@ -50,8 +50,11 @@ class Stage:
         return x / scale - 0.5, y / scale - 0.5
 
     def hover(self, x: float, y: float) -> list[int]:
-        """The visible masks there, as the page has them; the first is lit."""
         self.page.mouse.move(*self.place(x, y))
+        return self.stack()
+
+    def stack(self) -> list[int]:
+        """The visible masks under the pointer, as the page has them; the first is lit."""
         data = self.data()
         stack = [int(name) for name in data.get("stack", "").split(",") if name]
         assert data.get("lit") == (str(stack[0]) if stack else None)
@@ -66,6 +69,12 @@ def stage(segmented: Page) -> Stage:
     return Stage(segmented)
 
 
+@pytest.fixture
+def same(shared: Page) -> Stage:
+    """The stage of a page that several tests have, each of which leaves it as it was."""
+    return Stage(shared)
+
+
 def pixels_of(records: list[Any]) -> NDArray[np.bool_]:
     """The masks by pycocotools, [n, h, w]."""
     return coco_mask.decode([record["segmentation"] for record in records]).transpose(2, 0, 1).astype(bool)
@@ -77,7 +86,7 @@ def stack_at(records: list[Any], masks: NDArray[np.bool_], x: int, y: int) -> li
     return sorted(inside, key=lambda i: (records[i]["area"], -i))
 
 
-def test_hover_lights_the_mask_of_the_pixel(stage: Stage, asked: Asked) -> None:
+def test_hover_lights_the_mask_of_the_pixel(same: Stage, asked: Asked) -> None:
     records = asked.records()
     masks = pixels_of(records)
     rng = np.random.default_rng(8)
@@ -87,8 +96,10 @@ def test_hover_lights_the_mask_of_the_pixel(stage: Stage, asked: Asked) -> None:
     chosen = rng.integers(0, len(deep_x), 80)
     places += [*zip(deep_x[chosen], deep_y[chosen], strict=True)]  # 200, of which many have several masks
     assert sum(depth[y, x] > 1 for x, y in places) >= 80
+    corner, scale = same.place(0, 0), float(same.data()["scale"])
     for x, y in places:
-        assert stage.hover(int(x), int(y)) == stack_at(records, masks, x, y), (x, y)
+        same.page.mouse.move(corner[0] + x * scale, corner[1] + y * scale)
+        assert same.stack() == stack_at(records, masks, x, y), (x, y)
 
 
 def deepest(records: list[Any]) -> tuple[int, int]:
@@ -98,24 +109,24 @@ def deepest(records: list[Any]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def test_a_key_goes_through_overlapping_masks(stage: Stage, asked: Asked) -> None:
-    stack = stage.hover(*deepest(asked.records()))
+def test_a_key_goes_through_overlapping_masks(same: Stage, asked: Asked) -> None:
+    stack = same.hover(*deepest(asked.records()))
     for number in (*stack[1:], stack[0]):
-        stage.page.keyboard.press("c")
-        assert stage.data()["lit"] == str(number)
+        same.page.keyboard.press("c")
+        assert same.data()["lit"] == str(number)
     record = asked.records()[stack[0]]
-    says(stage.page, "#numbers", f"Predicted IoU {record['predicted_iou']:.3f}")
-    says(stage.page, "#numbers", f"stability {record['stability_score']:.3f}")
-    says(stage.page, "#numbers", f"area {record['area']:,} px")
-    stage.page.mouse.move(5, 5)
-    assert "lit" not in stage.data()
+    says(same.page, "#numbers", f"Predicted IoU {record['predicted_iou']:.3f}")
+    says(same.page, "#numbers", f"stability {record['stability_score']:.3f}")
+    says(same.page, "#numbers", f"area {record['area']:,} px")
+    same.page.mouse.move(5, 5)
+    assert "lit" not in same.data()
 
 
 SLIDERS = {"min-iou": "0.6", "min-stability": "0.9", "min-area": "60", "max-overlap": "0.35"}
 
 
-def test_filters_are_those_of_the_server(stage: Stage, asked: Asked) -> None:
-    page, records = stage.page, asked.records()
+def test_filters_are_those_of_the_server(same: Stage, asked: Asked) -> None:
+    page, records = same.page, asked.records()
     assert shown(page) == len(records)
 
     def value(name: str) -> float:
@@ -142,6 +153,7 @@ def test_filters_are_those_of_the_server(stage: Stage, asked: Asked) -> None:
         page.locator(f"#{name}").fill(position)
     assert 0 < shown(page) == expected() < min(counts)
     says(page, "#count", f"{shown(page)} of {len(records)}")
+    page.get_by_role("button", name="Reset filters").click()
 
 
 def test_another_search_asks_the_server(stage: Stage, asked: Asked) -> None:
@@ -156,28 +168,29 @@ def test_another_search_asks_the_server(stage: Stage, asked: Asked) -> None:
     assert expected != len(asked.records())
 
 
-def test_zoom_keeps_what_is_under_the_pointer(stage: Stage, asked: Asked) -> None:
-    page, (x, y) = stage.page, deepest(asked.records())
-    stack, fitted = stage.hover(x, y), stage.data()
-    page.mouse.move(*(point := [round(value) for value in stage.place(x, y)]))  # wheels turn at whole pixels
-    under = stage.pixel(*point)
+def test_zoom_keeps_what_is_under_the_pointer(same: Stage, asked: Asked) -> None:
+    page, (x, y) = same.page, deepest(asked.records())
+    stack, fitted = same.hover(x, y), same.data()
+    page.mouse.move(*(point := [round(value) for value in same.place(x, y)]))  # wheels turn at whole pixels
+    under = same.pixel(*point)
     page.mouse.wheel(0, -600)
     page.wait_for_selector(f"#viewport:not([data-scale='{fitted['scale']}'])")
-    assert float(stage.data()["scale"]) > 1.5 * float(fitted["scale"])
-    assert stage.pixel(*point) == pytest.approx(under, abs=0.01)
-    assert stage.hover(x, y) == stack
-    point = stage.place(x, y)
+    assert float(same.data()["scale"]) > 1.5 * float(fitted["scale"])
+    assert same.pixel(*point) == pytest.approx(under, abs=0.01)
+    assert same.hover(x, y) == stack
+    point = same.place(x, y)
     page.mouse.down()
     page.mouse.move(point[0] + 30, point[1] + 20, steps=3)
     page.mouse.up()
-    assert stage.place(x, y) == pytest.approx((point[0] + 30, point[1] + 20), abs=0.01)
-    assert stage.selected() == []
+    assert same.place(x, y) == pytest.approx((point[0] + 30, point[1] + 20), abs=0.01)
+    assert same.selected() == []
     page.keyboard.press("0")
-    assert [stage.data()[name] for name in ("scale", "x", "y")] == [fitted[name] for name in ("scale", "x", "y")]
+    assert [same.data()[name] for name in ("scale", "x", "y")] == [fitted[name] for name in ("scale", "x", "y")]
     page.keyboard.press("+")
-    assert float(stage.data()["scale"]) > float(fitted["scale"])
+    assert float(same.data()["scale"]) > float(fitted["scale"])
     page.keyboard.press("-")
-    assert float(stage.data()["scale"]) == pytest.approx(float(fitted["scale"]))
+    assert float(same.data()["scale"]) == pytest.approx(float(fitted["scale"]))
+    page.keyboard.press("0")
 
 
 def drawn_at(stage: Stage, x: int, y: int) -> list[int]:
@@ -203,31 +216,32 @@ def inside_of_the_largest(records: list[Any]) -> tuple[int, int]:
     raise AssertionError("no such pixel")
 
 
-def test_styles_and_opacity(stage: Stage, asked: Asked) -> None:
-    page, (x, y) = stage.page, inside_of_the_largest(asked.records())
-    fill = drawn_at(stage, x, y)
+def test_styles_and_opacity(same: Stage, asked: Asked) -> None:
+    page, (x, y) = same.page, inside_of_the_largest(asked.records())
+    fill = drawn_at(same, x, y)
     assert fill[3] == pytest.approx(0.55 * 255, abs=1)
     page.locator("#opacity").fill("0.2")
     page.evaluate(FRAME)
-    assert drawn_at(stage, x, y)[3] == pytest.approx(0.2 * 255, abs=1)
+    assert drawn_at(same, x, y)[3] == pytest.approx(0.2 * 255, abs=1)
     for style in ("Outline", "Boxes"):
         page.get_by_role("radio", name=style).check()
         page.evaluate(FRAME)
-        assert drawn_at(stage, x, y)[3] == 0
+        assert drawn_at(same, x, y)[3] == 0
     page.get_by_role("radio", name="Fill").check()
     page.evaluate(FRAME)
-    assert drawn_at(stage, x, y)[3] == pytest.approx(0.2 * 255, abs=1)
+    assert drawn_at(same, x, y)[3] == pytest.approx(0.2 * 255, abs=1)
+    page.locator("#opacity").fill("0.55")
 
 
-def test_comparison(stage: Stage) -> None:
-    page, divider = stage.page, stage.page.get_by_role("slider", name="Compare")
+def test_comparison(same: Stage) -> None:
+    page, divider = same.page, same.page.get_by_role("slider", name="Compare")
     page.keyboard.press("v")
     assert divider.get_attribute("aria-valuenow") == "50"
     box = divider.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 200)
     page.mouse.down()
-    page.mouse.move(stage.box["x"] + stage.box["width"] / 4, box["y"] + 200, steps=3)
+    page.mouse.move(same.box["x"] + same.box["width"] / 4, box["y"] + 200, steps=3)
     page.mouse.up()
     assert divider.get_attribute("aria-valuenow") == "25"
     divider.focus()
@@ -304,9 +318,8 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_access(browser: Browser, served: LocalServer, photo: bytes, scheme: Any, width: int) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_access(browser: Browser, served: LocalServer, photo: bytes, width: int, scheme: Any) -> None:
     """axe-core finds nothing serious, and nothing is cut off or scrolls sideways."""
     page = browser.new_page(
         viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce", has_touch=width < 600

@@ -31,8 +31,8 @@ def pixels(file: Path | io.BytesIO) -> NDArray[Any]:
     return np.array(Image.open(file))
 
 
-def test_json_is_that_of_the_server(segmented: Page, asked: Asked, tmp_path: Path) -> None:
-    path = saved(segmented, "coco", tmp_path)
+def test_json_is_that_of_the_server(shared: Page, asked: Asked, tmp_path: Path) -> None:
+    path = saved(shared, "coco", tmp_path)
     assert path.name == "dog.coco.json"
     assert json.loads(path.read_text()) == asked.answer("format=coco&counts=compressed").json()
     coco = COCO(path)
@@ -40,23 +40,24 @@ def test_json_is_that_of_the_server(segmented: Page, asked: Asked, tmp_path: Pat
     records = asked.records()
     assert len(masks) == len(records) > 10
     assert np.array_equal(masks, coco_mask.decode([each["segmentation"] for each in records]).transpose(2, 0, 1))
-    assert json.loads(saved(segmented, "records", tmp_path).read_text()) == records
+    assert json.loads(saved(shared, "records", tmp_path).read_text()) == records
 
 
-def test_pictures_are_those_of_the_server(segmented: Page, asked: Asked, tmp_path: Path) -> None:
+def test_pictures_are_those_of_the_server(shared: Page, asked: Asked, tmp_path: Path) -> None:
     labels = pixels(io.BytesIO(asked.answer("format=labelmap").content))
-    assert np.array_equal(pixels(saved(segmented, "labelmap", tmp_path)), labels)
+    assert np.array_equal(pixels(saved(shared, "labelmap", tmp_path)), labels)
     for style, opacity in (("Fill", 0.55), ("Outline", 1), ("Boxes", 1)):
-        segmented.get_by_role("radio", name=style).check()
+        shared.get_by_role("radio", name=style).check()
         answer = asked.answer(f"format=png&style={style.lower()}&opacity={opacity}")
-        drawn = pixels(saved(segmented, "png", tmp_path))
+        drawn = pixels(saved(shared, "png", tmp_path))
         assert np.array_equal(drawn[..., :3], pixels(io.BytesIO(answer.content))), style
         assert (drawn[..., 3:] == 255).all()
+    shared.get_by_role("radio", name="Fill").check()
 
 
-def test_cutouts_are_the_photograph_within_masks(segmented: Page, asked: Asked, photo: bytes, tmp_path: Path) -> None:
+def test_cutouts_are_the_photograph_within_masks(shared: Page, asked: Asked, photo: bytes, tmp_path: Path) -> None:
     image = pixels(io.BytesIO(photo))
-    with ZipFile(saved(segmented, "cutouts", tmp_path)) as archive:
+    with ZipFile(saved(shared, "cutouts", tmp_path)) as archive:
         assert archive.testzip() is None
         pictures = [pixels(io.BytesIO(archive.read(name))) for name in archive.namelist()]
     for record, picture in zip(asked.records(), pictures, strict=True):
