@@ -142,7 +142,7 @@ def _describe_http_error(error: HTTPException) -> tuple[str, str]:
     match error.code:
         case 404:
             paths = (
-                "GET / (the page, in a browser), POST /upload, POST /upload_rle, POST /segment, POST /batch, GET /healthz, "
+                "GET / (in a browser), POST /upload, POST /upload_rle, POST /segment, POST /batch, GET /healthz, "
                 "GET /readyz, GET /info, GET /metrics, GET /requests/ID, GET /openapi.json, GET /docs"
             )
             return "not_found", f"{request.path} does not exist. Use one of: {paths}."

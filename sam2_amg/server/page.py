@@ -56,4 +56,5 @@ def _answer(known: Mapping[str, Path], name: str) -> Response:
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["Cache-Control"] = "no-cache"
     response.set_etag(sha256(data).hexdigest()[:32], weak=True)  # weak: the answer may be compressed
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response

@@ -70,8 +70,11 @@ const actions = {
 };
 
 /** What tests and style sheets read: attributes of the document that follow the state. */
-function mirror(/** @type {import("./store.js").State} */ { phase, scene, lit, selected, visible, canUndo, canRedo }) {
+function mirror(
+  /** @type {import("./store.js").State} */ { phase, image, scene, lit, selected, visible, canUndo, canRedo },
+) {
   document.body.dataset.phase = phase;
+  document.title = image ? `${image.name} · Segment everything` : "Segment everything";
   document.body.toggleAttribute("data-masks", scene !== null);
   const { dataset } = places.root;
   if (lit === null) delete dataset.lit;

@@ -57,6 +57,7 @@ export class Runs {
   async records(file, search, run) {
     const { signal } = run.control;
     const ended = new AbortController();
+    let isFollowed = false;
     this.tell("Sending the photograph");
     try {
       return await api.segment(file, search, {
@@ -64,8 +65,8 @@ export class Runs {
         signal,
         sent: (share) => {
           if (share < 1) this.tell(`Sending the photograph · ${Math.floor(share * 100)} %`);
-          else if (!run.isSent) {
-            run.isSent = true;
+          else if (!isFollowed) {
+            isFollowed = run.isSent = true;
             void this._follow(run.id, AbortSignal.any([signal, ended.signal]));
           }
         },
