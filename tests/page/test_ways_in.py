@@ -55,7 +55,12 @@ def choose(page: Page, data: bytes) -> None:
     chooser.value.set_files({"name": "dog.png", "mimeType": "image/png", "buffer": data})
 
 
-@pytest.mark.parametrize("way", [choose, drop, paste], ids=lambda way: way.__name__)
+def take(page: Page, data: bytes) -> None:
+    """By the device's own camera."""
+    page.set_input_files("#capture", {"name": "image.png", "mimeType": "image/png", "buffer": data})
+
+
+@pytest.mark.parametrize("way", [choose, drop, paste, take], ids=lambda way: way.__name__)
 def test_a_photograph_comes_in(page: Page, photo: bytes, asked: Asked, way: Callable[[Page, bytes], None]) -> None:
     way(page, photo)
     until_ready(page)
