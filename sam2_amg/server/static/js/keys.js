@@ -9,7 +9,7 @@ export const KEYS = [
   ["Arrows", "next and previous mask (in the photograph)"],
   ["Home, End", "first and last mask"],
   ["C", "next of the masks under the pointer"],
-  ["Click, Enter", "select the lit mask; with Shift, add it"],
+  ["Click, Enter", "select the lit mask; with Shift, or held on a touch screen, add it"],
   ["K", "keep, or let go"],
   ["H", "hide"],
   ["M", "merge the selected masks"],

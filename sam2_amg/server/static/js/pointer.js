@@ -8,6 +8,7 @@ const CLICK = 5; // CSS pixels that a click may move
 const WHEEL = 0.0016; // zoom of a wheel's pixel, as a logarithm
 const LINE = 18; // CSS pixels of a wheel's line
 const DOUBLE = 350; // milliseconds
+const LONG = 450; // milliseconds of a touch that adds to what is selected, as Shift does
 const NEAR = 8; // CSS pixels between two clicks that are one double click
 
 export class Pointer {
@@ -21,6 +22,7 @@ export class Pointer {
     /** @type {Map<number, {x: number, y: number}>} pointers that are down */
     this.down = new Map();
     this.travelled = 0;
+    this.pressed = 0; // when, in milliseconds
     this.lastTap = { time: -Infinity, x: 0, y: 0 };
     const { root } = view;
     root.addEventListener("pointermove", (event) => this.move(event));
@@ -28,6 +30,9 @@ export class Pointer {
     root.addEventListener("pointerup", (event) => this.release(event));
     root.addEventListener("pointercancel", (event) => this.down.delete(event.pointerId));
     root.addEventListener("pointerleave", () => this.leave());
+    root.addEventListener("contextmenu", (event) => {
+      if (/** @type {PointerEvent} */ (event).pointerType === "touch") event.preventDefault(); // a long one
+    });
     root.addEventListener("wheel", (event) => this.turn(event), { passive: false });
   }
 
@@ -92,7 +97,9 @@ export class Pointer {
     if (event.button === 1) event.preventDefault();
     this.down.set(event.pointerId, this.point(event));
     this.view.root.setPointerCapture(event.pointerId);
-    if (this.down.size === 1) this.travelled = 0;
+    if (this.down.size > 1) return;
+    this.travelled = 0;
+    this.pressed = event.timeStamp;
   }
 
   release(/** @type {PointerEvent} */ event) {
@@ -107,8 +114,9 @@ export class Pointer {
       this.view.fit();
       return;
     }
+    const isLong = event.pointerType !== "mouse" && event.timeStamp - this.pressed > LONG;
     this.hover(at);
-    this.choose(this.stack?.length ? this.store.state.lit : null, event.shiftKey);
+    this.choose(this.stack?.length ? this.store.state.lit : null, event.shiftKey || isLong);
   }
 
   /** Selects a mask, or none; with `adds` it joins or leaves those selected. */

@@ -33,6 +33,7 @@ function showSelection(/** @type {State} */ state) {
 }
 
 function textOf(/** @type {number} */ selected) {
+  if (!selected && matchMedia("(pointer: coarse)").matches) return "Tap a mask to select it. Hold to select more.";
   if (!selected) return "Click a mask to select it. Shift-click selects more.";
   return "The buttons act on all of them.";
 }
