@@ -34,6 +34,7 @@ async function open(
   } catch (error) {
     const { name } = /** @type {Error} */ (error);
     if (dialog.open) dialog.close();
+    if (name === "AbortError") return; // the dialog was closed before the camera was there
     if (name === "NotAllowedError")
       refuse("The camera is not allowed. Allow it in the browser's settings of this page.");
     else if (name === "NotFoundError") refuse("There is no camera. Choose a file instead.");

@@ -45,6 +45,15 @@ function merge() {
   edit(change);
 }
 
+/** Lights another mask, and has it in sight. */
+function step(/** @type {string} */ where) {
+  const lit = keys.neighbour(store.state, where);
+  const mask = store.state.masks.find(({ id }) => id === lit);
+  if (!mask) return;
+  view.reveal(mask.bbox);
+  store.set({ lit });
+}
+
 const actions = {
   keep: () => edit(edits.keep(store.state)),
   hide: () => edit(edits.hide(store.state)),
@@ -61,12 +70,10 @@ const actions = {
   clear: () => store.set({ selected: [], lit: null }),
   choose: (/** @type {KeyboardEvent} */ event) => pointer.choose(store.state.lit, event.shiftKey),
   pan: (/** @type {KeyboardEvent} */ event) => view.move(...keys.panOf(event)),
-  ...Object.fromEntries(
-    ["next", "previous", "first", "last"].map((where) => [
-      where,
-      () => store.set({ lit: keys.neighbour(store.state, where) }),
-    ]),
-  ),
+  next: () => step("next"),
+  previous: () => step("previous"),
+  first: () => step("first"),
+  last: () => step("last"),
 };
 
 /** What tests and style sheets read: attributes of the document that follow the state. */

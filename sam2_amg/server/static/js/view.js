@@ -101,6 +101,14 @@ export class View {
     if (image) this._goTo(moved(this.place, dx, dy, image, this.room));
   }
 
+  /** Moves the photograph so that the middle of a box (x, y, width, height in the image) is in sight. */
+  reveal(/** @type {number[]} */ [x, y, width, height]) {
+    const { scale, x: left, y: top } = this.place;
+    const at = { x: left + (x + width / 2) * scale, y: top + (y + height / 2) * scale };
+    const isSeen = at.x >= 0 && at.y >= 0 && at.x < this.room.width && at.y < this.room.height;
+    if (!isSeen) this.move(this.room.width / 2 - at.x, this.room.height / 2 - at.y);
+  }
+
   _goTo(/** @type {Place} */ place, isFitted = false) {
     this.place = place;
     this.isFitted = isFitted;

@@ -7,6 +7,8 @@ import { photoPixels, pngOf } from "./photo.js";
 /** @typedef {import("../masks/palette.js").Colour} Colour */
 /** @typedef {"fill" | "outline" | "boxes"} Style */
 
+/** @type {Colour} */
+const BLACK = [0, 0, 0];
 const FILL_OPACITY = 0.55;
 const PIXELS_OF_LINE = 600; // a line gets a pixel wider for each of these of the image's shorter side
 const NEIGHBOURS = 4;
@@ -27,7 +29,7 @@ const NEIGHBOURS = 4;
 export async function overlayPng(photo, width, height, masks, { style = "fill", opacity, colours } = {}) {
   const { context, pixels } = photoPixels(photo, width, height);
   const byId = colours ?? coloursOf(width, height, masks);
-  const table = paintingOrder(masks).map((index) => byId.get(masks[index].id) ?? [0, 0, 0]);
+  const table = paintingOrder(masks).map((index) => byId.get(masks[index].id) ?? BLACK);
   const image = { width, height, data: pixels.data };
   if (style === "boxes") blend(image, boxesOf(image, masks), table, opacity ?? 1);
   else drawLayers(image, masks, style, table, opacity);

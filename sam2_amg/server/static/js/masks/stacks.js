@@ -1,6 +1,7 @@
 // @ts-check
 import { areaOf } from "./rle.js";
 
+/** @type {ReadonlyArray<number>} */
 const NONE = Object.freeze([]);
 
 /**
@@ -66,9 +67,9 @@ export class MaskStacks {
    */
   _listWith(list, id) {
     const old = this.lists[list];
-    const area = this.areas.get(id);
+    const areaFor = (/** @type {number} */ one) => this.areas.get(one) ?? 0;
     const above = (/** @type {number} */ other) => {
-      const difference = this.areas.get(other) - area;
+      const difference = areaFor(other) - areaFor(id);
       return difference < 0 || (difference === 0 && other > id);
     };
     const below = old.findIndex((other) => !above(other));
