@@ -163,7 +163,8 @@ def test_a_request_is_cancelled(
 ) -> None:
     pick(page, photo)
     says(page, "#progress", "Segmenting")
-    page.get_by_role("button", name="Cancel").click()
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.get_by_role("button", name="Cancel").click()
     says(page, "#fault", "Cancelled")
     page.wait_for_selector("#working[data-idle]", state="attached")
     address = f"{served.url}/requests/{uploads[0].headers['x-request-id']}"
