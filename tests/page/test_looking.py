@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from local_server import LocalServer
 from numpy.typing import NDArray
-from page_tools import Asked, pick, says, shown, until_ready
+from page_tools import Asked, Console, pick, says, shown, until_ready
 from playwright.sync_api import Browser, Page
 from pycocotools import mask as coco_mask
 
@@ -333,13 +333,12 @@ def serious(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_access(browser: Browser, served: LocalServer, photo: bytes, width: int, scheme: Any) -> None:
+def test_access(browser: Browser, served: LocalServer, photo: bytes, console: Console, width: int, scheme: Any) -> None:
     """axe-core finds nothing serious, and nothing is cut off or scrolls sideways."""
     page = browser.new_page(
         viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce", has_touch=width < 600
     )
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    console.watch(page)
     page.goto(served.url)
     assert serious(page) == []
     pick(page, photo)
@@ -361,13 +360,14 @@ def test_access(browser: Browser, served: LocalServer, photo: bytes, width: int,
     page.keyboard.press("?")
     assert serious(page) == []
     page.close()
-    assert errors == []
+    assert console.unexpected() == []
 
 
-def test_a_phone(browser: Browser, served: LocalServer, photo: bytes, asked: Asked) -> None:
+def test_a_phone(browser: Browser, served: LocalServer, photo: bytes, asked: Asked, console: Console) -> None:
     """On a narrow page with touch, a tap selects, and the panel can be pushed down."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
+    console.watch(page)
     page.goto(served.url)
     pick(page, photo)
     until_ready(page)
@@ -382,3 +382,4 @@ def test_a_phone(browser: Browser, served: LocalServer, photo: bytes, asked: Ask
     heights.append(Stage(page).box["height"])
     assert [a < b for a, b in pairwise(heights)] == [True, False]
     context.close()
+    assert console.unexpected() == []
