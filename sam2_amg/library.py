@@ -52,8 +52,8 @@ class Segmenter:
         turned upright and laid over white, as the server does.
 
         `parameters` are those of a request to the server (docs/http-api.md) but for the ones of its answer's format:
-        sam2's own, such as `points_per_side`; `points` in pixels; the filters `max_masks`, `max_mask_area`,
-        `mask_nms_thresh` and `disjoint`; and `stretch`, for files alone. They hold for this call.
+        sam2's own, such as `points_per_side`; `points` in pixels; the filters `max_masks`, `min_mask_area`,
+        `max_mask_area`, `mask_nms_thresh` and `disjoint`; and `stretch`, for files alone. They hold for this call.
 
         Records are sam2's: dicts of `segmentation` (COCO's uncompressed RLE: `size` [h, w] and `counts`), `area`
         (pixels), `bbox` ([x, y, w, h]), `predicted_iou`, `point_coords` ([[x, y]]), `stability_score` and `crop_box`

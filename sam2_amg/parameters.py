@@ -119,6 +119,9 @@ class Parameters(BaseModel):
         description="Points (x, y) in pixels of the upright photograph, instead of a grid. Without crops.",
         examples=["[[120,80],[300.5,210]]"],
     )
+    min_mask_area: Annotated[_Whole, Field(ge=1, le=1 << 30)] | None = Field(
+        default=None, description="Drops masks of fewer pixels."
+    )
     max_mask_area: Annotated[_Whole, Field(ge=1, le=1 << 30)] | None = Field(
         default=None, description="Drops masks of more pixels."
     )
@@ -138,7 +141,9 @@ class Parameters(BaseModel):
 
     def filters(self) -> Filters:
         """Which masks the answer has."""
-        return Filters(self.max_mask_area, self.mask_nms_thresh, self.max_masks, bool(self.disjoint))
+        return Filters(
+            self.min_mask_area, self.max_mask_area, self.mask_nms_thresh, self.max_masks, bool(self.disjoint)
+        )
 
     def options(self, format: str) -> Options:
         """How the answer is made in this format. Raises ParameterError for an option that does not apply to it."""

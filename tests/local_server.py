@@ -25,6 +25,7 @@ from sam2_amg.server.listen import bind
 from sam2_amg.server.segmenting import local_desk
 
 OWN = GeneratorConfig(points_per_side=4, pred_iou_thresh=0.4, stability_score_thresh=0.75)
+OPEN = Access()
 
 
 @dataclass
@@ -39,15 +40,22 @@ class LocalServer:
 
 
 @contextmanager
-def serving(generator: Generator, decoders: DecoderPool, limits: Limits, batch_size: int = 1) -> Iterator[LocalServer]:
-    """Serves in threads of this process, until the end of the context."""
-    config = ServerConfig(ModelConfig(DEMO_DIR, "demo", batch_size=batch_size), OWN, limits)
+def serving(
+    generator: Generator,
+    decoders: DecoderPool,
+    limits: Limits,
+    batch_size: int = 1,
+    own: GeneratorConfig = OWN,
+    access: Access = OPEN,
+) -> Iterator[LocalServer]:
+    """Serves in threads of this process, until the end of the context. `own` has the generator's parameters."""
+    config = ServerConfig(ModelConfig(DEMO_DIR, "demo", batch_size=batch_size), own, limits)
     engine = Engine(generator, limits)
     desk = local_desk(engine, decoders)
     sock = bind("127.0.0.1", 0)
     address = sock.getsockname()
     app = create_app(config, desk)
-    front = Front(Admission(app, desk, limits, Access(), address, config.bounds), sock, limits)
+    front = Front(Admission(app, desk, limits, access, address, config.bounds), sock, limits)
     try:
         with running(front, sock) as url:
             wait_until(lambda: requests.get(f"{url}/healthz", timeout=10).status_code == 200)

@@ -18,6 +18,7 @@ from bench.report.tables import (
     formats_markdown,
     kernels_markdown,
     numerics_markdown,
+    page_hover_markdown,
     soak_markdown,
     startup_markdown,
     techniques_markdown,
@@ -37,6 +38,7 @@ _PAGES = {
     "batch": batch_markdown,
     "front": front_markdown,
     "scale": scale_markdown,
+    "page": page_hover_markdown,
 }
 
 

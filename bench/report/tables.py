@@ -363,6 +363,31 @@ def float8_markdown(result: dict[str, Any]) -> str:
     )
 
 
+def page_hover_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.page_hover` as a page."""
+    header = ["the pointer moves", "moves", "masks lit", "handler: p50, ms", "p99, ms", "most, ms"]
+    header += ["redraw: p50, ms", "p99, ms", "most, ms"]
+    rows = [
+        [
+            row["pointer"],
+            row["moves"],
+            row["lit"],
+            *(f"{row[kind][name]:.1f}" for kind in ("handlers", "frames") for name in ("p50", "p99", "most")),
+        ]
+        for row in result["rows"]
+    ]
+    host, demanded = result["machine"], result["demanded_ms"]
+    width, height = result["width_height"]
+    return (
+        f"# The page under a moving pointer: {result['masks']} masks on {width * height / 1e6:.0f} megapixels\n\n"
+        f"Made by `{result['command']}` on {host['device']}, {host['cores']} cores, headless chromium "
+        f"{result['chromium']}, a window of {' x '.join(map(str, result['viewport']))}. The handler is all that "
+        f"listeners do with an event: demanded are less than {demanded['p50']:g} ms at the median and "
+        f"{demanded['p99']:g} ms at p99. The redraw is what the page's code draws in the "
+        f"frame after it.\n\n{table(header, rows)}\n"
+    )
+
+
 def decoding_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.decoding` as a page."""
     header = [

@@ -22,7 +22,7 @@ _BLOCK = 256  # masks that are compared with all others at a time
 class Filters:
     """Filters of records. None and False leave them as they are. They are applied in this order:
 
-    1. `max_mask_area` (pixels): drops masks of more pixels.
+    1. `min_mask_area` and `max_mask_area` (pixels): drop masks of fewer, and of more pixels.
     2. `mask_nms_thresh` (0 to 1): drops a mask whose IoU with a better one is over the threshold (`suppress_masks`).
     3. `max_masks`: keeps the first ones, in the records' order.
     4. `disjoint`: each pixel belongs to one mask at most (`make_disjoint`).
@@ -30,13 +30,14 @@ class Filters:
     Raises AnswerError if a value is not allowed.
     """
 
+    min_mask_area: int | None = None
     max_mask_area: int | None = None
     mask_nms_thresh: float | None = None
     max_masks: int | None = None
     disjoint: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_mask_area", "max_masks"):
+        for name in ("min_mask_area", "max_mask_area", "max_masks"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, "at least 1", value)
         threshold = self.mask_nms_thresh
@@ -45,6 +46,8 @@ class Filters:
 
 def filtered(records: list[MaskRecord], size: tuple[int, int], filters: Filters) -> list[MaskRecord]:
     """The records that pass, in their order, of an image of `size` (height, width). The given ones do not change."""
+    if filters.min_mask_area is not None:
+        records = [record for record in records if record["area"] >= filters.min_mask_area]
     if filters.max_mask_area is not None:
         records = [record for record in records if record["area"] <= filters.max_mask_area]
     if filters.mask_nms_thresh is not None:

@@ -40,6 +40,7 @@ GENERATOR_FLAGS = (
 
 
 FILTER_FLAGS = (
+    ("min_mask_area", int, "drop masks of fewer than N pixels"),
     ("max_mask_area", int, "drop masks of more than N pixels"),
     ("mask_nms_thresh", float, "of two masks that overlap by more than this IoU, pixel by pixel, drop the worse"),
     ("max_masks", int, "keep the first N masks"),

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from sam2_amg.errors import RequestError, StartupError
 from sam2_amg.server.messages import Answer, Head
 
-_FREE = frozenset({"/healthz", "/readyz"})  # supervisors ask without a key
+_FREE = frozenset({"/healthz", "/readyz", "/"})  # supervisors and browsers ask without a key
+_FREE_BELOW = "/page/"  # files of the page, which asks for the key
 _SAFE_HEADERS = (("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"))
 _SHORTEST_KEY = 16  # characters
 
@@ -36,7 +37,7 @@ class Access:
         if origin is not None and self.is_loopback and not self._may_ask(origin, host):
             message = f"Pages of {origin} may not ask this server. Start it with --cors_origin {origin} to allow them."
             raise RequestError(403, "foreign_origin", message)
-        if self.api_key is not None and head.path not in _FREE and not _is_preflight(head):
+        if self.api_key is not None and not _is_free(head.path) and not _is_preflight(head):
             self._check_key(head.get("authorization") or "")
 
     def _check_key(self, authorization: str) -> None:
@@ -74,6 +75,11 @@ class Access:
     def _allowed_origin(self, head: Head) -> str | None:
         origin = head.get("origin")
         return origin if origin is not None and self.cors_origin in ("*", origin) else None
+
+
+def _is_free(path: str) -> bool:
+    """Whether a path is answered without a key."""
+    return path in _FREE or path.startswith(_FREE_BELOW)
 
 
 def _is_preflight(head: Head) -> bool:

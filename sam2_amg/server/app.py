@@ -20,6 +20,7 @@ from sam2_amg.server.compression import compressed
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.messages import error_answer, error_body, internal_error
 from sam2_amg.server.openapi import register_openapi
+from sam2_amg.server.page import register_page
 from sam2_amg.server.parameters import Asked, asked_for, model_of, parameters_of, refusing
 from sam2_amg.server.replies import json_line, response_of
 from sam2_amg.server.slots import cancelled
@@ -49,6 +50,7 @@ def create_app(config: ServerConfig, desk: Desk) -> Flask:
     register_uploads(app, config, desk)
     register_status(app, config, desk)
     register_openapi(app, config)
+    register_page(app)
     register_errors(app)
     app.after_request(compressed)
     return app
@@ -140,8 +142,8 @@ def _describe_http_error(error: HTTPException) -> tuple[str, str]:
     match error.code:
         case 404:
             paths = (
-                "POST /upload, POST /upload_rle, POST /segment, POST /batch, GET /healthz, GET /readyz, GET /info, "
-                "GET /metrics, GET /requests/ID, GET /openapi.json, GET /docs"
+                "GET / (in a browser), POST /upload, POST /upload_rle, POST /segment, POST /batch, GET /healthz, "
+                "GET /readyz, GET /info, GET /metrics, GET /requests/ID, GET /openapi.json, GET /docs"
             )
             return "not_found", f"{request.path} does not exist. Use one of: {paths}."
         case 405:

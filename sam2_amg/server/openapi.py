@@ -21,6 +21,8 @@ from sam2_amg.parameters import APPLIES, schemas
 from sam2_amg.server.answer_models import MODELS
 from sam2_amg.server.archives import TYPES
 from sam2_amg.server.metrics import CONTENT_TYPE
+from sam2_amg.server.page import TYPES as PAGE_TYPES
+from sam2_amg.server.page import page_files
 from sam2_amg.server.parameters import FORMATS, model_of
 from sam2_amg.version import find_version
 
@@ -212,7 +214,11 @@ def _status_paths() -> Json:
     state = _json_of("RequestState")
     anything = {"application/json": {"schema": {"type": "object"}}}
     asset = {"name": "asset", "in": "path", "required": True, "schema": {"enum": [*_ASSETS, "start.js"]}}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"enum": [*page_files()]}}
+    kinds = {kind: {"schema": _FILE} for kind in PAGE_TYPES.values()}
     return {
+        "/": {"get": _read("home", "The page, for browsers", _text("text/html"))},
+        "/page/{name}": {"parameters": [name], "get": _read("page_file", "Files of that page", kinds)},
         "/healthz": {"get": _read("healthz", "Whether the process works", _json_of("Health"))},
         "/readyz": {"get": _read("readyz", "Whether the server takes images", _json_of("Health"))},
         "/info": {"get": _read("info", "Model, mode, parameters, limits, versions", _json_of("Info"))},

@@ -96,14 +96,19 @@ def test_filters_apply_in_their_order() -> None:
     small = [record for record in RECORDS if record["area"] <= 40]
     assert 0 < len(small) < len(RECORDS)
     assert filtered(RECORDS, SIZE, Filters(max_mask_area=40)) == small
+    large = [record for record in RECORDS if record["area"] >= 40]
+    assert 0 < len(large) < len(RECORDS)
+    assert filtered(RECORDS, SIZE, Filters(min_mask_area=40)) == large
     assert filtered(RECORDS, SIZE, Filters(max_masks=3)) == RECORDS[:3]
+    small = [record for record in small if record["area"] >= 9]
     expected = make_disjoint(suppress_masks(small, SIZE, 0.4)[:5], SIZE)
-    assert filtered(RECORDS, SIZE, Filters(40, 0.4, 5, True)) == expected
-    assert filtered([], SIZE, Filters(40, 0.4, 5, True)) == []
+    assert filtered(RECORDS, SIZE, Filters(9, 40, 0.4, 5, True)) == expected
+    assert filtered([], SIZE, Filters(9, 40, 0.4, 5, True)) == []
 
 
 def test_what_is_not_allowed_is_named() -> None:
     for message, values in {
+        "min_mask_area must be at least 1, not 0": {"min_mask_area": 0},
         "max_mask_area must be at least 1, not 0": {"max_mask_area": 0},
         "max_masks must be at least 1, not -1": {"max_masks": -1},
         "mask_nms_thresh must be from 0 to 1, not 1.5": {"mask_nms_thresh": 1.5},

@@ -128,7 +128,13 @@ def test_each_parameter_is_that_of_the_generator(
     assert found != (in_crops if name in CROPS else records) or name in SAME
 
 
-FILTERS: dict[str, Any] = {"max_masks": 1, "max_mask_area": 800, "mask_nms_thresh": 0.05, "disjoint": True}
+FILTERS: dict[str, Any] = {
+    "max_masks": 1,
+    "min_mask_area": 800,
+    "max_mask_area": 800,
+    "mask_nms_thresh": 0.05,
+    "disjoint": True,
+}
 
 
 @pytest.mark.parametrize("name", FILTERS)

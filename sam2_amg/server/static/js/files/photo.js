@@ -1,0 +1,29 @@
+// @ts-check
+/**
+ * A canvas with a photograph on white, stretched to a size, and its pixels.
+ * @param {CanvasImageSource | null} photo white alone without one
+ * @param {number} width
+ * @param {number} height
+ * @param {[number, number, number, number]} [box] x, y, width and height of the part that is wanted
+ * @returns {{context: OffscreenCanvasRenderingContext2D, pixels: ImageData}}
+ * @throws {Error} if the browser has no canvas of this size
+ */
+export function photoPixels(photo, width, height, [left, top, columns, rows] = [0, 0, width, height]) {
+  const context = new OffscreenCanvas(columns, rows).getContext("2d", { willReadFrequently: true });
+  if (!context) throw new Error(`This browser draws no picture of ${columns} x ${rows} pixels.`);
+  context.fillStyle = "white";
+  context.fillRect(0, 0, columns, rows);
+  if (photo) context.drawImage(photo, -left, -top, width, height);
+  return { context, pixels: context.getImageData(0, 0, columns, rows) };
+}
+
+/**
+ * A PNG of pixels.
+ * @param {OffscreenCanvasRenderingContext2D} context of a canvas of their size
+ * @param {ImageData} pixels
+ * @returns {Promise<Blob>}
+ */
+export async function pngOf(context, pixels) {
+  context.putImageData(pixels, 0, 0);
+  return context.canvas.convertToBlob({ type: "image/png" });
+}
