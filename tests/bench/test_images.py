@@ -25,14 +25,13 @@ def test_images_of_a_folder_and_of_a_list(tmp_path: Path) -> None:
 
 def test_drawn_scenes_are_reproducible_and_not_drawn_twice(tmp_path: Path) -> None:
     """A process of its own draws what is missing, the second."""
-    first, second = (scene(index) for index in range(2))
-    Image.fromarray(first).save(tmp_path / "scene-0000.jpg", "JPEG")
+    second = scene(1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "scene-0000.jpg", "JPEG")
     before = (tmp_path / "scene-0000.jpg").stat().st_mtime_ns
     assert main(["--draw_only", "--scenes", "2", "--scenes_folder", str(tmp_path)]) == 0
     paths = sorted(tmp_path.iterdir())
     assert [path.name for path in paths] == ["scene-0000.jpg", "scene-0001.jpg"]
     assert paths[0].stat().st_mtime_ns == before
-    assert first.shape != second.shape
     pixels = np.array(Image.open(paths[1])).astype(int)
     assert np.abs(pixels - second).mean() < 5  # JPEG
     before = paths[1].stat().st_mtime_ns

@@ -88,6 +88,7 @@ def test_a_run_can_be_tabled_again(small_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / f"{STEM}.md").read_text() == page
 
 
+@pytest.mark.slow
 def test_two_starts_are_measured(tmp_path: Path) -> None:
     options = ["--points_per_side", 2, "--repeats", 1, "--requests", 1, "--concurrency", 1]
     assert run_bench(draw(tmp_path, 1), tmp_path, *options, "--modes", "ao") == 0
