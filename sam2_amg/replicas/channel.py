@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import pickle
 import socket
@@ -13,7 +14,10 @@ from typing import Any
 
 from sam2_amg.replicas.messages import Address
 
-_INTRODUCTION = 5.0  # seconds to connect, and for each step in which both sides prove that they know the key
+INTRODUCTION = 5.0  # seconds to connect, and for each step in which both sides prove that they know the key
+# A peer that is gone without a word, with its node or its network, is noticed within 15 s.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 3), (socket.TCP_KEEPCNT, 3))
+_UNSEEN = 15_000  # milliseconds in which the peer's system must take what is sent
 
 
 class ChannelLost(Exception):
@@ -26,7 +30,8 @@ class TimeIsOver(ChannelLost):
 
 class Channel:
     """One end of the connection. Values are pickled, so a side reads none before the other has proved, by HMAC of a
-    random challenge (`multiprocessing.connection`), that it knows the key.
+    random challenge (`multiprocessing.connection`), that it knows the key. Each direction has a key of its own, derived
+    of the one that both know, so that no side's proof serves to answer its own challenge.
 
     `end` may be called from any thread, and ends a `send` or `receive` that waits. Everything else is for one thread at
     a time. Every method but `end` and `close` raises ChannelLost.
@@ -35,17 +40,24 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         """Owns the socket from now on."""
         sock.settimeout(None)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the end of a value waits for nothing
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        nodelay = (socket.TCP_NODELAY, 1)  # the end of a value waits for nothing
+        for option, value in (nodelay, (socket.TCP_USER_TIMEOUT, _UNSEEN), *_KEEPALIVE):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._socket = sock
         self._connection = Connection(os.dup(sock.fileno()))
 
-    def introduce(self, key: bytes, is_front: bool) -> None:
-        """Both sides call this first."""
-        self.limit(_INTRODUCTION)
-        steps = (answer_challenge, deliver_challenge) if is_front else (deliver_challenge, answer_challenge)
+    def introduce(self, key: bytes, is_front: bool, seconds: float = INTRODUCTION) -> None:
+        """Both sides call this first. Each of its four steps takes `seconds` at most."""
+        self.limit(seconds)
+        front, replica = (hmac.digest(key, side, "sha256") for side in (b"front", b"replica"))
         try:
-            for step in steps:
-                step(self._connection, key)
+            if is_front:
+                answer_challenge(self._connection, front)
+                deliver_challenge(self._connection, replica)
+            else:
+                deliver_challenge(self._connection, front)
+                answer_challenge(self._connection, replica)
         except (OSError, EOFError, AuthenticationError, AssertionError) as error:
             raise ChannelLost(f"no introduction ({type(error).__name__})") from error
         self.limit(0)
@@ -91,14 +103,14 @@ def _lost(error: Exception) -> ChannelLost:
     return TimeIsOver() if isinstance(error, BlockingIOError) else ChannelLost(type(error).__name__)
 
 
-def connect(address: Address, key: bytes) -> Channel:
-    """A connection to a replica that listens. Raises ChannelLost."""
+def connect(address: Address, key: bytes, seconds: float = INTRODUCTION) -> Channel:
+    """A connection to a replica that listens; each step takes `seconds` at most. Raises ChannelLost."""
     try:
-        channel = Channel(socket.create_connection(address, timeout=_INTRODUCTION))
+        channel = Channel(socket.create_connection(address, timeout=seconds))
     except OSError as error:
         raise ChannelLost(type(error).__name__) from error
     try:
-        channel.introduce(key, is_front=True)
+        channel.introduce(key, True, seconds)
     except ChannelLost:
         channel.close()
         raise

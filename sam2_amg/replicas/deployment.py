@@ -27,6 +27,7 @@ from sam2_amg.replicas.runtime import options_for
 
 _DEPLOYMENT = "replica"
 _CHECK_EVERY, _CHECK_WITHIN = 5.0, 10.0  # seconds; three checks in vain replace a replica
+_LEAVING = 5.0  # seconds that a replica takes to leave beside those in which it answers what it has
 _PATIENCE = 5.0  # seconds for the registry to answer
 _LOOPBACK = "127.0.0.1"
 _AT_ONCE = 16  # calls of the registry: one that reads a file keeps no other waiting
@@ -113,7 +114,7 @@ def _deployment(kind: type, config: ServerConfig, replicas: ReplicaConfig) -> An
         name=_DEPLOYMENT,
         health_check_period_s=_CHECK_EVERY,
         health_check_timeout_s=_CHECK_WITHIN,
-        graceful_shutdown_timeout_s=config.limits.drain_timeout,
+        graceful_shutdown_timeout_s=config.limits.drain_timeout + _LEAVING,
         logging_config=_logging(),
         ray_actor_options={**options_for(config.model.device), "runtime_env": {"env_vars": _variables(replicas)}},
         **counts,

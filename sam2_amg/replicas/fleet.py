@@ -50,6 +50,7 @@ class Fleet(Reception):
         self._links = Links(key)
         self._seen: list[Seen] = []
         self._passed_over: dict[str, float] = {}  # by ReplicaState.started, until when
+        self._choosing = threading.Lock()  # held while it is decided which replicas get images
         self._own: GeneratorConfig | None = None
         self._retries = 0
         self._per_image = 1.0
@@ -81,9 +82,10 @@ class Fleet(Reception):
         if not ready and seen:
             self.phase = seen[0].state.phase
         there = {each.state.started for each in seen}
-        self._passed_over = {name: until for name, until in self._passed_over.items() if name in there}
         self._links.keep(there)
-        self._use_ready()
+        with self._choosing:
+            self._passed_over = {name: until for name, until in self._passed_over.items() if name in there}
+            self._use_ready()
         if ready and self._own is None:
             self._own = ready[0].state.own
 
@@ -111,8 +113,9 @@ class Fleet(Reception):
         return time.monotonic() < self._passed_over.get(replica.started, 0.0)
 
     def _pass_over(self, replica: ReplicaState) -> None:
-        self._passed_over[replica.started] = time.monotonic() + _PASSED_OVER
-        self._use_ready()
+        with self._choosing:
+            self._passed_over[replica.started] = time.monotonic() + _PASSED_OVER
+            self._use_ready()
 
     @property
     def startup_failure(self) -> str | None:
@@ -190,6 +193,9 @@ class Fleet(Reception):
                 raise self.ended() from error
             if isinstance(error, TimeIsOver):
                 raise timed_out(self.limits.request_timeout) from error
+            if self._links.reaches(replica):
+                logger.warning("request %s: replica %d lost a connection (%s)", call.request_id, replica.rank, error)
+                return None
             problem = f"is lost ({error})"
         else:
             if reply.refusal is None or reply.refusal.code not in _GOING:

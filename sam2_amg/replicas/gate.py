@@ -17,6 +17,7 @@ class Place:
     """A replica, and what it has of this gate."""
 
     replica: ReplicaState
+    is_open: bool = True  # whether it is given requests
     inside: int = 0  # requests
     latest: int = 0  # the greater, the later was it given a request
 
@@ -51,11 +52,13 @@ class Gate(Slots[Turn]):
     def set_replicas(self, replicas: Iterable[ReplicaState]) -> None:
         """Which replicas take requests, from now on."""
         with self._changed:
-            known = self._places
-            self._places = {}
+            for place in self._places.values():
+                place.is_open = False
             for replica in replicas:
-                place = self._places[replica.started] = known.get(replica.started) or Place(replica)
-                place.replica = replica
+                place = self._places.setdefault(replica.started, Place(replica))
+                place.replica, place.is_open = replica, True
+            # one that is given no more keeps its count until it has nothing left: it may be given requests again
+            self._places = {key: place for key, place in self._places.items() if place.is_open or place.inside}
             self._admit()
 
     @contextmanager
@@ -78,7 +81,7 @@ class Gate(Slots[Turn]):
 
     def _admit(self) -> None:
         while self._line:
-            free = [each for each in self._places.values() if each.inside < each.replica.at_once]
+            free = [each for each in self._places.values() if each.is_open and each.inside < each.replica.at_once]
             if not free:
                 return
             place = min(free, key=lambda each: each.load)

@@ -6,9 +6,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection
 
-from sam2_amg.replicas.channel import Channel, connect
+from sam2_amg.replicas.channel import INTRODUCTION, Channel, ChannelLost, connect
 from sam2_amg.replicas.messages import Call, ReplicaState, Reply
 from sam2_amg.server.ticket import Ticket
+
+_AT_ONCE = 0.5  # seconds
+_LEAST = 1e-3  # seconds; 0 would be no limit
 
 
 class Links:
@@ -23,30 +26,43 @@ class Links:
 
     def ask(self, replica: ReplicaState, call: Call, ticket: Ticket) -> Reply:
         """A replica's reply to a call. Raises ChannelLost, also when the ticket is cancelled or its time is over."""
-        channel = self._take(replica)
+        channel = self._take(replica, ticket)
         is_whole = False
         try:
             with ticket.calling_on_cancel(channel.end):
-                channel.limit(max(1e-3, ticket.remaining))
+                channel.limit(max(_LEAST, ticket.remaining))
                 channel.send(call)
+                channel.limit(max(_LEAST, ticket.remaining))
                 reply: Reply = channel.receive()
-            is_whole = True
+            is_whole = not ticket.cancelled.is_set()  # else it may be ended at any time
             return reply
         finally:
             self._give_back(replica, channel, is_whole)
 
-    def _take(self, replica: ReplicaState) -> Channel:
+    def reaches(self, replica: ReplicaState) -> bool:
+        """Whether a replica takes a new connection at once, so that no more than an old one was lost."""
+        try:
+            channel = self._connect(replica, _AT_ONCE)
+        except ChannelLost:
+            return False
+        self._give_back(replica, channel, True)
+        return True
+
+    def _take(self, replica: ReplicaState, ticket: Ticket) -> Channel:
         with self._lock:
             idle = self._idle[replica.started]
             channel = idle.pop() if idle else None
         if channel is None:
-            assert replica.address is not None
-            channel = connect(replica.address, self._key)
+            channel = self._connect(replica, max(_LEAST, min(INTRODUCTION, ticket.remaining)))
         with self._lock:
             self._busy.add(channel)
             if self._has_ended:
                 channel.end()
         return channel
+
+    def _connect(self, replica: ReplicaState, seconds: float) -> Channel:
+        assert replica.address is not None
+        return connect(replica.address, self._key, seconds)
 
     def _give_back(self, replica: ReplicaState, channel: Channel, is_whole: bool) -> None:
         with self._lock:
@@ -65,8 +81,8 @@ class Links:
 
     def end(self) -> None:
         """Has whoever waits for a reply find it lost."""
-        self.keep(())
         with self._lock:
             self._has_ended = True
             for channel in self._busy:
                 channel.end()
+        self.keep(())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sam2_amg.replicas.messages import ReplicaState, Seen, Word
 
+_SILENT = 4.0  # seconds of silence after which a replica with the rank of a later one is not shown
 _FORGOTTEN = 15.0  # seconds of silence after which a replica is gone
 _PIECE = 64 << 20  # bytes
 
@@ -33,16 +34,17 @@ class Registry:
             return Word(time.monotonic() - self._front_seen, self._load)
 
     def look(self, load: int = 0) -> list[Seen]:
-        """The front is there, has `load` images, and asks for all replicas; they are sorted by rank, the latest start
-        of each alone."""
+        """The front is there, has `load` images, and asks for all replicas; they are sorted by rank. Of a rank there is
+        its latest start, and others as long as they are heard of: Ray Serve gives ranks anew when it ends a replica."""
         with self._lock:
             self._load = load
             self._front_seen = now = time.monotonic()
             self._seen = {key: each for key, each in self._seen.items() if now - each[1] < _FORGOTTEN}
-            latest = {state.rank: (state, heard) for state, heard in self._seen.values()}
+            latest = {state.rank: key for key, (state, _) in self._seen.items()}
+            shown = [each for key, each in self._seen.items() if latest[each[0].rank] == key or now - each[1] < _SILENT]
             return [
-                Seen(state, now - heard, self._starts[rank] - 1)
-                for rank, (state, heard) in sorted(latest.items(), key=lambda item: item[0])
+                Seen(state, now - heard, self._starts[state.rank] - 1)
+                for state, heard in sorted(shown, key=lambda each: each[0].rank)
             ]
 
     def read(self, path: str, offset: int) -> bytes:

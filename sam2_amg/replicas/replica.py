@@ -126,7 +126,7 @@ class Replica:
         self._is_leaving = True
         end = time.monotonic() + self._plan.config.limits.drain_timeout
         time.sleep(_NOTICED)
-        while self._engine.in_flight and time.monotonic() < end:
+        while self._listener.in_flight and time.monotonic() < end:
             time.sleep(_BEAT / 20)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,41 @@ def test_a_replica_that_reads_nothing_takes_no_longer_than_the_request_has(links
     ended.set()
     reader.join()
     accepting.close()
+
+
+def relay(accepting: socket.socket) -> None:
+    """Answers the challenge of one front with what another front answers to the same."""
+    first, second = (Connection(accepting.accept()[0].detach()) for _ in range(2))
+    first.send_bytes(b"#CHALLENGE#" + os.urandom(20))
+    first.recv_bytes()
+    first.send_bytes(b"#WELCOME#")
+    second.send_bytes(first.recv_bytes())
+    first.send_bytes(second.recv_bytes())
+    first.recv_bytes()
+    first.close()
+    second.close()
+
+
+def test_the_answer_of_one_front_is_no_answer_to_another() -> None:
+    accepting = socket.create_server(("127.0.0.1", 0))
+    address = accepting.getsockname()[:2]
+    with ThreadPoolExecutor(3) as pool:
+        relaying = pool.submit(relay, accepting)
+        for each in [pool.submit(connect, address, KEY) for _ in range(2)]:
+            with pytest.raises(ChannelLost, match=r"AuthenticationError|EOFError|ConnectionResetError"):
+                each.result()
+        relaying.result()
+    accepting.close()
+
+
+def test_whether_a_replica_can_be_reached(links: Links) -> None:
+    replica = listening()
+    assert links.reaches(replica)
+    assert links.ask(replica, call(b"good"), ticket()).masks == 4
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        other = ReplicaState("two", 0, "node", 1, "cpu", address=silent.getsockname()[:2])
+        assert not links.reaches(other)
+    assert not links.reaches(other)  # nobody listens any more
 
 
 def test_what_is_sent_can_be_read_again() -> None:

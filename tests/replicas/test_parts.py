@@ -133,14 +133,26 @@ def test_a_registry_knows_the_latest_start_of_each_replica(monkeypatch: pytest.M
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     registry.look()
     for name, rank in (("a", 0), ("b", 1), ("c", 0)):
-        now[0] += 1
+        now[0] += 2
         assert registry.note(state(name, rank)) == Word(now[0], 0)
-    assert [(each.state.started, each.silent, each.restarts) for each in registry.look(7)] == [("c", 0, 1), ("b", 1, 0)]
+    assert [(each.state.started, each.silent, each.restarts) for each in registry.look(7)] == [("c", 0, 1), ("b", 2, 0)]
     assert registry.note(state("b", 1)) == Word(0, 7)
     now[0] += 14.5
     assert [each.state.started for each in registry.look()] == ["c", "b"]
     now[0] += 1
     assert registry.look() == []
+
+
+def test_a_registry_shows_two_of_a_rank_while_both_are_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Serve gives a rank again once it has ended a replica, and tells those that are left nothing of it."""
+    registry, now = Registry(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for name in ("a", "b", "a"):
+        registry.note(state(name))
+        now[0] += 1
+    assert [each.state.started for each in registry.look()] == ["a", "b"]
+    now[0] += 3
+    assert [each.state.started for each in registry.look()] == ["b"]
 
 
 def test_files_are_used_where_they_are_or_copied(tmp_path: Path) -> None:
