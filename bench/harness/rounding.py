@@ -1,0 +1,202 @@
+"""The network of mode furious in float32, with chosen numbers rounded to float16: each place that mode rounds at has a
+name, and rounds only if it is asked to.
+
+A place stands for operands of a product and for what is stored of it, as tensor cores take and kernels store them. Sums
+are float32, as on a GPU, but in another order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam.transformer import Attention
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from sam2_amg.network.encoder import LaidOutAttention, PlainEncoder
+from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, by_head, position_scores
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
+from sam2_amg.network.upscaling import LinearUpscaling, square_side
+
+
+@dataclass
+class Rounding:
+    """Rounds float32 tensors at the places that are asked for. `known` are all that were seen."""
+
+    places: frozenset[str] = frozenset()
+    known: set[str] = field(default_factory=set)
+
+    def __call__(self, place: str, x: Tensor) -> Tensor:
+        """float32 -> float32 that float16 can hold."""
+        self.known.add(place)
+        return x.half().float() if place in self.places else x
+
+
+class RoundedLayer(nn.Module):
+    """A linear layer or a convolution."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, rounding: Rounding, place: str) -> None:
+        super().__init__()
+        self.layer, self.rounding, self.place = layer, rounding, place
+        self.weight, self.bias = layer.weight, layer.bias  # what others read of the layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer's, from rounded input and weights, rounded."""
+        layer = self.layer
+        x, weight = self.rounding(self.place, x), self.rounding(self.place, layer.weight)
+        if isinstance(layer, nn.Linear):
+            return self.rounding(self.place, F.linear(x, weight, layer.bias))
+        return self.rounding(self.place, F.conv2d(x, weight, layer.bias, layer.stride, layer.padding))
+
+
+def rounded_encoder(model: SAM2Base, rounding: Rounding) -> PlainEncoder:
+    """The encoder; modifies `model`. Places: "patch embedding", "neck", and "stage 3, MLP's first" for each stage."""
+    encoder = PlainEncoder(model)
+    trunk = encoder.trunk
+    trunk.patch_embed.proj = RoundedLayer(trunk.patch_embed.proj, rounding, "patch embedding")
+    for index, block in enumerate(trunk.blocks):
+        stage = f"stage {sum(index > end for end in trunk.stage_ends) + 1}"
+        attention = LaidOutAttention(block.attn, _attention(rounding, f"{stage}, attention"))
+        attention.qkv = RoundedLayer(attention.qkv, rounding, f"{stage}, queries, keys and values")
+        attention.proj = RoundedLayer(attention.proj, rounding, f"{stage}, attention's last")
+        block.attn = attention
+        for layer, name in enumerate(("MLP's first", "MLP's second")):
+            block.mlp.layers[layer] = RoundedLayer(block.mlp.layers[layer], rounding, f"{stage}, {name}")
+        if block.dim != block.dim_out:
+            block.proj = RoundedLayer(block.proj, rounding, f"{stage}, shortcut")
+    for convolution in encoder.convs:
+        convolution.conv = RoundedLayer(convolution.conv, rounding, "neck")
+    encoder.conv_s0, encoder.conv_s1 = (
+        RoundedLayer(layer, rounding, "neck") for layer in (encoder.conv_s0, encoder.conv_s1)
+    )
+    return encoder
+
+
+def _attention(rounding: Rounding, place: str) -> Any:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (rounding(place, x).transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
+        scores = (q @ k.mT) * q.shape[-1] ** -0.5
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        found = (rounding(place, weights) @ v) / weights.sum(-1, keepdim=True)
+        return rounding(place, found).transpose(1, 2)
+
+    return attend
+
+
+class RoundedFolding(FoldedAttention):
+    """The folding of prompt tokens. Place: "tokens: folding"."""
+
+    def __init__(self, attention: Attention, rounding: Rounding) -> None:
+        super().__init__(attention)
+        self.rounding = rounding
+
+    def _fold(self, x: Tensor, weights: Tensor) -> Tensor:
+        return self._round(by_head(self._round(x), self._round(weights)))
+
+    def _round(self, x: Tensor) -> Tensor:
+        return self.rounding("tokens: folding", x)
+
+    def fold_queries(self, tokens: Tensor) -> FoldedTokens:
+        """See `FoldedAttention`."""
+        q = self._round(self.split_heads(self.attention.q_proj(tokens)) * self.scale)
+        return FoldedTokens(q, self._fold(q, self.wk).flatten(1, 2))
+
+    def fold_keys(self, tokens: Tensor) -> FoldedTokens:
+        """See `FoldedAttention`."""
+        k = self._round(self.split_heads(self.attention.k_proj(tokens)) * self.scale)
+        return FoldedTokens(k, self._fold(k, self.wq).flatten(1, 2))
+
+    def fold_values(self, tokens: Tensor) -> Tensor:
+        """See `FoldedAttention`."""
+        v = self.split_heads(self.attention.v_proj(tokens))
+        return (self._fold(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
+
+    def read_out(self, context: Tensor) -> Tensor:
+        """See `FoldedAttention`."""
+        values = self._fold(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv
+        return self.attention.out_proj(values.transpose(1, 2).flatten(2))
+
+
+class RoundedImageTokens(PlainImageTokens):
+    """Image tokens as `Fp16ImageTokens` keeps them, without gain and bias of their norms. Places: "image: ..."."""
+
+    def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling, rounding: Rounding) -> None:
+        super().__init__(model, pe, upscaling)
+        self.rounding = rounding
+
+    def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
+        """See `ImageTokens`."""
+        heads, asked = (self._round("scores, layer 1", x) for x in (update.keys.heads, image.first_queries))
+        weights = ask_tokens((heads @ asked).flatten(1, 2), self.heads)  # [P, H*T, N]
+        before = self._round("in memory", image.keys).expand(len(weights), -1, -1)
+        norm = self.first_norm
+        keys = self._round("in memory", self._updated(before, weights, update.values, "1", norm) * norm.weight)
+        return keys, self._read(queries, queries.folded, keys, self.second_keys) + norm.bias
+
+    def second(
+        self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
+    ) -> tuple[Tensor, Tensor]:
+        """See `ImageTokens`."""
+        bias, norm, place = self.first_norm.bias, self.second_norm, "scores, layer 2: positions, operands"
+        heads, positions = self._round(place, update.keys.heads), self._round(place, self.second_queries)
+        scores = position_scores(FoldedTokens(heads, update.keys.folded), positions)  # [P, H*T, N]
+        scores = self._round("scores, layer 2: positions, stored", scores)
+        folded = self._round("scores, layer 2: image tokens", update.keys.folded)
+        shift = (update.keys.folded * bias).sum(-1, keepdim=True)
+        scores = scores + folded @ self._round("scores, layer 2: image tokens", state).mT + shift
+        weights = ask_tokens(scores, self.heads)
+        keys = self._updated(state, weights, update.values + bias / self.heads, "2", norm)
+        keys = self._round("in memory", keys)
+        context = self._read(queries, queries.folded * norm.weight, keys, self.final_keys)
+        return keys, context * norm.weight + norm.bias
+
+    def upscale(self, image: SharedImage, state: Tensor, hyper: Tensor) -> Tensor:
+        """See `ImageTokens`."""
+        upscaling, norm, side = self.upscaling, self.upscaling.norm, square_side(state.shape[1])
+        gain, bias = self.second_norm.weight, self.second_norm.bias
+        first, second = (self._round("upscaling", x) for x in (gain[:, None] * upscaling.first, upscaling.second))
+        children, grandchildren = (self._round("upscaling", x) for x in (image.children, image.grandchildren))
+        x = (self._round("upscaling", state) @ first + bias @ upscaling.first).unflatten(-1, (4, -1))
+        x = F.gelu(F.layer_norm(x + children, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+        x = F.gelu(self._round("upscaling", x) @ second + grandchildren)  # [U, N, 2*2, 2*2*C/8]
+        logits = x.reshape(len(state), 16 * side * side, hyper.shape[1]) @ hyper
+        logits = logits.reshape(len(state), side, side, 2, 2, 2, 2, hyper.shape[2])
+        return logits.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
+
+    def _updated(self, before: Tensor, weights: Tensor, values: Tensor, layer: str, norm: nn.LayerNorm) -> Tensor:
+        """Normalised, without gain and bias."""
+        weights, values = self._round(f"weights, layer {layer}", weights), self._round(f"values, layer {layer}", values)
+        return F.layer_norm(torch.baddbmm(before, weights.mT, values), norm.weight.shape, None, None, norm.eps)
+
+    def _read(self, queries: FoldedTokens, folded: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
+        heads, folded, keys, positions = (self._round("reading", x) for x in (queries.heads, folded, keys, positions))
+        scores = (heads @ positions).flatten(1, 2) + folded @ keys.mT
+        weights = torch.exp(scores - scores.amax(-1, keepdim=True))
+        return (self._round("reading", weights) @ keys) / weights.sum(-1, keepdim=True)
+
+    def _round(self, place: str, x: Tensor) -> Tensor:
+        return self.rounding(f"image: {place}", x)
+
+
+def rounded_decoder(model: SAM2Base, rounding: Rounding) -> FoldedDecoder:
+    """The decoder; modifies `model`. Places: "image: ..." for image tokens, "tokens: ..." for prompt tokens."""
+    decoder = FoldedDecoder(model, None, partial(RoundedImageTokens, rounding=rounding))
+    for name in ("first_to_image", "first_to_tokens", "second_to_image", "second_to_tokens", "final"):
+        setattr(decoder, name, RoundedFolding(getattr(decoder, name).attention, rounding))
+    transformer = decoder.decoder.transformer
+    for module in list(transformer.modules()):
+        if isinstance(module, Attention):
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                setattr(module, name, RoundedLayer(getattr(module, name), rounding, "tokens: projections"))
+    for layer in transformer.layers:
+        for i, linear in enumerate(layer.mlp.layers):
+            layer.mlp.layers[i] = RoundedLayer(linear, rounding, "tokens: MLP")
+    for mlp in decoder.decoder.output_hypernetworks_mlps:
+        for i, linear in enumerate(mlp.layers):
+            mlp.layers[i] = RoundedLayer(linear, rounding, "tokens: hypernetworks")
+    return decoder

@@ -1,0 +1,159 @@
+"""Where furious' rounding errors come from: noise of its outputs with some products in float16, the rest in float32.
+
+    python -m bench.noise                                       the demo model, on crops of photographs
+
+Every place that furious rounds at is rounded alone, and in groups, in float32 arithmetic, on any device
+(`bench/harness/rounding.py`). Noise adds up by its power: of two sources 3 dB apart the quieter counts half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+from tqdm import tqdm
+
+from bench import RESULTS
+from bench.harness.machine import machine
+from bench.harness.photographs import listed_photographs, make_crops
+from bench.harness.rounding import Rounding, rounded_decoder, rounded_encoder
+from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
+from bench.numerics import points_on
+from bench.report.pages import write
+from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.preprocess import Preprocess
+
+_CROPS = ("dog-whole", "truck-top-left", "coffee-whole", "china-middle")
+_LEAST_IOU = 0.6  # of masks whose predicted IoU and stability count
+_CHEAP = ("layer 2: positions", "weights, layer 2")  # of the image tokens' places
+_FROM_PHOTOGRAPH = ("stage", "patch", "neck")  # what places of the encoder begin with
+
+
+def groups_of(places: Sequence[str]) -> dict[str, list[str]]:
+    """Places together: all, those of each network, and of each of the encoder's stages and kinds of layers; each of the
+    decoder's alone; and what is left once those are exact that cost little."""
+    encoder = [place for place in places if place.startswith(_FROM_PHOTOGRAPH)]
+    decoder = [place for place in places if place not in encoder]
+    groups = {"all": list(places), "encoder": encoder, "decoder": decoder}
+    staged = [place.split(", ", 1) for place in encoder if place.startswith("stage")]
+    for index, part in enumerate(("stage", "kind")):
+        for name in dict.fromkeys(place[index] for place in staged):
+            label = name if part == "stage" else f"all stages, {name}"
+            groups[f"encoder: {label}"] = [", ".join(place) for place in staged if place[index] == name]
+    groups |= {f"encoder: {place}": [place] for place in encoder if not place.startswith("stage")}
+    for side in ("tokens", "image"):
+        own = [place for place in decoder if place.startswith(side)]
+        groups[f"decoder: {side}"] = own
+        groups |= {f"decoder: {place}": [place] for place in own}
+    late = [place for place in encoder if place.startswith(("stage 3", "stage 4")) and not place.endswith("shortcut")]
+    image = [place for place in groups["decoder: image"] if not any(word in place for word in _CHEAP)]
+    names = "stages 3 and 4 without shortcuts", "image tokens without position scores and weights of layer 2"
+    return groups | {f"left: {names[0]}": late, f"left: {names[1]}": image, "left: both": late + image}
+
+
+def stability(logits: Tensor) -> Tensor:
+    """Stability scores of low-res logits [P, 3, h, w], at the offset 1: [P, 3]."""
+    return (logits > 1).sum((-1, -2)) / (logits > -1).sum((-1, -2)).clamp(min=1)
+
+
+class Network:
+    """Predicted IoU and low-res logits of the points of a photograph, with some places rounded."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        """Modifies the model."""
+        self.rounding = Rounding()
+        self.encoder, self.decoder = rounded_encoder(model, self.rounding), rounded_decoder(model, self.rounding)
+        self._exact: tuple[Tensor, ImageFeatures] | None = None
+
+    def __call__(self, pixels: Tensor, points: Tensor, places: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+        """[P, 3] and [P, 3, h, w]"""
+        self.rounding.places = frozenset(places)
+        if any(place.startswith(_FROM_PHOTOGRAPH) for place in places):
+            features = self.encoder(pixels)
+        else:
+            if self._exact is None or self._exact[0] is not pixels:
+                self._exact = pixels, self.encoder(pixels)
+            features = self._exact[1]
+        prepared = self.decoder.prepare(features)
+        attended = self.decoder.attend(prepared, points)
+        logits = self.decoder.image_tokens.upscale(prepared, attended.state, attended.hyper)
+        return attended.predicted_iou, logits
+
+
+@torch.inference_mode()
+@float32_convolutions()
+def measure(
+    model: SAM2Base, paths: Sequence[Path], device: torch.device, points_per_side: int = 8
+) -> list[dict[str, Any]]:
+    """A row for each group: what its noise adds to predicted IoU and stability (root mean square, of masks with a
+    predicted IoU over 0.6) and to low-res logits (in dB below the logits' power). Modifies the model."""
+    network, preprocess = Network(model), Preprocess(model.image_size, device)
+    errors: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
+    for path in tqdm(paths, unit="crop", disable=None):
+        with Image.open(path) as picture:
+            image = np.array(picture.convert("RGB"))
+        pixels, points = preprocess(image), points_on(image, points_per_side, model.image_size).to(device)
+        iou, logits = network(pixels, points)
+        good = iou > _LEAST_IOU
+        for group, places in groups_of(sorted(network.rounding.known)).items():
+            noisy_iou, noisy = network(pixels, points, places)
+            found = (noisy_iou - iou)[good], (stability(noisy) - stability(logits))[good]
+            errors.setdefault(group, []).append((*found, (noisy - logits).square().mean(), logits.square().mean()))
+    return [
+        {"group": group, "places": len(groups_of(sorted(network.rounding.known))[group]), **figures(found)}
+        for group, found in errors.items()
+    ]
+
+
+def figures(errors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float | None]:
+    """Of the errors on several photographs."""
+    iou, stable = (torch.cat([each[i] for each in errors]).double().square().mean().sqrt().item() for i in (0, 1))
+    noise, signal = (torch.stack([each[i] for each in errors]).double().mean() for i in (2, 3))
+    decibels = round(10 * torch.log10(signal / noise).item(), 1) if noise > 0 else None
+    return {"predicted_iou": iou, "stability": stable, "logits_db": decibels}
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model(parser)
+    add_device(parser)
+    parser.add_argument("--points_per_side", type=int, default=8, help="default %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
+    args = parser.parse_args(arguments)
+    choose_model(parser, args)
+    check_device(parser, args)
+    device = torch.device(args.device)
+    made = {path.stem: path for path in make_crops(listed_photographs())}
+    result = {
+        "what": "noise" + "-seeded" * (args.weights == "seeded"),
+        "model": args.model_type,
+        "command": shlex.join(["python", "-m", "bench.noise", *arguments]),
+        "machine": machine(device.type),
+        "weights": args.weights,
+        "crops": list(_CROPS),
+        "points": args.points_per_side**2,
+        "rows": measure(
+            get_model(args.weights, args.checkpoint_dir, args.model_type, device),
+            [made[name] for name in _CROPS],
+            device,
+            args.points_per_side,
+        ),
+    }
+    write(result, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
