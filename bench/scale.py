@@ -7,7 +7,7 @@ first start compiles and the others find it. With `--planted`, decoder outputs a
 Where there are two GPUs, two replicas are to be 1.9 times as fast as one device, and a lone request through one
 replica is to take at most 4 ms more than without Ray; the exit status is 1 if not.
 
-`--batch` measures batch jobs instead, where the command `batch` knows `--replicas`.
+`--batch` measures batch jobs instead.
 """
 
 from __future__ import annotations
