@@ -136,6 +136,25 @@ def test_a_key_goes_through_overlapping_masks(same: Stage, asked: Asked) -> None
     assert "lit" not in same.data()
 
 
+def test_the_pointer_acts_where_it_is_after_keys(same: Stage, asked: Asked) -> None:
+    page, (x, y) = same.page, deepest(asked.records())
+    stack = same.hover(x, y)
+    page.locator("#viewport").focus()
+    page.keyboard.press("Escape")
+    assert "lit" not in same.data()
+    point = same.place(x, y)
+    page.mouse.move(point[0] + 0.1, point[1])
+    assert same.data()["lit"] == str(stack[0])
+    page.keyboard.press("Home")
+    while same.data()["lit"] in map(str, stack):
+        page.keyboard.press("ArrowRight")
+    page.mouse.down()  # where it is, without a movement
+    page.mouse.up()
+    assert same.selected() == [stack[0]]
+    page.mouse.move(5, 5)
+    page.keyboard.press("Escape")
+
+
 SLIDERS = {"min-iou": "0.6", "min-stability": "0.9", "min-area": "60", "max-overlap": "0.35"}
 
 
