@@ -312,6 +312,8 @@ def test_all_by_keyboard(stage: Stage, asked: Asked) -> None:
     assert stage.selected() == []
     press("?")
     says(page, "dialog[open]", "Keyboard")
+    link = page.get_by_role("link", name="HTTP interface")
+    assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener")
     press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")
 

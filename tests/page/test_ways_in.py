@@ -15,11 +15,20 @@ from helpers import drawn_image, png, wait_until
 from local_server import LocalServer
 from page_tools import Asked, Console, HeldGenerator, pick, says, shown, until_ready
 from PIL import Image
-from playwright.sync_api import JSHandle, Page, Request
+from playwright.sync_api import JSHandle, Page, Request, Route
 
 from sam2_amg.demo import PHOTOGRAPHS
 
 REFUSED = "Failed to load resource: the server responded with a status of {}"
+COUNT_STREAMS = """() => {
+  const devices = navigator.mediaDevices;
+  const open = devices.getUserMedia.bind(devices);
+  window.streams = 0;
+  devices.getUserMedia = (asked) => {
+    window.streams++;
+    return open(asked);
+  };
+}"""
 CARRY = """async ([name, type, text]) => {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const data = new DataTransfer();
@@ -78,9 +87,28 @@ def test_samples(page: Page, served: LocalServer) -> None:
         assert found.content == (PHOTOGRAPHS / name).read_bytes()
 
 
+def test_a_sample_that_comes_late_is_dropped(page: Page, photo: bytes, uploads: list[Request]) -> None:
+    late: list[Route] = []
+    page.route("**/page/samples/truck.jpg", lambda route: late.append(route))
+    page.get_by_role("button", name="Truck").click()
+    wait_until(lambda: len(late) == 1 or page.wait_for_timeout(20))
+    pick(page, photo)
+    until_ready(page)
+    with page.expect_response("**/page/samples/truck.jpg") as answer:
+        late[0].continue_()
+    answer.value.finished()
+    page.wait_for_timeout(100)
+    assert len(uploads) == 1
+    assert page.title().startswith("dog.png")
+    assert page.get_attribute("body", "data-phase") == "ready"
+
+
 def test_the_camera(page: Page, held: HeldGenerator) -> None:
     """Chromium's own test picture, a pie on green, stands for a camera."""
-    page.get_by_role("button", name="Use the camera").click()
+    page.evaluate(COUNT_STREAMS)
+    page.get_by_role("button", name="Use the camera").evaluate("(button) => (button.click(), button.click())")
+    page.get_by_role("dialog").wait_for()
+    assert page.evaluate("() => window.streams") == 1
     tracks = page.evaluate_handle("""() => new Promise((resolve) => {
       const finder = document.getElementById("finder");
       const look = () => (finder.videoWidth ? resolve(finder.srcObject.getTracks()) : requestAnimationFrame(look));
@@ -206,6 +234,8 @@ def test_a_key_is_asked_for_once(page: Page, with_key: LocalServer, photo: bytes
     page.reload()
     says(page, "#model", "demo")
     dialog.wait_for(state="hidden")
+    page.keyboard.press("?")
+    assert not page.locator("#docs").is_visible()
 
 
 def test_a_busy_server_is_said_and_asked_again(
@@ -242,6 +272,20 @@ def test_a_file_that_the_browser_cannot_show(page: Page, photo: bytes, asked: As
     says(page, "#note", "cannot show this kind of file")
     until_ready(page)
     assert shown(page) == len(asked.records())
+
+
+def test_an_answer_of_a_proxy_is_said(page: Page, photo: bytes) -> None:
+    """The page stays with a file that it cannot show: the server may read it."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(photo)).save(buffer, "TIFF")
+    page.route("**/segment?*", lambda route: route.fulfill(status=200, body="<h1>Please log in</h1>"))
+    pick(page, buffer.getvalue(), "dog.tif", "image/tiff")
+    says(page, "#fault", "The answer is not the server's")
+    assert page.get_attribute("body", "data-phase") == "failed"
+    page.unroute("**/segment?*")
+    page.get_by_role("button", name="Try again").click()
+    until_ready(page)
+    assert shown(page) > 0
 
 
 def test_a_photograph_is_upright(page: Page, photo: bytes, served: LocalServer) -> None:

@@ -54,6 +54,11 @@ function step(/** @type {string} */ where) {
   store.set({ lit });
 }
 
+function showKeys() {
+  byId("docs").hidden = api.knownKey() !== null; // a link sends no key
+  byId("keys-dialog").showModal();
+}
+
 const actions = {
   keep: () => edit(edits.keep(store.state)),
   hide: () => edit(edits.hide(store.state)),
@@ -63,7 +68,7 @@ const actions = {
   redo: () => store.redo(),
   cycle: () => pointer.cycle(),
   compare: () => dock.compare(store),
-  keys: () => byId("keys-dialog").showModal(),
+  keys: showKeys,
   zoomIn: () => view.zoom(dock.ZOOM),
   zoomOut: () => view.zoom(1 / dock.ZOOM),
   fit: () => view.fit(),
@@ -105,7 +110,7 @@ async function greet() {
 
 function start() {
   keyDialog.listen();
-  ways.listen(take, refuse);
+  ways.listen(take, (coming) => void session.takeLater(coming), refuse);
   camera.listen(take, refuse);
   keys.listKeys(byId("keys-dialog").querySelector("dl"));
   keys.listen(actions, places.root);

@@ -31,16 +31,35 @@ function requireSize(/** @type {Blob} */ file, /** @type {any} */ info) {
     );
 }
 
+/** Whether an error may not come again with the same photograph and search. */
+function mayPass(/** @type {Error} */ error) {
+  if (!(error instanceof api.Refusal) || error.retryAfter !== null) return true;
+  return error.status < 400 || error.status >= 500 || error.status === 401;
+}
+
 export class Session {
   constructor(/** @type {Store} */ store) {
     this.store = store;
     this.runs = new Runs(tell);
     this.nextId = 0;
+    this.intakes = 0;
   }
 
   /** Takes a photograph, in the place of another if there is one. */
   take(/** @type {File} */ file) {
+    this.intakes++;
     void this.segment(file, {}, true);
+  }
+
+  /** Takes a photograph that is on its way, unless another comes before it. */
+  async takeLater(/** @type {Promise<File>} */ coming) {
+    const intake = ++this.intakes;
+    try {
+      const file = await coming;
+      if (intake === this.intakes) this.take(file);
+    } catch (error) {
+      if (intake === this.intakes) fault(/** @type {Error} */ (error), null);
+    }
   }
 
   /** Searches the photograph again. */
@@ -149,12 +168,11 @@ export class Session {
   _fail(/** @type {Error} */ error, /** @type {() => void} */ again) {
     tell(null);
     const { scene, image } = this.store.state;
-    if (image && !image.bitmap && !scene) {
+    const mayHelp = mayPass(error);
+    if (image && !image.bitmap && !scene && !mayHelp) {
       note(null); // neither the browser nor the server can read it
       this.store.set({ phase: "empty", image: null });
     } else this.store.set({ phase: scene ? "ready" : image ? "failed" : "empty" });
-    const mayHelp =
-      !(error instanceof api.Refusal) || error.retryAfter !== null || error.status >= 500 || error.status === 401;
     fault(error, mayHelp ? again : null);
   }
 }
