@@ -191,14 +191,57 @@ def test_filters_are_those_of_the_server(same: Stage, asked: Asked) -> None:
 
 def test_another_search_asks_the_server(stage: Stage, asked: Asked) -> None:
     page = stage.page
+    page.locator("#min-area").fill("5")
     page.get_by_text("Search again").first.click()
     page.get_by_label("Points per side").fill("4")
     page.get_by_label("Least predicted IoU").fill("0.2")
     page.locator("#search-form").get_by_role("button", name="Search again").click()
-    expected = len(asked.records("points_per_side=4&pred_iou_thresh=0.2"))
+    least = int(page.get_attribute("#min-area-value", "data-value") or 0)
+    expected = len(asked.records(f"points_per_side=4&pred_iou_thresh=0.2&min_mask_area={least}"))
     page.wait_for_selector(f"#viewport[data-visible='{expected}']")
     until_ready(page)
     assert expected != len(asked.records())
+    assert page.get_attribute("#min-area-value", "data-value") == str(least) != "0"
+
+
+def test_a_kept_mask_survives_another_search_and_drops_its_twin(stage: Stage, asked: Asked) -> None:
+    page = stage.page
+    page.locator("#viewport").focus()
+    for key in ("Home", "Enter", "k"):
+        page.keyboard.press(key)
+    page.get_by_text("Search again").first.click()
+    page.get_by_label("Least predicted IoU").fill("0.2")
+    page.locator("#search-form").get_by_role("button", name="Search again").click()
+    records = asked.records("pred_iou_thresh=0.2")
+    assert records[0] == asked.records()[0]
+    page.wait_for_selector(f"#viewport[data-visible='{len(records) + 1}']")
+    until_ready(page)
+    assert page.get_attribute("#kept li", "data-id") == str(len(records))
+    y, x = np.argwhere(pixels_of(records)[0])[0].tolist()
+    assert {0, len(records)} <= {*stage.hover(x, y)}
+    page.locator("#max-overlap").fill("0.99")
+    assert {0, len(records)} & {*stage.hover(x + 0.1, y)} == {len(records)}
+
+
+def test_a_deletion_brings_no_duplicate_up(stage: Stage, asked: Asked) -> None:
+    page, records = stage.page, asked.records()
+    page.locator("#max-overlap").fill("0.35")
+    count = shown(page)
+    passing = filtered(records, SIZE, Filters(mask_nms_thresh=0.35))
+    best = next(
+        i
+        for i, record in enumerate(records)
+        if record in passing
+        and len(filtered([*records[:i], *records[i + 1 :]], SIZE, Filters(mask_nms_thresh=0.35))) >= count
+    )
+    page.locator("#viewport").focus()
+    page.keyboard.press("Home")
+    while stage.data()["lit"] != str(best):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    assert shown(page) == count - 1
+    page.keyboard.press("Control+z")
+    assert shown(page) == count
 
 
 def test_zoom_keeps_what_is_under_the_pointer(same: Stage, asked: Asked) -> None:

@@ -6,6 +6,7 @@ import { byId } from "./dom.js";
 import * as edits from "./edits.js";
 import * as keyDialog from "./key_dialog.js";
 import * as keys from "./keys.js";
+import { pairsWith } from "./masks/pairs.js";
 import * as dock from "./panel/dock.js";
 import * as downloads from "./panel/downloads.js";
 import * as filters from "./panel/filters.js";
@@ -37,10 +38,11 @@ function edit(/** @type {any} */ change) {
 function merge() {
   const made = edits.merge(store.state, session.nextId);
   if (!made) return;
-  const { merged, largest, ...change } = made;
-  const { scene } = store.state;
+  const { merged, largest, others, ...change } = made;
+  const { scene, image } = store.state;
   session.nextId++;
   scene.stacks.add(merged.id, merged.runs, merged.area);
+  scene.pairs.push(...pairsWith(merged, others, image.height));
   scene.colours.set(merged.id, scene.colours.get(largest.id));
   edit(change);
 }
@@ -102,10 +104,13 @@ async function greet() {
   try {
     const info = await keyDialog.withKey(api.info);
     store.set({ info });
-    byId("model").textContent = `SAM 2.1 ${info.model} · ${info.mode} · ${info.device}`;
   } catch (error) {
     messages.fault(/** @type {Error} */ (error), () => void greet());
   }
+}
+
+function showModel(/** @type {any} */ { model, mode, device }) {
+  byId("model").textContent = `SAM 2.1 ${model} · ${mode} · ${device}`;
 }
 
 function start() {
@@ -126,6 +131,7 @@ function start() {
   });
   store.listen((state, before) => {
     if (state.visible !== before.visible) pointer.forget();
+    if (state.info !== before.info) showModel(state.info);
     mirror(state);
   });
   /** @type {[string, () => void][]} */

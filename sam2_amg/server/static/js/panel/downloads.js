@@ -9,16 +9,17 @@ import { labelMapPng } from "../files/labelmap.js";
 import { overlayPng } from "../files/overlay.js";
 import { recordsList } from "../files/records.js";
 import { zip } from "../files/zip.js";
+import { inOrder } from "../masks/mask.js";
 import { openFilters } from "./filters.js";
 import { stemOf } from "../photo.js";
 import { masks as countOf } from "../words.js";
 
 /** @typedef {import("../store.js").State} State @typedef {import("../store.js").Store} Store */
 
-/** The masks that files have: those kept, or all that are visible if none is. */
-export function chosenOf(/** @type {State} */ { masks, visible }) {
+/** The masks that files have: those kept, or all that are visible if none is. In the order of the server's records. */
+function chosenOf(/** @type {State} */ { masks, visible }) {
   const kept = masks.filter((mask) => mask.kept);
-  return kept.length ? kept : masks.filter((mask) => visible.has(mask.id));
+  return inOrder(kept.length ? kept : masks.filter((mask) => visible.has(mask.id)));
 }
 
 const json = (/** @type {any} */ value) => new Blob([JSON.stringify(value), "\n"], { type: "application/json" });
