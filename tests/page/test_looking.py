@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from local_server import LocalServer
 from numpy.typing import NDArray
 from page_tools import Asked, Console, pick, says, shown, until_ready
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from pycocotools import mask as coco_mask
 
@@ -309,8 +311,18 @@ def test_styles_and_opacity(same: Stage, asked: Asked) -> None:
     page.locator("#opacity").fill("0.55")
 
 
+def seen(stage: Stage) -> NDArray[np.uint8]:
+    """What the window shows of the stage without the bars over it, RGB."""
+    stage.page.mouse.move(5, 5)
+    stage.page.evaluate(FRAME)
+    box = {**stage.box, "y": stage.box["y"] + 100, "height": stage.box["height"] - 220}
+    return np.array(Image.open(io.BytesIO(stage.page.screenshot(clip=box))).convert("RGB"))
+
+
 def test_comparison(same: Stage) -> None:
     page, divider = same.page, same.page.get_by_role("slider", name="Compare")
+    page.keyboard.press("Escape")
+    with_masks = seen(same)
     page.keyboard.press("v")
     assert divider.get_attribute("aria-valuenow") == "50"
     box = divider.bounding_box()
@@ -320,9 +332,16 @@ def test_comparison(same: Stage) -> None:
     page.mouse.move(same.box["x"] + same.box["width"] / 4, box["y"] + 200, steps=3)
     page.mouse.up()
     assert divider.get_attribute("aria-valuenow") == "25"
+    divided = seen(same)
     divider.focus()
     page.keyboard.press("ArrowRight")
     assert divider.get_attribute("aria-valuenow") == "27"
+    page.keyboard.press("End")
+    original = seen(same)
+    at, handle = divided.shape[1] // 4, 80  # with its shadow
+    for part, expected in ((slice(20, at - handle), original), (slice(at + handle, -120), with_masks)):
+        assert np.array_equal(divided[:, part], expected[:, part])
+        assert not np.array_equal(original[:, part], with_masks[:, part])
     page.get_by_role("button", name="Compare").click()
     divider.wait_for(state="hidden")
 
@@ -361,6 +380,11 @@ def test_all_by_keyboard(stage: Stage, asked: Asked) -> None:
     page.get_by_role("dialog").wait_for(state="hidden")
 
 
+def focused(page: Page) -> str:
+    page.evaluate(FRAME)
+    return page.evaluate("() => document.activeElement.id")
+
+
 def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
     page, records = stage.page, asked.records()
     masks = pixels_of(records)
@@ -374,8 +398,10 @@ def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
     assert stage.selected() == [first, second]
     page.get_by_role("button", name="Hide", exact=True).click()
     assert shown(page) == len(records) - 2
-    page.locator("#show-hidden").click()
+    assert focused(page) == "viewport"  # as are the keys of the buttons below, which end disabled or hidden
+    page.locator("#show-hidden").press("Enter")
     assert shown(page) == len(records)
+    assert focused(page) == "viewport"
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").click()
     assert shown(page) == len(records)
@@ -384,6 +410,9 @@ def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
     page.get_by_role("textbox", name=f"Name of mask {first + 1}").fill("the dog")
     page.locator("#max-overlap").focus()
     says(page, "#selection-text", "the dog")
+    assert focused(page) == "max-overlap"
+    page.get_by_role("button", name=f"Let go of mask {first + 1}").press("Enter")
+    assert focused(page) == "viewport"
 
 
 def serious(page: Page) -> list[str]:
@@ -443,6 +472,9 @@ def test_a_phone(browser: Browser, served: LocalServer, photo: bytes, asked: Ask
         heights.append(Stage(page).box["height"])
         page.locator("#sheet").click()
         page.evaluate(FRAME)
+        page.keyboard.press("Tab")
+        within = page.evaluate("() => document.getElementById('panel-body').contains(document.activeElement)")
+        assert within == (len(heights) == 2)
     heights.append(Stage(page).box["height"])
     assert [a < b for a, b in pairwise(heights)] == [True, False]
     context.close()

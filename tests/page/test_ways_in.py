@@ -14,7 +14,7 @@ import requests
 from helpers import drawn_image, png, wait_until
 from local_server import LocalServer
 from page_tools import Asked, Console, HeldGenerator, pick, says, shown, until_ready
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import JSHandle, Page, Request, Route
 
 from sam2_amg.demo import PHOTOGRAPHS
@@ -248,6 +248,8 @@ def test_a_busy_server_is_said_and_asked_again(
         pick(page, photo)
         says(page, "[role=alert]", refused.json()["error"]["message"])
         says(page, "#retry", "Try again in ")
+        assert page.locator("#retry[role=alert], [role=alert] #retry").count() == 0  # it ticks
+        says(page, "[role=alert]", "The page tries again in ")
         page.locator("#retry").click()  # before its time: the server is as busy as before
         says(page, "[role=alert]", refused.json()["error"]["message"])
     until_ready(page)  # the button presses itself
@@ -261,8 +263,9 @@ def test_a_bad_file_is_said(page: Page, served: LocalServer, console: Console) -
     pick(page, b"no photograph")
     says(page, "[role=alert]", refused.json()["error"]["message"])
     page.wait_for_selector("#retry", state="hidden")
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Close").press("Enter")
     page.get_by_role("alert").wait_for(state="hidden")
+    assert page.evaluate("() => document.activeElement.dataset.way") == "open"
 
 
 def test_a_file_that_the_browser_cannot_show(page: Page, photo: bytes, asked: Asked) -> None:
@@ -301,5 +304,16 @@ def test_a_photograph_is_upright(page: Page, photo: bytes, served: LocalServer) 
     left, scale = (float(page.get_attribute("#viewport", name) or 0) for name in ("data-x", "data-scale"))
     width = page.evaluate("() => document.getElementById('viewport').clientWidth")
     assert width - 2 * left == pytest.approx(267 * scale, abs=1)
+    upright = ImageOps.exif_transpose(Image.open(buffer))
+    places = ((60, 60), (130, 200), (200, 330), (60, 330))
+    seen = np.array([shown_at(page, x, y)[:3] for x, y in places])
+
+    def differs(picture: Image.Image) -> float:
+        boxes = [(x - 10, y - 10, x + 11, y + 11) for x, y in places]
+        means = [np.array(picture.crop(box)).mean(axis=(0, 1)) for box in boxes]
+        return float(np.abs(seen - means).max())
+
+    assert differs(upright) < 15
+    assert differs(image.resize(upright.size)) > 45
     answer = requests.post(f"{served.url}/segment?format=records", files={"image": buffer.getvalue()}, timeout=30)
     assert shown(page) == len(answer.json()) > 0

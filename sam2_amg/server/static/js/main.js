@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import * as camera from "./camera.js";
 import { byId } from "./dom.js";
 import * as edits from "./edits.js";
+import * as focus from "./focus.js";
 import * as keyDialog from "./key_dialog.js";
 import * as keys from "./keys.js";
 import { pairsWith } from "./masks/pairs.js";
@@ -114,6 +115,7 @@ function showModel(/** @type {any} */ { model, mode, device }) {
 }
 
 function start() {
+  focus.listen();
   keyDialog.listen();
   ways.listen(take, (coming) => void session.takeLater(coming), refuse);
   camera.listen(take, refuse);
