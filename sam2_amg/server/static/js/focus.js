@@ -12,7 +12,8 @@ export function listen() {
   let last = null;
   document.addEventListener("focusin", ({ target }) => (last = target));
   new MutationObserver((changes) => {
-    if (!last || last.id === "viewport" || document.querySelector("dialog[open]")) return;
+    if (!last || document.querySelector("dialog[open]")) return;
+    if (last.id === "viewport" && document.body.dataset.phase !== "empty") return;
     const { activeElement } = document;
     if (activeElement !== last && activeElement !== document.body) return;
     const isChanged = changes.some(({ type }) => type === "attributes");
