@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from local_server import LocalServer
 from numpy.typing import NDArray
 from page_tools import Asked, Console, pick, says, shown, until_ready
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from pycocotools import mask as coco_mask
 
@@ -136,6 +138,25 @@ def test_a_key_goes_through_overlapping_masks(same: Stage, asked: Asked) -> None
     assert "lit" not in same.data()
 
 
+def test_the_pointer_acts_where_it_is_after_keys(same: Stage, asked: Asked) -> None:
+    page, (x, y) = same.page, deepest(asked.records())
+    stack = same.hover(x, y)
+    page.locator("#viewport").focus()
+    page.keyboard.press("Escape")
+    assert "lit" not in same.data()
+    point = same.place(x, y)
+    page.mouse.move(point[0] + 0.1, point[1])
+    assert same.data()["lit"] == str(stack[0])
+    page.keyboard.press("Home")
+    while same.data()["lit"] in map(str, stack):
+        page.keyboard.press("ArrowRight")
+    page.mouse.down()  # where it is, without a movement
+    page.mouse.up()
+    assert same.selected() == [stack[0]]
+    page.mouse.move(5, 5)
+    page.keyboard.press("Escape")
+
+
 SLIDERS = {"min-iou": "0.6", "min-stability": "0.9", "min-area": "60", "max-overlap": "0.35"}
 
 
@@ -172,14 +193,57 @@ def test_filters_are_those_of_the_server(same: Stage, asked: Asked) -> None:
 
 def test_another_search_asks_the_server(stage: Stage, asked: Asked) -> None:
     page = stage.page
+    page.locator("#min-area").fill("5")
     page.get_by_text("Search again").first.click()
     page.get_by_label("Points per side").fill("4")
     page.get_by_label("Least predicted IoU").fill("0.2")
     page.locator("#search-form").get_by_role("button", name="Search again").click()
-    expected = len(asked.records("points_per_side=4&pred_iou_thresh=0.2"))
+    least = int(page.get_attribute("#min-area-value", "data-value") or 0)
+    expected = len(asked.records(f"points_per_side=4&pred_iou_thresh=0.2&min_mask_area={least}"))
     page.wait_for_selector(f"#viewport[data-visible='{expected}']")
     until_ready(page)
     assert expected != len(asked.records())
+    assert page.get_attribute("#min-area-value", "data-value") == str(least) != "0"
+
+
+def test_a_kept_mask_survives_another_search_and_drops_its_twin(stage: Stage, asked: Asked) -> None:
+    page = stage.page
+    page.locator("#viewport").focus()
+    for key in ("Home", "Enter", "k"):
+        page.keyboard.press(key)
+    page.get_by_text("Search again").first.click()
+    page.get_by_label("Least predicted IoU").fill("0.2")
+    page.locator("#search-form").get_by_role("button", name="Search again").click()
+    records = asked.records("pred_iou_thresh=0.2")
+    assert records[0] == asked.records()[0]
+    page.wait_for_selector(f"#viewport[data-visible='{len(records) + 1}']")
+    until_ready(page)
+    assert page.get_attribute("#kept li", "data-id") == str(len(records))
+    y, x = np.argwhere(pixels_of(records)[0])[0].tolist()
+    assert {0, len(records)} <= {*stage.hover(x, y)}
+    page.locator("#max-overlap").fill("0.99")
+    assert {0, len(records)} & {*stage.hover(x + 0.1, y)} == {len(records)}
+
+
+def test_a_deletion_brings_no_duplicate_up(stage: Stage, asked: Asked) -> None:
+    page, records = stage.page, asked.records()
+    page.locator("#max-overlap").fill("0.35")
+    count = shown(page)
+    passing = filtered(records, SIZE, Filters(mask_nms_thresh=0.35))
+    best = next(
+        i
+        for i, record in enumerate(records)
+        if record in passing
+        and len(filtered([*records[:i], *records[i + 1 :]], SIZE, Filters(mask_nms_thresh=0.35))) >= count
+    )
+    page.locator("#viewport").focus()
+    page.keyboard.press("Home")
+    while stage.data()["lit"] != str(best):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Delete")
+    assert shown(page) == count - 1
+    page.keyboard.press("Control+z")
+    assert shown(page) == count
 
 
 def test_zoom_keeps_what_is_under_the_pointer(same: Stage, asked: Asked) -> None:
@@ -247,8 +311,18 @@ def test_styles_and_opacity(same: Stage, asked: Asked) -> None:
     page.locator("#opacity").fill("0.55")
 
 
+def seen(stage: Stage) -> NDArray[np.uint8]:
+    """What the window shows of the stage without the bars over it, RGB."""
+    stage.page.mouse.move(5, 5)
+    stage.page.evaluate(FRAME)
+    box = {**stage.box, "y": stage.box["y"] + 100, "height": stage.box["height"] - 220}
+    return np.array(Image.open(io.BytesIO(stage.page.screenshot(clip=box))).convert("RGB"))
+
+
 def test_comparison(same: Stage) -> None:
     page, divider = same.page, same.page.get_by_role("slider", name="Compare")
+    page.keyboard.press("Escape")
+    with_masks = seen(same)
     page.keyboard.press("v")
     assert divider.get_attribute("aria-valuenow") == "50"
     box = divider.bounding_box()
@@ -258,9 +332,16 @@ def test_comparison(same: Stage) -> None:
     page.mouse.move(same.box["x"] + same.box["width"] / 4, box["y"] + 200, steps=3)
     page.mouse.up()
     assert divider.get_attribute("aria-valuenow") == "25"
+    divided = seen(same)
     divider.focus()
     page.keyboard.press("ArrowRight")
     assert divider.get_attribute("aria-valuenow") == "27"
+    page.keyboard.press("End")
+    original = seen(same)
+    at, handle = divided.shape[1] // 4, 80  # with its shadow
+    for part, expected in ((slice(20, at - handle), original), (slice(at + handle, -120), with_masks)):
+        assert np.array_equal(divided[:, part], expected[:, part])
+        assert not np.array_equal(original[:, part], with_masks[:, part])
     page.get_by_role("button", name="Compare").click()
     divider.wait_for(state="hidden")
 
@@ -293,8 +374,15 @@ def test_all_by_keyboard(stage: Stage, asked: Asked) -> None:
     assert stage.selected() == []
     press("?")
     says(page, "dialog[open]", "Keyboard")
+    link = page.get_by_role("link", name="HTTP interface")
+    assert (link.get_attribute("target"), link.get_attribute("rel")) == ("_blank", "noopener")
     press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")
+
+
+def focused(page: Page) -> str:
+    page.evaluate(FRAME)
+    return page.evaluate("() => document.activeElement.id")
 
 
 def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
@@ -310,8 +398,10 @@ def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
     assert stage.selected() == [first, second]
     page.get_by_role("button", name="Hide", exact=True).click()
     assert shown(page) == len(records) - 2
-    page.locator("#show-hidden").click()
+    assert focused(page) == "viewport"  # as are the keys of the buttons below, which end disabled or hidden
+    page.locator("#show-hidden").press("Enter")
     assert shown(page) == len(records)
+    assert focused(page) == "viewport"
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").click()
     assert shown(page) == len(records)
@@ -320,6 +410,9 @@ def test_clicks_select_and_edit(stage: Stage, asked: Asked) -> None:
     page.get_by_role("textbox", name=f"Name of mask {first + 1}").fill("the dog")
     page.locator("#max-overlap").focus()
     says(page, "#selection-text", "the dog")
+    assert focused(page) == "max-overlap"
+    page.get_by_role("button", name=f"Let go of mask {first + 1}").press("Enter")
+    assert focused(page) == "viewport"
 
 
 def serious(page: Page) -> list[str]:
@@ -379,6 +472,9 @@ def test_a_phone(browser: Browser, served: LocalServer, photo: bytes, asked: Ask
         heights.append(Stage(page).box["height"])
         page.locator("#sheet").click()
         page.evaluate(FRAME)
+        page.keyboard.press("Tab")
+        within = page.evaluate("() => document.getElementById('panel-body').contains(document.activeElement)")
+        assert within == (len(heights) == 2)
     heights.append(Stage(page).box["height"])
     assert [a < b for a, b in pairwise(heights)] == [True, False]
     context.close()

@@ -14,12 +14,21 @@ import requests
 from helpers import drawn_image, png, wait_until
 from local_server import LocalServer
 from page_tools import Asked, Console, HeldGenerator, pick, says, shown, until_ready
-from PIL import Image
-from playwright.sync_api import JSHandle, Page, Request
+from PIL import Image, ImageOps
+from playwright.sync_api import JSHandle, Page, Request, Route
 
 from sam2_amg.demo import PHOTOGRAPHS
 
 REFUSED = "Failed to load resource: the server responded with a status of {}"
+COUNT_STREAMS = """() => {
+  const devices = navigator.mediaDevices;
+  const open = devices.getUserMedia.bind(devices);
+  window.streams = 0;
+  devices.getUserMedia = (asked) => {
+    window.streams++;
+    return open(asked);
+  };
+}"""
 CARRY = """async ([name, type, text]) => {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const data = new DataTransfer();
@@ -78,9 +87,28 @@ def test_samples(page: Page, served: LocalServer) -> None:
         assert found.content == (PHOTOGRAPHS / name).read_bytes()
 
 
+def test_a_sample_that_comes_late_is_dropped(page: Page, photo: bytes, uploads: list[Request]) -> None:
+    late: list[Route] = []
+    page.route("**/page/samples/truck.jpg", lambda route: late.append(route))
+    page.get_by_role("button", name="Truck").click()
+    wait_until(lambda: len(late) == 1 or page.wait_for_timeout(20))
+    pick(page, photo)
+    until_ready(page)
+    with page.expect_response("**/page/samples/truck.jpg") as answer:
+        late[0].continue_()
+    answer.value.finished()
+    page.wait_for_timeout(100)
+    assert len(uploads) == 1
+    assert page.title().startswith("dog.png")
+    assert page.get_attribute("body", "data-phase") == "ready"
+
+
 def test_the_camera(page: Page, held: HeldGenerator) -> None:
     """Chromium's own test picture, a pie on green, stands for a camera."""
-    page.get_by_role("button", name="Use the camera").click()
+    page.evaluate(COUNT_STREAMS)
+    page.get_by_role("button", name="Use the camera").evaluate("(button) => (button.click(), button.click())")
+    page.get_by_role("dialog").wait_for()
+    assert page.evaluate("() => window.streams") == 1
     tracks = page.evaluate_handle("""() => new Promise((resolve) => {
       const finder = document.getElementById("finder");
       const look = () => (finder.videoWidth ? resolve(finder.srcObject.getTracks()) : requestAnimationFrame(look));
@@ -206,6 +234,8 @@ def test_a_key_is_asked_for_once(page: Page, with_key: LocalServer, photo: bytes
     page.reload()
     says(page, "#model", "demo")
     dialog.wait_for(state="hidden")
+    page.keyboard.press("?")
+    assert not page.locator("#docs").is_visible()
 
 
 def test_a_busy_server_is_said_and_asked_again(
@@ -218,6 +248,8 @@ def test_a_busy_server_is_said_and_asked_again(
         pick(page, photo)
         says(page, "[role=alert]", refused.json()["error"]["message"])
         says(page, "#retry", "Try again in ")
+        assert page.locator("#retry[role=alert], [role=alert] #retry").count() == 0  # it ticks
+        says(page, "[role=alert]", "The page tries again in ")
         page.locator("#retry").click()  # before its time: the server is as busy as before
         says(page, "[role=alert]", refused.json()["error"]["message"])
     until_ready(page)  # the button presses itself
@@ -231,8 +263,9 @@ def test_a_bad_file_is_said(page: Page, served: LocalServer, console: Console) -
     pick(page, b"no photograph")
     says(page, "[role=alert]", refused.json()["error"]["message"])
     page.wait_for_selector("#retry", state="hidden")
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Close").press("Enter")
     page.get_by_role("alert").wait_for(state="hidden")
+    assert page.evaluate("() => document.activeElement.dataset.way") == "open"
 
 
 def test_a_file_that_the_browser_cannot_show(page: Page, photo: bytes, asked: Asked) -> None:
@@ -242,6 +275,20 @@ def test_a_file_that_the_browser_cannot_show(page: Page, photo: bytes, asked: As
     says(page, "#note", "cannot show this kind of file")
     until_ready(page)
     assert shown(page) == len(asked.records())
+
+
+def test_an_answer_of_a_proxy_is_said(page: Page, photo: bytes) -> None:
+    """The page stays with a file that it cannot show: the server may read it."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(photo)).save(buffer, "TIFF")
+    page.route("**/segment?*", lambda route: route.fulfill(status=200, body="<h1>Please log in</h1>"))
+    pick(page, buffer.getvalue(), "dog.tif", "image/tiff")
+    says(page, "#fault", "The answer is not the server's")
+    assert page.get_attribute("body", "data-phase") == "failed"
+    page.unroute("**/segment?*")
+    page.get_by_role("button", name="Try again").click()
+    until_ready(page)
+    assert shown(page) > 0
 
 
 def test_a_photograph_is_upright(page: Page, photo: bytes, served: LocalServer) -> None:
@@ -257,5 +304,16 @@ def test_a_photograph_is_upright(page: Page, photo: bytes, served: LocalServer) 
     left, scale = (float(page.get_attribute("#viewport", name) or 0) for name in ("data-x", "data-scale"))
     width = page.evaluate("() => document.getElementById('viewport').clientWidth")
     assert width - 2 * left == pytest.approx(267 * scale, abs=1)
+    upright = ImageOps.exif_transpose(Image.open(buffer))
+    places = ((60, 60), (130, 200), (200, 330), (60, 330))
+    seen = np.array([shown_at(page, x, y)[:3] for x, y in places])
+
+    def differs(picture: Image.Image) -> float:
+        boxes = [(x - 10, y - 10, x + 11, y + 11) for x, y in places]
+        means = [np.array(picture.crop(box)).mean(axis=(0, 1)) for box in boxes]
+        return float(np.abs(seen - means).max())
+
+    assert differs(upright) < 15
+    assert differs(image.resize(upright.size)) > 45
     answer = requests.post(f"{served.url}/segment?format=records", files={"image": buffer.getvalue()}, timeout=30)
     assert shown(page) == len(answer.json()) > 0

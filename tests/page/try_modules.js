@@ -54,11 +54,10 @@ async (told) => {
     const { width, height } = image;
     const named = masks.map((each, index) => ({ ...each, name: image.names[index] ?? "" }));
     const filled = masks.filter((each) => each.area);
-    const options = (look) => ({ ...look, colours: look.colours && new Map(look.colours) });
     return {
       labelmap: await asBase64(await labelmap.labelMapPng(width, height, masks)),
       overlays: await Promise.all(
-        looks.map(async (look) => asBase64(await overlay.overlayPng(photo, width, height, masks, options(look)))),
+        looks.map(async (look) => asBase64(await overlay.overlayPng(photo, width, height, masks, look))),
       ),
       cutouts: await Promise.all(
         filled.map(async (each) => asBase64(await cutouts.cutOutPng(photo, width, height, each))),

@@ -52,7 +52,17 @@ async function ask(path, options = {}) {
   }
   const text = await answer.text();
   if (!answer.ok) throw refusalOf(answer.status, text, answer.headers.get("Retry-After"));
-  return JSON.parse(text);
+  return parsed(answer.status, text);
+}
+
+/** The JSON of an answer. Raises Refusal. */
+function parsed(/** @type {number} */ status, /** @type {string} */ text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    const message = "The answer is not the server's. A proxy or a login page may have sent it; reload this page to see.";
+    throw new Refusal(status, "no_json", message);
+  }
 }
 
 function unreachable() {
@@ -84,7 +94,8 @@ export const cancel = (/** @type {string} */ id) => ask(`requests/${id}`, { meth
 
 /** A sample photograph. */
 export async function sample(/** @type {string} */ name) {
-  const answer = await fetch(address(`page/samples/${name}`));
+  const answer = await fetch(address(`page/samples/${name}`)).catch(() => null);
+  if (!answer) throw unreachable();
   if (!answer.ok) throw new Refusal(answer.status, "no_sample", `The sample ${name} is not there.`);
   return new File([await answer.blob()], name, { type: "image/jpeg" });
 }
@@ -111,8 +122,9 @@ export function segment(file, search, { id, signal, sent }) {
     request.onabort = gone;
     request.onerror = () => reject(unreachable());
     request.onload = () => {
-      if (request.status === 200) resolve(JSON.parse(request.responseText));
-      else reject(refusalOf(request.status, request.responseText, request.getResponseHeader("Retry-After")));
+      const { status, responseText } = request;
+      if (status !== 200) reject(refusalOf(status, responseText, request.getResponseHeader("Retry-After")));
+      else resolve(Promise.resolve(responseText).then((text) => parsed(status, text)));
     };
     if (signal.aborted) gone();
     else request.send(file);

@@ -21,11 +21,15 @@ export function listen(take, refuse) {
   });
 }
 
+let isOpening = false; // a person may still be asked whether the page may use the camera
+
 async function open(
   /** @type {HTMLDialogElement} */ dialog,
   /** @type {HTMLVideoElement} */ finder,
   /** @type {(problem: string) => void} */ refuse,
 ) {
+  if (isOpening) return;
+  isOpening = true;
   try {
     const video = { facingMode: "environment", width: { ideal: 2560 }, height: { ideal: 1920 } };
     finder.srcObject = await navigator.mediaDevices.getUserMedia({ video });
@@ -39,6 +43,8 @@ async function open(
       refuse("The camera is not allowed. Allow it in the browser's settings of this page.");
     else if (name === "NotFoundError") refuse("There is no camera. Choose a file instead.");
     else refuse("The camera cannot be opened. Another program may use it.");
+  } finally {
+    isOpening = false;
   }
 }
 

@@ -62,6 +62,9 @@ export function save(/** @type {Blob} */ blob, /** @type {string} */ name) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
+/** Waits until the browser has shown what has changed. */
+export const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+
 /** Calls `work` with the next frame, once, however often it is asked. */
 export function eachFrame(/** @type {() => void} */ work) {
   let isAsked = false;

@@ -46,10 +46,16 @@ export function showHidden(/** @type {State} */ state) {
   return chosen.length ? { masks: changed(state.masks, chosen, { hidden: false }) } : null;
 }
 
+/** The masks without `chosen`, which go on dropping their duplicates. */
+const without = (/** @type {State} */ { masks, gone }, /** @type {Mask[]} */ chosen) => ({
+  masks: masks.filter((mask) => !chosen.includes(mask)),
+  gone: [...gone, ...chosen],
+});
+
 /** Deletes masks. */
 export function remove(/** @type {State} */ state) {
   const chosen = targets(state);
-  return chosen.length ? { masks: state.masks.filter((mask) => !chosen.includes(mask)) } : null;
+  return chosen.length ? without(state, chosen) : null;
 }
 
 /** Gives a kept mask a name. */
@@ -67,8 +73,8 @@ export function merge(state, id) {
   const chosen = targets(state);
   if (chosen.length < 2) return null;
   const merged = Object.freeze({ ...mergedMask(id, chosen), kept: chosen.some((mask) => mask.kept) });
-  const left = state.masks.filter((mask) => !chosen.includes(mask));
-  return { merged, largest: largestOf(chosen), masks: [...left, merged], selected: [id] };
+  const { masks, gone } = without(state, chosen);
+  return { merged, largest: largestOf(chosen), others: masks, masks: [...masks, merged], gone, selected: [id] };
 }
 
 const largestOf = (/** @type {Mask[]} */ masks) => masks.reduce((best, mask) => (mask.area > best.area ? mask : best));

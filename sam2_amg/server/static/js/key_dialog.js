@@ -50,6 +50,7 @@ export function listen() {
   byId("key-form").addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
     keepKey(byId("key").value.trim());
+    byId("key").value = "";
     dialog.close("given");
   });
 }

@@ -1,26 +1,31 @@
 // @ts-check
-/** The keyboard. `KEYS` is also what the dialog of keys shows. */
+/** The keyboard. */
 import { element, isTyping } from "./dom.js";
 
 const PAN = 60; // CSS pixels
 
-/** Keys, and what they do. */
-export const KEYS = [
+/**
+ * What the dialog of keys shows, and the actions of the keys that act everywhere.
+ * @type {[string, string, Record<string, string>?][]}
+ */
+const KEYS = [
   ["Arrows", "next and previous mask (in the photograph)"],
   ["Home, End", "first and last mask"],
-  ["C", "next of the masks under the pointer"],
+  ["C", "next of the masks under the pointer", { c: "cycle" }],
   ["Click, Enter", "select the lit mask; with Shift, or held on a touch screen, add it"],
-  ["K", "keep, or let go"],
-  ["H", "hide"],
-  ["M", "merge the selected masks"],
-  ["Delete", "delete"],
+  ["K", "keep, or let go", { k: "keep" }],
+  ["H", "hide", { h: "hide" }],
+  ["M", "merge the selected masks", { m: "merge" }],
+  ["Delete", "delete", { Delete: "remove", Backspace: "remove" }],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
-  ["Wheel, +, -, 0", "zoom in, zoom out, fit"],
+  ["Wheel, +, -, 0", "zoom in, zoom out, fit", { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut", 0: "fit" }],
   ["Drag, Shift+Arrows", "move the photograph"],
-  ["V", "compare with the original"],
-  ["Escape", "select nothing"],
-  ["?", "show these"],
+  ["V", "compare with the original", { v: "compare" }],
+  ["Escape", "select nothing", { Escape: "clear" }],
+  ["?", "show these", { "?": "keys" }],
 ];
+/** @type {Record<string, string>} */
+const PLAIN = Object.assign({}, ...KEYS.map(([, , acts]) => acts));
 
 /** Writes `KEYS` into a list of definitions. */
 export function listKeys(/** @type {HTMLElement} */ list) {
@@ -44,23 +49,6 @@ export function listen(actions, viewport) {
     actions[name](event);
   });
 }
-
-/** @type {Record<string, string>} */
-const PLAIN = {
-  k: "keep",
-  h: "hide",
-  m: "merge",
-  c: "cycle",
-  v: "compare",
-  "?": "keys",
-  "+": "zoomIn",
-  "=": "zoomIn",
-  "-": "zoomOut",
-  0: "fit",
-  Delete: "remove",
-  Backspace: "remove",
-  Escape: "clear",
-};
 
 /** @returns {string | null} */
 function nameOf(/** @type {KeyboardEvent} */ event) {

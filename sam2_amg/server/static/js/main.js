@@ -4,8 +4,10 @@ import * as api from "./api.js";
 import * as camera from "./camera.js";
 import { byId } from "./dom.js";
 import * as edits from "./edits.js";
+import * as focus from "./focus.js";
 import * as keyDialog from "./key_dialog.js";
 import * as keys from "./keys.js";
+import { pairsWith } from "./masks/pairs.js";
 import * as dock from "./panel/dock.js";
 import * as downloads from "./panel/downloads.js";
 import * as filters from "./panel/filters.js";
@@ -37,10 +39,11 @@ function edit(/** @type {any} */ change) {
 function merge() {
   const made = edits.merge(store.state, session.nextId);
   if (!made) return;
-  const { merged, largest, ...change } = made;
-  const { scene } = store.state;
+  const { merged, largest, others, ...change } = made;
+  const { scene, image } = store.state;
   session.nextId++;
   scene.stacks.add(merged.id, merged.runs, merged.area);
+  scene.pairs.push(...pairsWith(merged, others, image.height));
   scene.colours.set(merged.id, scene.colours.get(largest.id));
   edit(change);
 }
@@ -54,6 +57,11 @@ function step(/** @type {string} */ where) {
   store.set({ lit });
 }
 
+function showKeys() {
+  byId("docs").hidden = api.knownKey() !== null; // a link sends no key
+  byId("keys-dialog").showModal();
+}
+
 const actions = {
   keep: () => edit(edits.keep(store.state)),
   hide: () => edit(edits.hide(store.state)),
@@ -63,7 +71,7 @@ const actions = {
   redo: () => store.redo(),
   cycle: () => pointer.cycle(),
   compare: () => dock.compare(store),
-  keys: () => byId("keys-dialog").showModal(),
+  keys: showKeys,
   zoomIn: () => view.zoom(dock.ZOOM),
   zoomOut: () => view.zoom(1 / dock.ZOOM),
   fit: () => view.fit(),
@@ -97,15 +105,19 @@ async function greet() {
   try {
     const info = await keyDialog.withKey(api.info);
     store.set({ info });
-    byId("model").textContent = `SAM 2.1 ${info.model} · ${info.mode} · ${info.device}`;
   } catch (error) {
     messages.fault(/** @type {Error} */ (error), () => void greet());
   }
 }
 
+function showModel(/** @type {any} */ { model, mode, device }) {
+  byId("model").textContent = `SAM 2.1 ${model} · ${mode} · ${device}`;
+}
+
 function start() {
+  focus.listen();
   keyDialog.listen();
-  ways.listen(take, refuse);
+  ways.listen(take, (coming) => void session.takeLater(coming), refuse);
   camera.listen(take, refuse);
   keys.listKeys(byId("keys-dialog").querySelector("dl"));
   keys.listen(actions, places.root);
@@ -121,6 +133,7 @@ function start() {
   });
   store.listen((state, before) => {
     if (state.visible !== before.visible) pointer.forget();
+    if (state.info !== before.info) showModel(state.info);
     mirror(state);
   });
   /** @type {[string, () => void][]} */

@@ -66,16 +66,18 @@ export class Pointer {
     return scene.stacks.at(pixel.x, pixel.y).filter((/** @type {number} */ id) => visible.has(id));
   }
 
-  /** Lights the smallest visible mask at a point, unless the same masks were there before: one of them may be lit. */
+  /** Lights the smallest visible mask at a point, unless the same masks were there before and one of them is lit. */
   hover(/** @type {{x: number, y: number}} */ at) {
     const stack = this.stackAt(at);
     const known = this.stack;
+    const { lit } = this.store.state;
     this.at = at;
-    if (known && stack.length === known.length && stack.every((id, i) => id === known[i])) return;
+    const isKnown = known && stack.length === known.length && stack.every((id, i) => id === known[i]);
+    if (isKnown && (lit === null ? !stack.length : stack.includes(lit))) return; // keys may have lit another
     this.stack = stack;
     this.view.root.dataset.stack = stack.join(",");
-    const lit = stack.length ? stack[0] : null;
-    if (lit !== this.store.state.lit) this.store.set({ lit });
+    const top = stack.length ? stack[0] : null;
+    if (top !== lit) this.store.set({ lit: top });
   }
 
   /** Lights the next of the masks under the pointer. */

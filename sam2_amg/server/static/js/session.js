@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { byId } from "./dom.js";
 import { withKey } from "./key_dialog.js";
+import { pairsWith } from "./masks/pairs.js";
 import { openFilters } from "./panel/filters.js";
 import { fault, forgive, note, tell } from "./panel/messages.js";
 import { bitmapOf, imageOf, withSize } from "./photo.js";
@@ -17,7 +18,7 @@ const MIB = 1 << 20;
 const AGAIN = 1000; // milliseconds between two questions whether the server has started
 
 const pause = (/** @type {number} */ milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-const NO_MASKS = { masks: [], selected: [], lit: null, scene: null };
+const NO_MASKS = { masks: [], gone: [], selected: [], lit: null, scene: null };
 
 /** Raises Refusal for a file that is over the server's limit, which would not read it. */
 function requireSize(/** @type {Blob} */ file, /** @type {any} */ info) {
@@ -31,16 +32,35 @@ function requireSize(/** @type {Blob} */ file, /** @type {any} */ info) {
     );
 }
 
+/** Whether an error may not come again with the same photograph and search. */
+function mayPass(/** @type {Error} */ error) {
+  if (!(error instanceof api.Refusal) || error.retryAfter !== null) return true;
+  return error.status < 400 || error.status >= 500 || error.status === 401;
+}
+
 export class Session {
   constructor(/** @type {Store} */ store) {
     this.store = store;
     this.runs = new Runs(tell);
     this.nextId = 0;
+    this.intakes = 0;
   }
 
   /** Takes a photograph, in the place of another if there is one. */
   take(/** @type {File} */ file) {
+    this.intakes++;
     void this.segment(file, {}, true);
+  }
+
+  /** Takes a photograph that is on its way, unless another comes before it. */
+  async takeLater(/** @type {Promise<File>} */ coming) {
+    const intake = ++this.intakes;
+    try {
+      const file = await coming;
+      if (intake === this.intakes) this.take(file);
+    } catch (error) {
+      if (intake === this.intakes) fault(/** @type {Error} */ (error), null);
+    }
   }
 
   /** Searches the photograph again. */
@@ -85,10 +105,16 @@ export class Session {
     tell("Reading the photograph");
     const bitmap = await bitmapOf(file);
     const image = imageOf(file, bitmap);
-    if (run.control.signal.aborted) return image;
+    if (run.control.signal.aborted) {
+      bitmap?.close();
+      return image;
+    }
     note(bitmap ? null : UNREADABLE);
     this.store.forget();
-    this.store.set({ ...NO_MASKS, image, search: {}, phase: "working" });
+    const { image: last } = this.store.state;
+    const filters = openFilters({ ...this.store.state, search: {} });
+    this.store.set({ ...NO_MASKS, image, search: {}, filters, phase: "working" });
+    last?.bitmap?.close();
     return image;
   }
 
@@ -114,13 +140,15 @@ export class Session {
 
   _present(/** @type {any} */ { image, masks, scene, search }) {
     tell(null);
-    const kept = this._carryKept(image, scene, masks.length);
+    const kept = this._carryKept(image, scene, masks);
     this.store.forget();
     this.nextId = masks.length + kept.length;
-    const filters = openFilters({ ...this.store.state, search });
+    const { minArea, maxOverlap } = this.store.state.filters;
+    const filters = Object.freeze({ ...openFilters({ ...this.store.state, search }), minArea, maxOverlap });
     this.store.set({
       image,
       masks: [...masks, ...kept],
+      gone: [],
       scene,
       search,
       filters,
@@ -132,29 +160,31 @@ export class Session {
     else note(image.bitmap ? null : UNREADABLE);
   }
 
-  /** Adds the masks that are kept to another scene of the photograph, with ids from `first` on. */
-  _carryKept(/** @type {any} */ image, /** @type {any} */ scene, /** @type {number} */ first) {
+  /** Adds the masks that are kept to another scene of the photograph, with ids after those of its masks. */
+  _carryKept(/** @type {any} */ image, /** @type {any} */ scene, /** @type {readonly any[]} */ found) {
     const { masks, scene: old, image: shown } = this.store.state;
     if (!old || shown.width !== image.width || shown.height !== image.height) return [];
-    return masks
-      .filter((mask) => mask.kept)
-      .map((mask, i) => {
-        const id = first + i;
-        scene.stacks.add(id, mask.runs, mask.area);
-        scene.colours.set(id, old.colours.get(mask.id));
-        return Object.freeze({ ...mask, id });
-      });
+    const all = [...found];
+    for (const mask of masks.filter((one) => one.kept)) {
+      const id = all.length;
+      const origin = mask.origin === "merged" ? "merged" : "carried";
+      const carried = Object.freeze({ ...mask, id, origin });
+      scene.stacks.add(id, mask.runs, mask.area);
+      scene.pairs.push(...pairsWith(carried, all, image.height));
+      scene.colours.set(id, old.colours.get(mask.id));
+      all.push(carried);
+    }
+    return all.slice(found.length);
   }
 
   _fail(/** @type {Error} */ error, /** @type {() => void} */ again) {
     tell(null);
     const { scene, image } = this.store.state;
-    if (image && !image.bitmap && !scene) {
+    const mayHelp = mayPass(error);
+    if (image && !image.bitmap && !scene && !mayHelp) {
       note(null); // neither the browser nor the server can read it
       this.store.set({ phase: "empty", image: null });
     } else this.store.set({ phase: scene ? "ready" : image ? "failed" : "empty" });
-    const mayHelp =
-      !(error instanceof api.Refusal) || error.retryAfter !== null || error.status >= 500 || error.status === 401;
     fault(error, mayHelp ? again : null);
   }
 }

@@ -6,12 +6,13 @@
  * @typedef {{minIou: number, minStability: number, minArea: number, maxOverlap: number}} Filters
  * @typedef {{
  *   phase: "empty" | "working" | "ready" | "failed",
- *   info: any, image: any, scene: any, masks: readonly Mask[], selected: readonly number[], lit: number | null,
+ *   info: any, image: any, scene: any, masks: readonly Mask[], gone: readonly Mask[], selected: readonly number[], lit: number | null,
  *   filters: Filters, visible: ReadonlySet<number>, search: Record<string, string>,
  *   style: string, opacity: Record<string, number>, compare: number | null,
  *   canUndo: boolean, canRedo: boolean,
  * }} State
- * `image` is {name, file, bitmap, width, height}, `scene` is {stacks, pairs, colours}; `search` has the parameters of
+ * `gone` has the masks that were deleted or merged: they go on dropping their duplicates, so that a deletion brings no
+ * other mask up. `image` is {name, file, bitmap, width, height}, `scene` is {stacks, pairs, colours}; `search` has the parameters of
  * the answer that differ from the server's; `compare` is where the divider stands, 0 to 1.
  */
 import { visibleIds } from "./masks/filters.js";
@@ -22,13 +23,14 @@ const MOST_SNAPSHOTS = 200;
 export const OPEN = Object.freeze({ minIou: 0, minStability: 0, minArea: 0, maxOverlap: 1 });
 
 /** @returns {State} */
-export function firstState() {
+function firstState() {
   return Object.freeze({
     phase: "empty",
     info: null,
     image: null,
     scene: null,
     masks: [],
+    gone: [],
     selected: [],
     lit: null,
     filters: OPEN,
@@ -43,9 +45,11 @@ export function firstState() {
 }
 
 /** The masks that are to be seen: those that pass the filters or are kept, and are not hidden. */
-export function visibleOf(/** @type {State} */ state) {
-  const passing = visibleIds([...state.masks], state.scene?.pairs ?? [], state.filters);
-  const seen = state.masks.filter((mask) => !mask.hidden && (mask.kept || passing.has(mask.id)));
+function visibleOf(/** @type {State} */ state) {
+  const gone = state.gone.map((mask) => ({ ...mask, kept: false }));
+  const all = [...state.masks, ...gone].sort((a, b) => a.id - b.id);
+  const passing = visibleIds(all, state.scene?.pairs ?? [], state.filters);
+  const seen = state.masks.filter((mask) => !mask.hidden && passing.has(mask.id));
   return new Set(seen.map((mask) => mask.id));
 }
 
@@ -57,9 +61,9 @@ export class Store {
     this.state = firstState();
     /** @type {((state: State, before: State) => void)[]} */
     this.listeners = [];
-    /** @type {Pick<State, "masks" | "selected">[]} */
+    /** @type {Pick<State, "masks" | "gone" | "selected">[]} */
     this.past = [];
-    /** @type {Pick<State, "masks" | "selected">[]} */
+    /** @type {Pick<State, "masks" | "gone" | "selected">[]} */
     this.future = [];
   }
 
@@ -105,7 +109,7 @@ export class Store {
   }
 
   _snapshot() {
-    return { masks: this.state.masks, selected: this.state.selected };
+    return { masks: this.state.masks, gone: this.state.gone, selected: this.state.selected };
   }
 
   /** The state with what follows from its parts. */

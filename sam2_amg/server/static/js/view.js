@@ -31,7 +31,6 @@ export class View {
     this.outlines = new Outlines();
     /** @type {(() => void)[]} */
     this.onPlace = [];
-    this.redraws = 0;
     new ResizeObserver(() => this.resize()).observe(root);
     store.listen((state, before) => this.follow(state, before));
   }
@@ -130,7 +129,6 @@ export class View {
       if (layer === "masks") this._drawMasks(state);
       if (layer === "lit") this._drawLit(state);
     }
-    this.root.dataset.redraws = String(++this.redraws);
   }
 
   _cleared(/** @type {HTMLCanvasElement} */ canvas) {

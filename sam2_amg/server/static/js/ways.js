@@ -6,9 +6,10 @@ import { byId, isTyping } from "./dom.js";
 /**
  * Has files come in.
  * @param {(file: File) => void} take
+ * @param {(file: Promise<File>) => void} wait takes a file that is on its way
  * @param {(problem: string) => void} refuse
  */
-export function listen(take, refuse) {
+export function listen(take, wait, refuse) {
   for (const id of ["file", "capture"]) listenToInput(byId(id), take);
   for (const button of [byId("open"), ...document.querySelectorAll("[data-way=open]")]) {
     button.addEventListener("click", () => byId("file").click());
@@ -22,7 +23,7 @@ export function listen(take, refuse) {
   });
   for (const button of document.querySelectorAll("[data-sample]")) {
     const name = /** @type {HTMLElement} */ (button).dataset.sample ?? "";
-    button.addEventListener("click", () => api.sample(name).then(take, (error) => refuse(error.message)));
+    button.addEventListener("click", () => wait(api.sample(name)));
   }
 }
 

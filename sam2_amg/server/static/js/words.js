@@ -21,7 +21,7 @@ export function share(/** @type {number} */ part) {
 }
 
 /**
- * What a request in this state is told to do.
+ * What is said of a request in this state.
  * @param {{state: string, place: number | null, seconds_since: Record<string, number>}} ticket
  */
 export function progress(ticket) {

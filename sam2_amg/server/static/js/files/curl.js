@@ -1,15 +1,13 @@
 // @ts-check
 /** @typedef {import("../masks/filters.js").Thresholds} Thresholds */
 
-/** @type {Record<string, string>} */
-const SUFFIXES = { labelmap: "png", png: "png", npz: "npz" };
-const WITH_COUNTS = ["rle", "records", "coco"];
+const PICTURES = ["labelmap", "png"];
 
 /**
  * The line for a shell that gets the same answer. The header of a server with a key says KEY in the key's place.
  * @param {object} asked
  * @param {string} asked.origin such as http://127.0.0.1:5000
- * @param {string} asked.format of the server: "coco", "records", "png", ...
+ * @param {string} asked.format of the server: "coco", "records", "labelmap" or "png"
  * @param {string} asked.name of the photograph's file
  * @param {Record<string, unknown>} [asked.search] parameters of the request
  * @param {Thresholds} [asked.filters] as strict as those of `search`, or stricter
@@ -17,7 +15,8 @@ const WITH_COUNTS = ["rle", "records", "coco"];
  * @returns {string}
  */
 export function curlLine({ origin, format, name, search = {}, filters = {}, needsKey = false }) {
-  const query = new URLSearchParams({ format, ...(WITH_COUNTS.includes(format) && { counts: "compressed" }) });
+  const isPicture = PICTURES.includes(format);
+  const query = new URLSearchParams({ format, ...(!isPicture && { counts: "compressed" }) });
   for (const [key, value] of Object.entries({ ...search, ...parametersOf(filters) })) {
     if (value !== null && value !== undefined) query.set(key, asText(value));
   }
@@ -28,7 +27,7 @@ export function curlLine({ origin, format, name, search = {}, filters = {}, need
     quoted(`image=@${pathOf(name)}`),
     quoted(`${origin}/segment?${query}`),
     "-o",
-    `masks.${SUFFIXES[format] ?? "json"}`,
+    `masks.${isPicture ? "png" : "json"}`,
   ].join(" ");
 }
 
@@ -37,7 +36,7 @@ export function curlLine({ origin, format, name, search = {}, filters = {}, need
  * @param {Thresholds} thresholds
  * @returns {Record<string, number>}
  */
-export function parametersOf({ minIou = 0, minStability = 0, minArea = 0, maxOverlap = 1 }) {
+function parametersOf({ minIou = 0, minStability = 0, minArea = 0, maxOverlap = 1 }) {
   return {
     ...(minIou > 0 && { pred_iou_thresh: minIou }),
     ...(minStability > 0 && { stability_score_thresh: minStability }),

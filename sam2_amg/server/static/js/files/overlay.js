@@ -16,7 +16,7 @@ const NEIGHBOURS = 4;
 /**
  * The photograph with masks drawn on it, a PNG of its size, by the rules of sam2_amg/answers/overlay.py: the smaller
  * mask on the larger.
- * @param {CanvasImageSource | null} photo white without one
+ * @param {CanvasImageSource} photo
  * @param {number} width
  * @param {number} height
  * @param {Mask[]} masks

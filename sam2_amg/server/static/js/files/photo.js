@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * A canvas with a photograph on white, stretched to a size, and its pixels.
- * @param {CanvasImageSource | null} photo white alone without one
+ * @param {CanvasImageSource} photo
  * @param {number} width
  * @param {number} height
  * @param {[number, number, number, number]} [box] x, y, width and height of the part that is wanted
@@ -13,7 +13,7 @@ export function photoPixels(photo, width, height, [left, top, columns, rows] = [
   if (!context) throw new Error(`This browser draws no picture of ${columns} x ${rows} pixels.`);
   context.fillStyle = "white";
   context.fillRect(0, 0, columns, rows);
-  if (photo) context.drawImage(photo, -left, -top, width, height);
+  context.drawImage(photo, -left, -top, width, height);
   return { context, pixels: context.getImageData(0, 0, columns, rows) };
 }
 

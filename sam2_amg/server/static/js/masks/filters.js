@@ -13,8 +13,9 @@
 
 /**
  * The ids of the masks that pass, by the rules of sam2_amg/answers/filters.py. Scores are numbers of single precision,
- * and are compared with thresholds as such, as the server does it.
- * @param {Mask[]} masks in the server's order
+ * and are compared with thresholds as such, as the server does it. Masks that are kept pass whatever the thresholds say.
+ * They and merged ones come first: they drop their duplicates, and are never dropped as such.
+ * @param {readonly Mask[]} masks in the server's order
  * @param {[number, number, number][]} pairs of `overlappingPairs`; a mask that is in none overlaps no other
  * @param {Thresholds} thresholds
  * @returns {Set<number>}
@@ -22,9 +23,10 @@
 export function visibleIds(masks, pairs, { minIou = 0, minStability = 0, minArea = 0, maxOverlap = 1 }) {
   const passing = masks.filter(
     (mask) =>
-      (minIou <= 0 || mask.predictedIou > Math.fround(minIou)) &&
-      (minStability <= 0 || mask.stability >= Math.fround(minStability)) &&
-      mask.area >= minArea,
+      mask.kept ||
+      ((minIou <= 0 || mask.predictedIou > Math.fround(minIou)) &&
+        (minStability <= 0 || mask.stability >= Math.fround(minStability)) &&
+        mask.area >= minArea),
   );
   return suppress(passing, pairs, maxOverlap);
 }
@@ -41,8 +43,11 @@ function suppress(masks, pairs, maxOverlap) {
   const partners = partnersOf(pairs, maxOverlap);
   /** @type {Set<number>} */
   const kept = new Set();
-  for (const { id } of [...masks].sort((a, b) => b.predictedIou - a.predictedIou)) {
-    if (!partners.get(id)?.some((other) => kept.has(other))) kept.add(id);
+  const isByHand = (/** @type {Mask} */ mask) => mask.kept || mask.origin === "merged";
+  const order = (/** @type {Mask} */ a, /** @type {Mask} */ b) =>
+    Number(isByHand(b)) - Number(isByHand(a)) || b.predictedIou - a.predictedIou;
+  for (const mask of [...masks].sort(order)) {
+    if (isByHand(mask) || !partners.get(mask.id)?.some((other) => kept.has(other))) kept.add(mask.id);
   }
   return kept;
 }

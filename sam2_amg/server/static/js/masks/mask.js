@@ -26,6 +26,7 @@ import { areaOf, boxOf, decodeCounts, encodeCounts, union } from "./rle.js";
  * @property {string} name
  * @property {boolean} kept
  * @property {boolean} hidden
+ * @property {"server" | "carried" | "merged"} origin of the server's answer, kept from an answer before, or made by hand
  */
 
 /**
@@ -47,6 +48,7 @@ export function maskOf(id, record) {
     name: "",
     kept: false,
     hidden: false,
+    origin: "server",
   });
 }
 
@@ -72,7 +74,32 @@ export function mergedMask(id, masks) {
     crop_box: boxAround(records.map((each) => each.crop_box)),
   };
   const name = masks.find((mask) => mask.name)?.name ?? "";
-  return Object.freeze({ ...maskOf(id, record), name });
+  return Object.freeze({ ...maskOf(id, record), name, origin: "merged" });
+}
+
+/**
+ * The masks in the order of records (docs/formats.md): those of the server as they come, each other one before the first
+ * of a lower predicted IoU, or of a larger crop.
+ * @param {Mask[]} masks
+ * @returns {Mask[]}
+ */
+export function inOrder(masks) {
+  const order = masks.filter((mask) => mask.origin === "server");
+  for (const mask of masks.filter((one) => one.origin !== "server")) {
+    const at = order.findIndex((other) => comesBefore(mask, other));
+    order.splice(at < 0 ? order.length : at, 0, mask);
+  }
+  return order;
+}
+
+/**
+ * @param {Mask} a
+ * @param {Mask} b
+ * @returns {boolean}
+ */
+function comesBefore(a, b) {
+  const sizeOf = (/** @type {Mask} */ { record: { crop_box: box } }) => box[2] * box[3];
+  return sizeOf(a) === sizeOf(b) ? a.predictedIou > b.predictedIou : sizeOf(a) < sizeOf(b);
 }
 
 /**

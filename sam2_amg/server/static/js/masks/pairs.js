@@ -26,6 +26,17 @@ export function overlappingPairs(masks, height) {
 }
 
 /**
+ * The pairs that a mask makes with others, as `overlappingPairs` has them.
+ * @param {{id: number, runs: Uint32Array}} mask comes after the others
+ * @param {readonly {id: number, runs: Uint32Array}[]} others
+ * @param {number} height of the image
+ * @returns {[number, number, number][]}
+ */
+export function pairsWith(mask, others, height) {
+  return others.flatMap((other) => overlappingPairs([other, mask], height));
+}
+
+/**
  * The greatest IoU that two masks of these areas and boxes can have.
  * @param {{area: number, box: number[]}} a
  * @param {{area: number, box: number[]}} b

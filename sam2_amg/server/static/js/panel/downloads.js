@@ -1,7 +1,7 @@
 // @ts-check
 /** Taking masks home: files, and the curl line that gets the same. */
 import { knownKey } from "../api.js";
-import { byId, save, say } from "../dom.js";
+import { byId, painted, save, say } from "../dom.js";
 import { cocoDocument } from "../files/coco.js";
 import { curlLine } from "../files/curl.js";
 import { cutOutNames, cutOutPng } from "../files/cutouts.js";
@@ -9,16 +9,17 @@ import { labelMapPng } from "../files/labelmap.js";
 import { overlayPng } from "../files/overlay.js";
 import { recordsList } from "../files/records.js";
 import { zip } from "../files/zip.js";
+import { inOrder } from "../masks/mask.js";
 import { openFilters } from "./filters.js";
 import { stemOf } from "../photo.js";
 import { masks as countOf } from "../words.js";
 
 /** @typedef {import("../store.js").State} State @typedef {import("../store.js").Store} Store */
 
-/** The masks that files have: those kept, or all that are visible if none is. */
-export function chosenOf(/** @type {State} */ { masks, visible }) {
+/** The masks that files have: those kept, or all that are visible if none is. In the order of the server's records. */
+function chosenOf(/** @type {State} */ { masks, visible }) {
   const kept = masks.filter((mask) => mask.kept);
-  return kept.length ? kept : masks.filter((mask) => visible.has(mask.id));
+  return inOrder(kept.length ? kept : masks.filter((mask) => visible.has(mask.id)));
 }
 
 const json = (/** @type {any} */ value) => new Blob([JSON.stringify(value), "\n"], { type: "application/json" });
@@ -37,6 +38,9 @@ const FILES = {
   labelmap: { end: "labels.png", make: ({ image }, masks) => labelMapPng(image.width, image.height, masks) },
   cutouts: { end: "cutouts.zip", make: cutOuts },
 };
+
+const BUSY = ["aria-busy", "aria-disabled"];
+const OF_PHOTOGRAPH = ["png", "cutouts"];
 
 /** A zip with a picture a mask. */
 async function cutOuts(/** @type {State} */ { image }, /** @type {any[]} */ masks) {
@@ -59,7 +63,8 @@ export function start(store, refuse) {
   byId("curl-format").addEventListener("change", () => showLine(store.state));
   byId("copy").addEventListener("click", copy);
   store.listen((state, before) => {
-    if (state.masks !== before.masks || state.visible !== before.visible) showWhat(state);
+    if (state.masks !== before.masks || state.visible !== before.visible || state.image !== before.image)
+      showWhat(state);
     const differs = (/** @type {(keyof State)[]} */ ...names) => names.some((name) => state[name] !== before[name]);
     if (differs("image", "filters", "search", "style", "opacity", "info")) showLine(state);
   });
@@ -71,13 +76,15 @@ async function download(
   /** @type {(problem: string) => void} */ refuse,
 ) {
   const { end, make } = FILES[/** @type {string} */ (button.dataset.download)];
-  button.setAttribute("aria-busy", "true");
+  if (button.ariaBusy) return;
+  for (const name of BUSY) button.setAttribute(name, "true"); // not disabled: it keeps the focus
+  await painted();
   try {
     save(await make(state, chosenOf(state)), `${stemOf(state.image.name)}.${end}`);
   } catch (error) {
     refuse(`The file could not be made: ${/** @type {Error} */ (error).message}.`);
   } finally {
-    button.removeAttribute("aria-busy");
+    for (const name of BUSY) button.removeAttribute(name);
   }
 }
 
@@ -89,8 +96,11 @@ function showWhat(/** @type {State} */ state) {
     ? `Files have the ${number} that you keep.`
     : `Files have ${chosen.length === 1 ? "the" : "all"} ${number} that you see. Keep some to have only those.`;
   say(byId("save-what"), chosen.length ? text : "There are no masks to save.");
-  for (const button of document.querySelectorAll("[data-download]")) {
-    /** @type {HTMLButtonElement} */ (button).disabled = chosen.length === 0;
+  const cannotShow = state.image !== null && !state.image.bitmap;
+  byId("save-not").hidden = !cannotShow;
+  for (const button of /** @type {NodeListOf<HTMLButtonElement>} */ (document.querySelectorAll("[data-download]"))) {
+    const isOfPhotograph = OF_PHOTOGRAPH.includes(button.dataset.download ?? "");
+    button.disabled = chosen.length === 0 || (cannotShow && isOfPhotograph);
   }
 }
 

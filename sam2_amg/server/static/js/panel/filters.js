@@ -9,7 +9,7 @@ import { count, masks, score } from "../words.js";
 const LARGEST = 0.1; // of the image's pixels, at the end of the slider of areas
 
 /** Pixels for a position of the slider of areas, 0 to 100: fine for small masks. */
-export const areaAt = (/** @type {number} */ position, /** @type {number} */ pixels) =>
+const areaAt = (/** @type {number} */ position, /** @type {number} */ pixels) =>
   Math.round((position / 100) ** 3 * LARGEST * pixels);
 
 /** The position for an area. */
@@ -17,7 +17,7 @@ const positionOf = (/** @type {number} */ area, /** @type {number} */ pixels) =>
   Math.round(Math.cbrt(area / (LARGEST * pixels)) * 100);
 
 /** The least of a score that the server has looked for: it does not return masks below. */
-export function floorOf(/** @type {State} */ { info, search }, /** @type {string} */ name) {
+function floorOf(/** @type {State} */ { info, search }, /** @type {string} */ name) {
   return Number(search[name] ?? info?.parameters[name] ?? 0);
 }
 

@@ -40,25 +40,26 @@ export function forgive() {
  */
 export function fault(error, again) {
   clearInterval(counting);
-  say(byId("fault").querySelector("p"), error.message);
   const button = byId("retry");
-  const seconds = error instanceof Refusal ? error.retryAfter : null;
+  const seconds = (again && error instanceof Refusal && error.retryAfter) || null;
+  const more = element("span", { class: "hidden-text" }, seconds ? ` The page tries again in ${seconds} seconds.` : "");
+  byId("fault").querySelector("p").replaceChildren(error.message, more);
   button.hidden = !again;
   button.onclick = () => {
     forgive();
     again?.();
   };
-  if (again && seconds) countDown(button, seconds);
-  else button.textContent = "Try again";
+  if (seconds) countDown(button, seconds);
+  else say(button.firstElementChild, "");
   byId("fault").hidden = false;
 }
 
-/** Counts down on a button, and presses it at the end. */
+/** Counts down on a button, and presses it at the end. The alert has said it: what ticks is not read out. */
 function countDown(/** @type {HTMLButtonElement} */ button, /** @type {number} */ seconds) {
   const end = performance.now() + seconds * 1000;
   const show = () => {
     const left = Math.ceil((end - performance.now()) / 1000);
-    button.textContent = left > 0 ? `Try again in ${left} s` : "Try again";
+    say(/** @type {HTMLElement} */ (button.firstElementChild), left > 0 ? ` in ${left} s` : "");
     if (left <= 0) button.click();
   };
   show();

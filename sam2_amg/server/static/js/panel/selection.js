@@ -44,7 +44,7 @@ function showHidden(/** @type {State} */ { masks }) {
   say(byId("show-hidden"), `Show ${countOf(hidden)} hidden by hand`);
 }
 
-function showKept(/** @type {State} */ { masks, selected }, /** @type {Store} */ store) {
+function showKept(/** @type {State} */ { masks, selected, scene }, /** @type {Store} */ store) {
   const kept = masks.filter((mask) => mask.kept);
   const list = byId("kept");
   byId("kept-none").hidden = kept.length > 0;
@@ -52,7 +52,7 @@ function showKept(/** @type {State} */ { masks, selected }, /** @type {Store} */
   say(byId("kept-count"), count(kept.length));
   const known = new Map([...list.children].map((item) => [Number(/** @type {HTMLElement} */ (item).dataset.id), item]));
   const items = kept.map((mask) =>
-    refreshed(known.get(mask.id) ?? itemOf(mask, store), mask, selected.includes(mask.id)),
+    refreshed(known.get(mask.id) ?? itemOf(mask, store), mask, selected.includes(mask.id), scene),
   );
   const isSame = items.length === list.children.length && items.every((item, i) => item === list.children[i]);
   if (!isSame) list.replaceChildren(...items); // a field that has the focus keeps it
@@ -66,7 +66,6 @@ function itemOf(/** @type {import("../masks/mask.js").Mask} */ { id }, /** @type
     "aria-label": `Select mask ${id + 1}`,
     title: "Select",
   });
-  swatch.style.setProperty("--colour", rgb(store.state.scene.colours.get(id)));
   const name = element("input", {
     type: "text",
     "aria-label": `Name of mask ${id + 1}`,
@@ -95,7 +94,9 @@ function refreshed(
   /** @type {any} */ item,
   /** @type {import("../masks/mask.js").Mask} */ mask,
   /** @type {boolean} */ isSelected,
+  /** @type {any} */ scene,
 ) {
+  item.querySelector(".swatch").style.setProperty("--colour", rgb(scene.colours.get(mask.id)));
   const field = item.querySelector("input");
   if (field.value !== mask.name && document.activeElement !== field) field.value = mask.name;
   item.classList.toggle("selected", isSelected);
