@@ -46,6 +46,7 @@ class Worker:
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
+            stdin=subprocess.PIPE,  # which it reads the end of when this process is gone
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
@@ -76,8 +77,7 @@ class Worker:
     def finish(self) -> None:
         """Waits for its end. Raises WorkerFailed with the last line of its log where it failed."""
         status = self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        self._close_pipes()
         self.log.seek(0)
         lines = [line for line in self.log.read().splitlines() if line.strip()]
         self.log.close()
@@ -89,8 +89,12 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.log.close()
-        if self.process.stdout:
-            self.process.stdout.close()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
 
 
 @contextmanager

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,8 +147,20 @@ def peak_resident_mib() -> int:
     return round(int(line.split()[1]) / 1024)
 
 
+def end_with_parent() -> None:
+    """Ends this process once the one that started it is gone, however that ended: standard input is a pipe from it, in
+    which nothing comes."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def main() -> None:
     """Runs the job that the first argument describes."""
+    end_with_parent()
     job = Job(**json.loads(sys.argv[1]))
     use_one_heap()
     use_huge_pages()

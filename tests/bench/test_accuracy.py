@@ -73,6 +73,7 @@ def test_what_one_lacks_is_left_out_for_all(job: Job) -> None:
     assert (set(systems), images) == ({"baseline", "ao"}, [0, 2])
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_there_is(job: Job) -> None:
     collector = Collector(["ao", "fast"], replace(job, images=job.images[:2], points_per_side=1), shards=1)
 
