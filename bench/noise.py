@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.utils.amg import calculate_stability_score
 from torch import Tensor
 from tqdm import tqdm
 
@@ -63,7 +64,7 @@ def groups_of(places: Sequence[str]) -> dict[str, list[str]]:
 
 def stability(logits: Tensor) -> Tensor:
     """Stability scores of low-res logits [P, 3, h, w], at the offset 1: [P, 3]."""
-    return (logits > 1).sum((-1, -2)) / (logits > -1).sum((-1, -2)).clamp(min=1)
+    return calculate_stability_score(logits, 0.0, 1.0).nan_to_num(0.0)  # of no pixels
 
 
 class Network:
@@ -104,15 +105,13 @@ def measure(
             image = np.array(picture.convert("RGB"))
         pixels, points = preprocess(image), points_on(image, points_per_side, model.image_size).to(device)
         iou, logits = network(pixels, points)
-        good = iou > _LEAST_IOU
-        for group, places in groups_of(sorted(network.rounding.known)).items():
+        good, stable = iou > _LEAST_IOU, stability(logits)
+        groups = groups_of(sorted(network.rounding.known))
+        for group, places in groups.items():
             noisy_iou, noisy = network(pixels, points, places)
-            found = (noisy_iou - iou)[good], (stability(noisy) - stability(logits))[good]
+            found = (noisy_iou - iou)[good], (stability(noisy) - stable)[good]
             errors.setdefault(group, []).append((*found, (noisy - logits).square().mean(), logits.square().mean()))
-    return [
-        {"group": group, "places": len(groups_of(sorted(network.rounding.known))[group]), **figures(found)}
-        for group, found in errors.items()
-    ]
+    return [{"group": group, "places": len(groups[group]), **figures(found)} for group, found in errors.items()]
 
 
 def figures(errors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from sam2_amg.errors import RequestError, StartupError
 from sam2_amg.replicas.channel import ChannelLost, TimeIsOver
 from sam2_amg.replicas.gate import Gate, Turn
 from sam2_amg.replicas.links import Links
-from sam2_amg.replicas.messages import Call, ReplicaState, Reply, Seen, portable
+from sam2_amg.replicas.messages import SILENT, Call, ReplicaState, Reply, Seen, portable
 from sam2_amg.server.desk import Made
 from sam2_amg.server.failure import Failure
 from sam2_amg.server.gauges import gauge, gauges
@@ -29,8 +29,7 @@ from sam2_amg.server.upload import Upload
 logger = logging.getLogger(__name__)
 RAY_LOST = 73  # exit status
 _PAUSE = 0.5  # seconds between two looks at the replicas
-_SILENT = 4.0  # seconds without a word after which a replica gets no more
-_PASSED_OVER = 5.0  # seconds for which a replica gets no more after it has lost a request: longer than _SILENT
+_PASSED_OVER = 5.0  # seconds for which a replica gets no more after it has lost a request: longer than SILENT
 _LOST = 30.0  # seconds without an answer of Ray after which it is lost
 _TRIES = 2
 _GOING = {"failed", "shutting_down", "starting", "queue_full"}  # codes of a replica that cannot take an image now
@@ -100,7 +99,7 @@ class Fleet(Reception):
     def _answers(self, seen: Seen) -> bool:
         """Whether a replica is ready, and was heard of lately."""
         state = seen.state
-        return state.own is not None and seen.silent < _SILENT and not self._is_passed_over(state)
+        return state.own is not None and seen.silent < SILENT and not self._is_passed_over(state)
 
     def _condition(self, seen: Seen) -> str:
         """What is shown of a replica: ready, silent, or what it does instead."""

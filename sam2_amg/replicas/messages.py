@@ -12,6 +12,7 @@ from sam2_amg.parameters import Parameters
 from sam2_amg.server.parameters import Asked
 
 Address = tuple[str, int]  # host and port
+SILENT = 4.0  # seconds without a word after which a replica gets no more images
 
 
 @dataclass(frozen=True)

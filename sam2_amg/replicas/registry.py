@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from sam2_amg.replicas.messages import ReplicaState, Seen, Word
+from sam2_amg.replicas.messages import SILENT, ReplicaState, Seen, Word
 
-_SILENT = 4.0  # seconds of silence after which a replica with the rank of a later one is not shown
 _FORGOTTEN = 15.0  # seconds of silence after which a replica is gone
 _PIECE = 64 << 20  # bytes
 
@@ -41,7 +40,7 @@ class Registry:
             self._front_seen = now = time.monotonic()
             self._seen = {key: each for key, each in self._seen.items() if now - each[1] < _FORGOTTEN}
             latest = {state.rank: key for key, (state, _) in self._seen.items()}
-            shown = [each for key, each in self._seen.items() if latest[each[0].rank] == key or now - each[1] < _SILENT]
+            shown = [each for key, each in self._seen.items() if latest[each[0].rank] == key or now - each[1] < SILENT]
             return [
                 Seen(state, now - heard, self._starts[state.rank] - 1)
                 for state, heard in sorted(shown, key=lambda each: each[0].rank)

@@ -98,8 +98,9 @@ def test_two_starts_are_measured(tmp_path: Path) -> None:
     assert "a second start" in (tmp_path / f"{STEM}.md").read_text()
 
 
-def started(command: list[object]) -> tuple[subprocess.Popen[bytes], Path]:
-    """A run, and its worker's folder in /proc."""
+def started(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """A run that writes into the folder, and its worker's folder in /proc."""
+    command = [sys.executable, "-m", "bench", "--device", "cpu", "--images", PHOTOGRAPHS, "--out", folder]
     process = subprocess.Popen([str(argument) for argument in command], cwd=ROOT, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: process.poll() is not None or children.read_text(), seconds=60)
@@ -109,8 +110,7 @@ def started(command: list[object]) -> tuple[subprocess.Popen[bytes], Path]:
 
 def test_a_worker_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     """Also where that has just started it, and knows nothing of it yet."""
-    command = [sys.executable, "-m", "bench", "--device", "cpu", "--images", PHOTOGRAPHS, "--out", tmp_path]
-    process, worker = started(command)
+    process, worker = started(tmp_path)
     process.kill()
     process.wait(60)
     wait_until(lambda: not worker.exists())
@@ -118,8 +118,7 @@ def test_a_worker_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_run_that_is_told_to_end_writes_what_it_has(tmp_path: Path) -> None:
     """Its worker, which is still loading the model, ends with it."""
-    command = [sys.executable, "-m", "bench", "--device", "cpu", "--images", PHOTOGRAPHS, "--out", tmp_path]
-    process, worker = started(command)
+    process, worker = started(tmp_path)
     wait_until(lambda: "libtorch" in (worker / "maps").read_text())
     process.terminate()
     assert process.wait(60) == 1
