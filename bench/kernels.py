@@ -34,6 +34,7 @@ from bench.report.pages import write
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.launch_configs import LaunchConfig, launch_configs, using_launch_configs
+from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fused_upscaling import FusedUpscaling
@@ -67,8 +68,10 @@ def _tiles(blocks: Sequence[int], parts: Sequence[int] = ()) -> list[LaunchConfi
 
 
 TRIES: dict[str, list[LaunchConfig]] = {
-    **dict.fromkeys(("update_first", "update_second", "read"), _tiles((32, 64), (1, 2))),
+    **dict.fromkeys(("update_first", "update_second"), _tiles((32, 64), (1, 2))),
+    "read": _tiles((32, 64), (1, 2, 4, 8)),
     **dict.fromkeys(("fp16_update_first", "fp16_update_second", "fp16_read"), _tiles((32, 64), (1, 2))),
+    "position_scores": [{**tile, "POINTS": points} for tile in _tiles((64, 128)) for points in (8, 16)],
     "attention": _tiles((32, 64, 128)),
     "upscale": _tiles((32, 64)),
     "fp16_upscale": _tiles((64, 128)),
@@ -89,22 +92,23 @@ class Inputs:
 
 def image_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     """Image tokens: updated and read, in float32's accuracy and in float16."""
-    gain, shift = inputs.normal(_CHANNELS), inputs.normal(points, _ROWS)
+    centre, gain, after = (inputs.normal(_CHANNELS) for _ in range(3))
+    shift, positions = inputs.normal(points, _ROWS), inputs.normal(_PIXELS, _HEADS * _WIDTH)
+    heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH)
     for dtype in (torch.float32, torch.float16):
         form, fp16x3 = str(dtype).removeprefix("torch."), dtype == torch.float32
         prefix = "" if fp16x3 else "fp16_"
         keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
-        scores = inputs.normal(_HEADS, points * _TOKENS, _PIXELS, dtype=dtype)
         folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
-        queries = inputs.normal(_PIXELS, _HEADS * _WIDTH, dtype=dtype)
-        heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH, dtype=dtype)
-        first = partial(update_first, keys[0], queries, heads, values, gain, 1e-5, fp16x3)
+        queries, own = positions.to(dtype), heads.to(dtype)
+        first = partial(update_first, keys[0], centre, queries, own, values, gain, after, 1e-5, fp16x3)
         yield Trial("update", f"{form}, layer 1", first, f"{prefix}update_first")
-        second = partial(update_second, keys, scores, folded, shift, values, 1e-5, fp16x3)
+        scores = position_scores(positions, heads, not fp16x3)
+        second = partial(update_second, keys, *scores, shift, folded, values, 1e-5, fp16x3)
         yield Trial("update", f"{form}, layer 2", second, f"{prefix}update_second")
-        yield Trial("read", form, partial(read_keys, keys, queries, heads, folded, fp16x3), f"{prefix}read")
-        by_head, positions = (inputs.normal(_HEADS, n, _WIDTH, dtype=dtype) for n in (points * _TOKENS, _PIXELS))
-        yield Trial("scores of positions", form, partial(torch.matmul, by_head, positions.mT.contiguous()))
+        yield Trial("read", form, partial(read_keys, keys, queries, own, folded, fp16x3), f"{prefix}read")
+        run = partial(position_scores, positions, heads, not fp16x3)
+        yield Trial("scores of positions", form, run, "position_scores")
 
 
 def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder) -> Iterator[Trial]:

@@ -1,9 +1,10 @@
-"""Where furious' rounding errors come from: noise of its outputs with some products in float16, the rest in float32.
+"""Where rounding errors of float16 come from: noise of the outputs with some products in float16, the rest in float32.
 
     python -m bench.noise                                       the demo model, on crops of photographs
 
-Every place that furious rounds at is rounded alone, and in groups, in float32 arithmetic, on any device
-(`bench/harness/rounding.py`). Noise adds up by its power: of two sources 3 dB apart the quieter counts half.
+Every place that a network in float16 rounds at is rounded alone, and in groups, in float32 arithmetic, on any device
+(`bench/harness/rounding.py`). Furious rounds at some of them only. Noise adds up by its power: of two sources 3 dB
+apart the quieter counts half.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from bench import RESULTS
 from bench.harness.machine import machine
 from bench.harness.photographs import listed_photographs, make_crops
-from bench.harness.rounding import Rounding, rounded_decoder, rounded_encoder
+from bench.harness.rounding import Rounding, rounded_by_furious, rounded_decoder, rounded_encoder
 from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
 from bench.numerics import points_on
 from bench.report.pages import write
@@ -36,16 +37,16 @@ from sam2_amg.pipeline.preprocess import Preprocess
 
 _CROPS = ("dog-whole", "truck-top-left", "coffee-whole", "china-middle")
 _LEAST_IOU = 0.6  # of masks whose predicted IoU and stability count
-_CHEAP = ("layer 2: positions", "weights, layer 2")  # of the image tokens' places
 _FROM_PHOTOGRAPH = ("stage", "patch", "neck")  # what places of the encoder begin with
 
 
 def groups_of(places: Sequence[str]) -> dict[str, list[str]]:
-    """Places together: all, those of each network, and of each of the encoder's stages and kinds of layers; each of the
-    decoder's alone; and what is left once those are exact that cost little."""
+    """Places together: all, those of each network, and of these the ones that furious rounds at; those of each of the
+    encoder's stages and kinds of layers; each of the decoder's alone."""
     encoder = [place for place in places if place.startswith(_FROM_PHOTOGRAPH)]
     decoder = [place for place in places if place not in encoder]
     groups = {"all": list(places), "encoder": encoder, "decoder": decoder}
+    groups |= {f"furious: {name}": [place for place in groups[name] if rounded_by_furious(place)] for name in groups}
     staged = [place.split(", ", 1) for place in encoder if place.startswith("stage")]
     for index, part in enumerate(("stage", "kind")):
         for name in dict.fromkeys(place[index] for place in staged):
@@ -56,10 +57,7 @@ def groups_of(places: Sequence[str]) -> dict[str, list[str]]:
         own = [place for place in decoder if place.startswith(side)]
         groups[f"decoder: {side}"] = own
         groups |= {f"decoder: {place}": [place] for place in own}
-    late = [place for place in encoder if place.startswith(("stage 3", "stage 4")) and not place.endswith("shortcut")]
-    image = [place for place in groups["decoder: image"] if not any(word in place for word in _CHEAP)]
-    names = "stages 3 and 4 without shortcuts", "image tokens without position scores and weights of layer 2"
-    return groups | {f"left: {names[0]}": late, f"left: {names[1]}": image, "left: both": late + image}
+    return groups
 
 
 def stability(logits: Tensor) -> Tensor:

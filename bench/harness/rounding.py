@@ -1,8 +1,8 @@
-"""The network of mode furious in float32, with chosen numbers rounded to float16: each place that mode rounds at has a
-name, and rounds only if it is asked to.
+"""The network in float32, with chosen numbers rounded to float16: each place that a network in float16 rounds at has a
+name, and rounds only if it is asked to. `rounded_by_furious` says which of them that mode rounds at.
 
-A place stands for operands of a product and for what is stored of it, as tensor cores take and kernels store them. Sums
-are float32, as on a GPU, but in another order.
+A place stands for operands of a product, and with ", stored" for what is stored of it, as tensor cores take and kernels
+store them. Sums are float32, as on a GPU, but in another order.
 """
 
 from __future__ import annotations
@@ -17,11 +17,30 @@ from sam2.modeling.sam.transformer import Attention
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from sam2_amg.kernels.position_scores import integer_steps
 from sam2_amg.network.encoder import LaidOutAttention, PlainEncoder
 from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, by_head, position_scores
 from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16x3_image_tokens import centres
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
 from sam2_amg.network.upscaling import LinearUpscaling, square_side
+
+# where furious has float32, fp16x3, or two float16 parts
+_EXACT = (
+    *("patch embedding", "neck", "tokens: "),
+    *("image: in memory, shared", "image: in memory, layer 1", "image: scores, layer 2: image tokens"),
+    *("image: scores, layer 2: positions, operands", "image: scores, layer 2: positions, stored"),
+    "image: weights, layer 2",
+)
+_EXACT_ENDS = ("shortcut", "shortcut, stored", "attention's last, stored", "MLP's second, stored")
+_CENTRED, _INTEGERS = ", centred", ", as integers"
+
+
+def rounded_by_furious(place: str) -> bool:
+    """Whether mode furious rounds at a place."""
+    if place.endswith((_CENTRED, _INTEGERS)):
+        return True
+    return not place.startswith(_EXACT) and not place.endswith(_EXACT_ENDS)
 
 
 @dataclass
@@ -35,6 +54,16 @@ class Rounding:
         """float32 -> float32 that float16 can hold."""
         self.known.add(place)
         return x.half().float() if place in self.places else x
+
+    def centred(self, place: str, x: Tensor, centre: Tensor) -> Tensor:
+        """At `place` rounds `x`, at the place of the same name with ", centred" `x - centre`."""
+        x = self(place, x)
+        return centre + self(place + _CENTRED, x - centre)
+
+    def as_integers(self, place: str, x: Tensor, steps: Tensor) -> Tensor:
+        """At the place of this name with ", as integers", rounds to multiples of `steps`."""
+        self.known.add(place + _INTEGERS)
+        return (x / steps).round() * steps if place + _INTEGERS in self.places else x
 
 
 class RoundedLayer(nn.Module):
@@ -50,8 +79,10 @@ class RoundedLayer(nn.Module):
         layer = self.layer
         x, weight = self.rounding(self.place, x), self.rounding(self.place, layer.weight)
         if isinstance(layer, nn.Linear):
-            return self.rounding(self.place, F.linear(x, weight, layer.bias))
-        return self.rounding(self.place, F.conv2d(x, weight, layer.bias, layer.stride, layer.padding))
+            found = F.linear(x, weight, layer.bias)
+        else:
+            found = F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+        return self.rounding(f"{self.place}, stored", found)
 
 
 def rounded_encoder(model: SAM2Base, rounding: Rounding) -> PlainEncoder:
@@ -133,25 +164,31 @@ class RoundedImageTokens(PlainImageTokens):
         """See `ImageTokens`."""
         heads, asked = (self._round("scores, layer 1", x) for x in (update.keys.heads, image.first_queries))
         weights = ask_tokens((heads @ asked).flatten(1, 2), self.heads)  # [P, H*T, N]
-        before = self._round("in memory", image.keys).expand(len(weights), -1, -1)
         norm = self.first_norm
-        keys = self._round("in memory", self._updated(before, weights, update.values, "1", norm) * norm.weight)
-        return keys, self._read(queries, queries.folded, keys, self.second_keys) + norm.bias
+        centre, after = centres(image.keys, norm)
+        before = self.rounding.centred("image: in memory, shared", image.keys, centre).expand(len(weights), -1, -1)
+        keys = self._updated(before, weights, update.values, "1", norm) * norm.weight
+        keys = self.rounding.centred("image: in memory, layer 1", keys, after)
+        return keys, self._read(queries, queries.folded, keys - after, self.second_keys) + norm.bias + after
 
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
         """See `ImageTokens`."""
-        bias, norm, place = self.first_norm.bias, self.second_norm, "scores, layer 2: positions, operands"
-        heads, positions = self._round(place, update.keys.heads), self._round(place, self.second_queries)
+        bias, norm, place = self.first_norm.bias, self.second_norm, "scores, layer 2: positions"
+        after = centres(image.keys, self.first_norm)[1]
+        heads, positions = (self._round(f"{place}, operands", x) for x in (update.keys.heads, self.second_queries))
         scores = position_scores(FoldedTokens(heads, update.keys.folded), positions)  # [P, H*T, N]
-        scores = self._round("scores, layer 2: positions, stored", scores)
-        folded = self._round("scores, layer 2: image tokens", update.keys.folded)
-        shift = (update.keys.folded * bias).sum(-1, keepdim=True)
-        scores = scores + folded @ self._round("scores, layer 2: image tokens", state).mT + shift
+        by_pixel = self.second_queries.permute(2, 0, 1).flatten(1)  # [N, H*D]
+        scores = self.rounding.as_integers(f"image: {place}", scores, integer_steps(by_pixel, heads)[..., None])
+        scores = self._round(f"{place}, stored", scores)
+        folded, place = update.keys.folded, "scores, layer 2: image tokens"
+        scores = scores + self._round(place, folded) @ self._round(place, state).mT
+        error = self._round(place + _CENTRED, folded) - folded
+        scores = scores + error @ (state - after).mT + (folded * bias).sum(-1, keepdim=True)
         weights = ask_tokens(scores, self.heads)
-        keys = self._updated(state, weights, update.values + bias / self.heads, "2", norm)
-        keys = self._round("in memory", keys)
+        keys = self._updated(state - after, weights, update.values + (bias + after) / self.heads, "2", norm)
+        keys = self._round("in memory, layer 2", keys)
         context = self._read(queries, queries.folded * norm.weight, keys, self.final_keys)
         return keys, context * norm.weight + norm.bias
 
@@ -159,11 +196,13 @@ class RoundedImageTokens(PlainImageTokens):
         """See `ImageTokens`."""
         upscaling, norm, side = self.upscaling, self.upscaling.norm, square_side(state.shape[1])
         gain, bias = self.second_norm.weight, self.second_norm.bias
-        first, second = (self._round("upscaling", x) for x in (gain[:, None] * upscaling.first, upscaling.second))
-        children, grandchildren = (self._round("upscaling", x) for x in (image.children, image.grandchildren))
-        x = (self._round("upscaling", state) @ first + bias @ upscaling.first).unflatten(-1, (4, -1))
+        first, second = (
+            self._round("upscaling: weights", x) for x in (gain[:, None] * upscaling.first, upscaling.second)
+        )
+        children, grandchildren = (self._round("upscaling: features", x) for x in (image.children, image.grandchildren))
+        x = (self._round("upscaling: image tokens", state) @ first + bias @ upscaling.first).unflatten(-1, (4, -1))
         x = F.gelu(F.layer_norm(x + children, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-        x = F.gelu(self._round("upscaling", x) @ second + grandchildren)  # [U, N, 2*2, 2*2*C/8]
+        x = F.gelu(self._round("upscaling: between", x) @ second + grandchildren)  # [U, N, 2*2, 2*2*C/8]
         logits = x.reshape(len(state), 16 * side * side, hyper.shape[1]) @ hyper
         logits = logits.reshape(len(state), side, side, 2, 2, 2, 2, hyper.shape[2])
         return logits.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
@@ -174,10 +213,11 @@ class RoundedImageTokens(PlainImageTokens):
         return F.layer_norm(torch.baddbmm(before, weights.mT, values), norm.weight.shape, None, None, norm.eps)
 
     def _read(self, queries: FoldedTokens, folded: Tensor, keys: Tensor, positions: Tensor) -> Tensor:
-        heads, folded, keys, positions = (self._round("reading", x) for x in (queries.heads, folded, keys, positions))
+        heads, positions = (self._round("reading: positions", x) for x in (queries.heads, positions))
+        folded, keys = (self._round("reading: image tokens", x) for x in (folded, keys))
         scores = (heads @ positions).flatten(1, 2) + folded @ keys.mT
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
-        return (self._round("reading", weights) @ keys) / weights.sum(-1, keepdim=True)
+        return (self._round("reading: weights", weights) @ keys) / weights.sum(-1, keepdim=True)
 
     def _round(self, place: str, x: Tensor) -> Tensor:
         return self.rounding(f"image: {place}", x)

@@ -60,7 +60,8 @@ def attention_kernel(
         total = total * shrink + tl.sum(weights, 1)
         weights_high, weights_low = to_fp16_pair(weights)
         high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, channel, width))
-        sum = dot_fp16x3(weights_high, weights_low, high, low, sum * shrink[:, None], FP16X3)
+        here = dot_fp16x3(weights_high, weights_low, high, low, tl.zeros((BLOCK, WIDE), tl.float32), FP16X3)
+        sum = sum * shrink[:, None] + here  # see `dot_fp16x3`
         most = now
     answer = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
     tl.store(out + answer, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])

@@ -22,7 +22,11 @@ def to_fp16_pair(x):
 
 @triton.jit
 def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
-    """sum + a @ b, float32. FP16X3 adds all products of parts except low times low; otherwise only high times high."""
+    """sum + a @ b, float32. FP16X3 adds all products of parts except low times low; otherwise only high times high.
+
+    Tensor cores round each addition toward zero. A long loop should therefore give zeros as `sum` and add outside: the
+    errors of thousands of such additions are larger than those of the products.
+    """
     sum = tl.dot(a_high, b_high, sum)
     if FP16X3:
         sum = tl.dot(a_low, b_high, sum)
@@ -32,19 +36,19 @@ def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
 
 @triton.jit
 def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
-    """A program splits BLOCK of `count` numbers. Rows of `width` become rows of high part, low part, high part."""
+    """A program splits BLOCK of `count` numbers. Rows of `width` become rows of low part, high part, high part."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
     high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
     out = parts + place + place // width * (2 * width)
-    tl.store(out, high, mask=real)
-    tl.store(out + width, low, mask=real)
+    tl.store(out, low, mask=real)
+    tl.store(out + width, high, mask=real)
     tl.store(out + 2 * width, high, mask=real)
 
 
 @triton_op("sam2_amg::fp16x3_rows", mutates_args={})
 def fp16x3_rows(x: Tensor) -> Tensor:
-    """Rows of float32 [N, K] -> float16 [N, 3 K]: high part, low part, high part, for `Fp16x3Linear`.
+    """Rows of float32 [N, K] -> float16 [N, 3 K]: low part, high part, high part, for `Fp16x3Linear`.
 
     It is one kernel, because a compiler that fuses the three parts would compute x three times. Raises ValueError for
     other devices. Twin: the concatenation in `network.fp16x3_linear._product`.

@@ -1,20 +1,23 @@
 """Updates of the mask decoder's image tokens and attention to them, in three kernels on tensor cores.
 
-    update_first:  keys1 = gain LayerNorm(keys + sum_ht softmax_t(q . k_ht) v_ht), image-to-token attention, layer 1
+    update_first:  keys1 = gain LayerNorm(keys + c + sum_ht softmax_t(q . k_ht) v_ht) - d, image-to-token attention
     update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
     read_keys:     context_ht = sum_n softmax_n(keys . u_ht + e . q_ht) keys, token-to-image attention
 
 with keys [N, C] of a point, h heads, t tokens. q and e are projections of image tokens and of positions that all points
-share. s are scores of positions, computed outside, because update_second has no registers left for them. (read_keys
-computes its own, because rounding them to float16 would harm its result; update_second is hardly affected.)
+share. c and d are vectors near the means of keys and keys1 over pixels: what is stored is then smaller, and so is its
+rounding error. s are scores of positions (`position_scores.py`) and a shift, computed outside, because update_second
+has no registers left for them. read_keys computes its own.
 
 Each kernel reads keys from memory once and writes them at most once; scores and weights [N, H*T] stay in registers. To
 save registers, no kernel adds LayerNorm's bias, and the second does not multiply by its gain:
-`network/fp16x3_image_tokens.py` folds them into the vectors and into a shift of s.
+`network/fp16x3_image_tokens.py` folds them, and d, into the vectors and into s.
 
 With FP16X3, operands are float32 and products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Without
-it, operands are float16 and accumulation is float32. LayerNorm's epsilon is a constant, because a compiled graph would
-pass it as float64 and promote what it is added to. Twin: `PlainImageTokens` in `network/image_tokens.py`, with the same
+it, operands are float16 and accumulation is float32; the weights of layer 2 are still two parts, because rounding them
+would add more noise than all other products of the updates. LayerNorm's epsilon is a constant, because a compiled graph
+would pass it as float64 and promote what it is added to. Vectors are loaded in the loops, because before them they
+would be kept in registers, which would not do. Twin: `PlainImageTokens` in `network/image_tokens.py`, with the same
 symbols.
 """
 
@@ -32,6 +35,7 @@ from sam2_amg.kernels.image_tokens import (
     HEAD_CHANNELS,
     HEADS,
     ROWS,
+    SLOTS,
     WIDTH,
     load_block_diagonal,
     load_rows,
@@ -45,26 +49,23 @@ from sam2_amg.kernels.launch_configs import launch_configs
 
 
 @triton.jit
-def score_rows(point, points, TOKENS: tl.constexpr):
-    """A point's rows in scores [H, P*T, N], in the order of a tile's rows, and whether each is a token, not padding."""
-    row = tl.arange(0, ROWS)
-    token = row // HEADS
-    return ((row % HEADS) * points + point) * TOKENS + token, token < TOKENS
-
-
-@triton.jit
 def updated_tile(
     before, score, values_high, values_low,
-    EPS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
+    EPS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, TWO_PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Image tokens [BLOCK, CHANNELS], float32, after an update with scores [BLOCK, ROWS], without gain and bias."""
+    """Image tokens [BLOCK, CHANNELS] after an update with scores [BLOCK, ROWS], float32, without gain and bias.
+
+    Without FP16X3, weights are float16, or with TWO_PARTS the sum of two float16.
+    """
     high, low = to_fp16_pair(softmax_over_tokens(score, TOKENS, BLOCK))
-    return normalise(dot_fp16x3(high, low, values_high, values_low, before.to(tl.float32), FP16X3), EPS)
+    if TWO_PARTS and not FP16X3:
+        before = tl.dot(low, values_high, before)
+    return normalise(dot_fp16x3(high, low, values_high, values_low, before, FP16X3), EPS)
 
 
 @triton.jit
 def update_first_kernel(
-    keys, queries, heads, values, gain, updated, EPS: tl.constexpr,
+    keys, centre, queries, heads, values, gain, after, updated, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program computes one of PARTS stretches of a point's image tokens from the shared image tokens."""
@@ -73,41 +74,43 @@ def update_first_kernel(
     first = point * HEADS * TOKENS
     values_high, values_low = to_fp16_pair(load_vectors(values + first * CHANNELS, TOKENS))
     token_key_high, token_key_low = to_fp16_pair(load_block_diagonal(heads + first * WIDTH, TOKENS))
-    gains = tl.load(gain + channel)
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         high, low = to_fp16_pair(load_rows(queries, n, HEAD_CHANNELS))
         score = dot_fp16x3(high, low, token_key_high, token_key_low, tl.zeros((BLOCK, ROWS), tl.float32), FP16X3)
-        before = load_rows(keys, n, CHANNELS)
-        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, BLOCK)
+        before = load_rows(keys, n, CHANNELS).to(tl.float32) + tl.load(centre + channel)[None, :]
+        tile = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, False, BLOCK)
         place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]
-        tl.store(updated + place, after * gains[None, :])
+        tl.store(updated + place, tile * tl.load(gain + channel)[None, :] - tl.load(after + channel)[None, :])
 
 
 @triton.jit
 def update_second_kernel(
-    keys, scores, folded, shift, values, points, EPS: tl.constexpr,
+    keys, scores, steps, shift, folded, values, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """A program updates one of PARTS stretches of a point's image tokens, in place."""
     point = tl.program_id(0).to(tl.int64)
-    rows, real = score_rows(point, points, TOKENS)
-    source, _ = tile_rows(TOKENS)
+    source, real = tile_rows(TOKENS)
+    row = tl.arange(0, ROWS)
+    column = (row % HEADS) * (PIXELS * SLOTS) + row // HEADS  # of scores [H, N, 8]
     first = point * HEADS * TOKENS
     values_high, values_low = to_fp16_pair(load_vectors(values + first * CHANNELS, TOKENS))
     folded_high, folded_low = to_fp16_pair(tl.trans(load_vectors(folded + first * CHANNELS, TOKENS)))
-    shifts = tl.load(shift + first + source, mask=real, other=0.0)
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         before = load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS)
         high, low = to_fp16_pair(before)
-        score = tl.load(scores + rows[None, :] * PIXELS + n[:, None], mask=real[None, :], other=0.0).to(tl.float32)
-        score = dot_fp16x3(high, low, folded_high, folded_low, score, FP16X3) + shifts[None, :]
-        after = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, BLOCK)
+        score = tl.load(scores + point * (PIXELS * ROWS) + n[:, None] * SLOTS + column[None, :]).to(tl.float32)
+        if not FP16X3:
+            score *= tl.load(steps + first + source, mask=real, other=0.0)[None, :]
+        score = dot_fp16x3(high, low, folded_high, folded_low, score, FP16X3)
+        score += tl.load(shift + first + source, mask=real, other=0.0)[None, :]
+        tile = updated_tile(before.to(tl.float32), score, values_high, values_low, EPS, TOKENS, FP16X3, True, BLOCK)
         place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-        tl.store(keys + place, after)
+        tl.store(keys + place, tile)
 
 
 @triton.jit
@@ -157,22 +160,24 @@ def _check(fp16x3: bool, pixels: int, channels: int, rows: int, *operands: Tenso
         raise ValueError(f"the kernels take SAM 2's decoder, not {pixels} x {channels} image tokens and {rows} vectors")
     dtype = torch.float32 if fp16x3 else torch.float16
     if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
-        raise ValueError(f"image tokens, projections, scores and vectors must be contiguous and {dtype}")
+        raise ValueError(f"image tokens, projections and vectors must be contiguous and {dtype}")
 
 
-def _check_scores(scores: Tensor, points: int, rows: int, pixels: int) -> None:
-    if scores.shape != (expected := (int(HEADS), points * rows // int(HEADS), pixels)):
-        raise ValueError(f"scores must be {expected}, not {tuple(scores.shape)}")
+def _check_scores(scores: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if (scores.shape, scores.dtype) != (shape, dtype):
+        raise ValueError(f"scores must be {shape}, {dtype}, not {tuple(scores.shape)}, {scores.dtype}")
 
 
 @triton_op("sam2_amg::update_first", mutates_args={})
 def update_first(
-    keys: Tensor, queries: Tensor, heads: Tensor, values: Tensor, gain: Tensor, eps: float, fp16x3: bool
-) -> Tensor:
-    """Image tokens [P, N, C] after layer 1's update, times LayerNorm's `gain` (float32 [C]), without its bias.
+    keys: Tensor, centre: Tensor, queries: Tensor, heads: Tensor, values: Tensor,
+    gain: Tensor, after: Tensor, eps: float, fp16x3: bool,
+) -> Tensor:  # fmt: skip
+    """Image tokens [P, N, C] after layer 1's update: LayerNorm's output times `gain`, minus `after`, without its bias.
 
-    `keys` [N, C] and their projections `queries` [N, H*D] are shared by all points. `heads` [P, H, T, D] and `values`
-    [P, H*T, C] are per point. They and the result are float32 if `fp16x3`, else float16.
+    `keys` + `centre` [N, C] and their projections `queries` [N, H*D] are shared by all points. `heads` [P, H, T, D] and
+    `values` [P, H*T, C] are per point. They and the result are float32 if `fp16x3`, else float16. The vectors `centre`,
+    `gain` and `after` are float32 [C].
     """
     points, rows, channels = values.shape
     pixels = len(keys)
@@ -181,7 +186,7 @@ def update_first(
     configs = launch_configs(keys.device)
     config = configs.update_first if fp16x3 else configs.fp16_update_first
     launcher(update_first_kernel)[(points, config["PARTS"])](
-        keys, queries, heads, values, gain, updated,
+        keys, centre, queries, heads, values, gain, after, updated,
         EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **config,
     )  # fmt: skip
     return updated
@@ -189,22 +194,22 @@ def update_first(
 
 @triton_op("sam2_amg::update_second", mutates_args={"keys"})
 def update_second(
-    keys: Tensor, scores: Tensor, folded: Tensor, shift: Tensor, values: Tensor, eps: float, fp16x3: bool
+    keys: Tensor, scores: Tensor, steps: Tensor, shift: Tensor, folded: Tensor, values: Tensor, eps: float, fp16x3: bool
 ) -> None:
     """Layer 2's update of image tokens `keys` [P, N, C], without LayerNorm's gain and bias.
 
-    It works in place, because the tokens take gigabytes. The attention scores are `scores` [H, P*T, N], plus products
-    of `keys` and `folded`, plus `shift`, float32 [P, H*T]. `folded` and `values` are [P, H*T, C]. All tensors except
-    `shift` are float32 if `fp16x3`, else float16.
+    It works in place, because the tokens take gigabytes. The attention scores are those of `position_scores`, plus
+    `shift`, float32 [P, H*T], plus products of `keys` and `folded`. `folded` and `values` are [P, H*T, C]. They and
+    `keys` are float32 if `fp16x3`, else float16, and scores then are float32 or integers.
     """
     points, rows, channels = values.shape
     pixels = keys.shape[1]
-    _check(fp16x3, pixels, channels, rows, keys, scores, folded, values)
-    _check_scores(scores, points, rows, pixels)
+    _check(fp16x3, pixels, channels, rows, keys, folded, values)
+    _check_scores(scores, (points, int(HEADS), pixels, int(SLOTS)), torch.float32 if fp16x3 else torch.int16)
     configs = launch_configs(keys.device)
     config = configs.update_second if fp16x3 else configs.fp16_update_second
     launcher(update_second_kernel)[(points, config["PARTS"])](
-        keys, scores, folded, shift, values, points,
+        keys, scores, steps, shift, folded, values,
         EPS=eps, PIXELS=pixels, TOKENS=rows // int(HEADS), FP16X3=fp16x3, **config,
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ class LaunchConfigs:
     update_first: LaunchConfig  # kernels/image_attention.py, fp16x3, like the next two
     update_second: LaunchConfig
     read: LaunchConfig
+    position_scores: LaunchConfig  # kernels/position_scores.py, the same for both product types
     fp16_update_first: LaunchConfig  # the same, float16
     fp16_update_second: LaunchConfig
     fp16_read: LaunchConfig
@@ -38,7 +39,8 @@ class LaunchConfigs:
 HOPPER = LaunchConfigs(
     update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 3},
     update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
-    read={"BLOCK": 32, "PARTS": 2, "num_warps": 4, "num_stages": 3},
+    read={"BLOCK": 32, "PARTS": 4, "num_warps": 4, "num_stages": 3},
+    position_scores={"BLOCK": 128, "POINTS": 8, "num_warps": 4, "num_stages": 1},
     fp16_update_first={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
     fp16_update_second={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 2},
     fp16_read={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
@@ -51,6 +53,7 @@ SAFE = LaunchConfigs(
     update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    position_scores={"BLOCK": 16, "POINTS": 8, "num_warps": 4, "num_stages": 1},
     fp16_update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     fp16_update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     fp16_read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},

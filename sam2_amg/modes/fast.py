@@ -6,6 +6,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.compilation.subgraphs import Subgraphs, plain_subgraphs
+from sam2_amg.kernels.attention import attention
 from sam2_amg.modes.compiled import CompiledRecipe
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
@@ -22,7 +23,7 @@ def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
     use_fp16x3_encoder(model.image_encoder)
-    decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens)
+    decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens, attention)
     return plain_subgraphs(model, decoder, upscale=False, batch_size=batch_size)
 
 

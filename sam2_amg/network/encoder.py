@@ -77,6 +77,12 @@ class PlainEncoder(nn.Module):
         return ImageFeatures(embedding, (self.conv_s0(s0), self.conv_s1(s1)))
 
 
+def torch_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of queries [B, L, H, D] to keys and values [B, M, H, D]: [B, L, H, D]."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
 class LaidOutAttention(nn.Module):
     """sam2's `MultiScaleAttention` with another attention function, which takes strided queries, keys and values."""
 

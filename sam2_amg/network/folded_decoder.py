@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from sam2.modeling.sam.transformer import TwoWayAttentionBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.network.decoder import Kept, embed_points
-from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.encoder import ImageFeatures, torch_attention
 from sam2_amg.network.folded_attention import FoldedAttention
 from sam2_amg.network.image_tokens import ImageTokens, PlainImageTokens, SharedImage, TokenUpdate
 from sam2_amg.network.upscaling import LinearUpscaling
@@ -47,8 +46,12 @@ class FoldedDecoder:
         model: SAM2Base,
         upscaling: LinearUpscaling | None = None,
         image_tokens: Callable[[SAM2Base, Tensor, LinearUpscaling], ImageTokens] = PlainImageTokens,
+        attention: Callable[[Tensor, Tensor, Tensor], Tensor] = torch_attention,
     ) -> None:
         """`upscaling` defaults to `LinearUpscaling`. `Fp16x3ImageTokens` needs `FusedUpscaling`.
+
+        `attention` is that of layer 1's tokens to the image: queries [1, P*T, H, D], keys and values [1, N, H, D] ->
+        [1, P*T, H, D].
 
         Raises ValueError if the decoder's structure is not SAM 2's.
         """
@@ -57,6 +60,7 @@ class FoldedDecoder:
             raise ValueError("the folded decoder needs high-resolution features and two transformer layers")
         self.model = model
         self.decoder = decoder
+        self.attention = attention
         first, second = decoder.transformer.layers
         with torch.autocast(decoder.iou_token.weight.device.type, enabled=False):  # as in `embed_points`
             dense_pe = model.sam_prompt_encoder.get_dense_pe().to(decoder.iou_token.weight.dtype)  # made in float32
@@ -125,10 +129,10 @@ class FoldedDecoder:
     def _read_shared_image(self, tokens: Tensor, prepared: SharedImage) -> Tensor:
         """Layer 1, token to image: a single attention of P*T queries to the shared image tokens. [P, T, C]"""
         attention = self.first_to_image.attention
-        q = attention.q_proj(tokens).flatten(0, 1)  # [P*T, H*D]
-        q = q.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)  # [H, P*T, D]
-        out = F.scaled_dot_product_attention(q[None], prepared.first_keys[None], prepared.first_values[None])[0]
-        return attention.out_proj(out.transpose(0, 1).flatten(1)).unflatten(0, tokens.shape[:2])
+        q = attention.q_proj(tokens).flatten(0, 1).unflatten(-1, (attention.num_heads, -1))  # [P*T, H, D]
+        keys, values = (x.transpose(0, 1) for x in (prepared.first_keys, prepared.first_values))  # [N, H, D]
+        out = self.attention(q[None], keys[None], values[None])[0]  # [P*T, H, D]
+        return attention.out_proj(out.flatten(1)).unflatten(0, tokens.shape[:2])
 
     def _hyper(self, tokens: Tensor) -> Tensor:
         """The hypernetworks of the three masks: tokens [P, T, C] -> [P, C/8, 3]."""

@@ -1,21 +1,22 @@
 """The image encoder in float16: float16 products on tensor cores; accumulation, softmax and LayerNorm in float32.
 
-Linear layers, convolutions and attention take and return float16. The residual stream is float32: in float16 it would
-cost 2 to 3 dB of the image embedding's 61 dB (seeded tiny) or 70 dB (demo), and overflow above 65504. Between the trunk
-and the high-resolution features, sam2 has two adjacent linear layers, the neck and `conv_s0` (or `conv_s1`); they are
-merged into one.
+Linear layers and attention of the blocks take float16. The residual stream is float32, and so is what is added to it:
+in float16 it would lose 2 to 3 dB, and overflow above 65504. The few layers outside the blocks' attention and MLP are
+more exact, because that costs little: the patch embedding is float32, linear shortcuts and the neck are fp16x3
+(`fp16x3_linear.py`). Between the trunk and the high-resolution features, sam2 has two adjacent linear layers, the neck
+and `conv_s0` (or `conv_s1`); they are merged into one.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
-from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder
+from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder, torch_attention
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 
 # Windows of up to this many tokens run in our attention kernel, which has tiles of that size. torch's attention has
 # tiles of at least 64 queries, and is faster for larger windows.
@@ -24,43 +25,48 @@ _SMALL_WINDOW = 16
 
 def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of float16 queries [B, L, H, D] to keys and values [B, M, H, D]: [B, L, H, D]."""
-    if k.shape[1] <= _SMALL_WINDOW:
-        return attention(q, k, v)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # [B, H, L, D]
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return attention(q, k, v) if k.shape[1] <= _SMALL_WINDOW else torch_attention(q, k, v)
 
 
-class Fp16Norm(nn.Module):
-    """LayerNorm in float32 with a float16 output."""
+class Fp16Input(nn.Module):
+    """A module that takes float16, for the residual stream in float32."""
 
-    def __init__(self, norm: nn.LayerNorm) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.norm = norm
+        self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., C] float32 -> float16"""
-        return self.norm(x).half()
+        """The module's output for `x`, float32 [..., C]."""
+        return self.module(x.half())
 
 
-class _Shortcut(nn.Module):
-    """The linear shortcut of a block that changes the number of channels. Its output is the residual stream."""
+class Fp16Linear(nn.Module):
+    """A linear layer with float16 operands, whose output is not rounded to float16."""
+
+    weight: Tensor  # [K, M] float16
+    bias: Tensor  # [M] float32
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.linear = linear.half()
+        self.register_buffer("weight", linear.weight.half().T.contiguous())
+        self.register_buffer("bias", linear.bias.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., C] float16 -> [..., C'] float32"""
-        return self.linear(x).float()
+        """[..., K] float16 -> [..., M] float32. A CPU multiplies in float32, where each product is exact."""
+        rows, weight = x.flatten(0, -2), self.weight
+        y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
+        return (y + self.bias).unflatten(0, x.shape[:-1])
 
 
 def convert_block(block: MultiScaleBlock) -> None:
-    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products."""
-    block.norm1, block.norm2 = Fp16Norm(block.norm1), Fp16Norm(block.norm2)
-    block.attn = LaidOutAttention(block.attn.half(), fp16_attention)
-    block.mlp.half()
+    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products except in a linear shortcut."""
+    attention, layers = LaidOutAttention(block.attn, fp16_attention), block.mlp.layers
+    attention.qkv.half()
+    layers[0].half()
+    attention.proj, layers[1] = Fp16Linear(attention.proj), Fp16Linear(layers[1])
+    block.attn, block.mlp = Fp16Input(attention), Fp16Input(block.mlp)
     if block.dim != block.dim_out:
-        block.proj = _Shortcut(block.proj)
+        block.proj = Fp16x3Linear(block.proj)
 
 
 class Fp16Encoder(nn.Module):
@@ -83,36 +89,36 @@ class Fp16Encoder(nn.Module):
         self.to_s1 = _pixel_linear(second, decoder.conv_s1)
         self.to_embedding = _pixel_linear(third, shift=no_memory)
         self.to_embedding_above = _pixel_linear(fourth)
-        self.patch = trunk.patch_embed.proj.half()
+        self.patch = trunk.patch_embed.proj
         self.blocks, self.stage_ends = trunk.blocks, trunk.stage_ends
         for block in self.blocks:
             convert_block(block)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""
-        x = self.patch(pixels.half()).permute(0, 2, 3, 1) + self.positions  # [n, S/4, S/4, C] float32
+        x = self.patch(pixels).permute(0, 2, 3, 1) + self.positions  # [n, S/4, S/4, C]
         ends = []
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.stage_ends:
-                ends.append(x.half())  # [n, S/4, S/4, C]; each further stage halves the side and doubles the channels
-        above = self.to_embedding_above(ends[3]).float()  # [n, S/32, S/32, 256]
+                ends.append(x)  # [n, S/4, S/4, C]; each further stage halves the side and doubles the channels
+        above = self.to_embedding_above(ends[3])  # [n, S/32, S/32, 256]
         above = above[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2)
-        embedding = self.to_embedding(ends[2]).float() + above  # [n, S/16, S/16, 256]
-        s0, s1 = self.to_s0(ends[0]).float(), self.to_s1(ends[1]).float()
+        embedding = self.to_embedding(ends[2]) + above  # [n, S/16, S/16, 256]
+        s0, s1 = self.to_s0(ends[0]), self.to_s1(ends[1])
         return ImageFeatures(embedding.permute(0, 3, 1, 2), (s0.permute(0, 3, 1, 2), s1.permute(0, 3, 1, 2)))
 
 
 @torch.no_grad()
-def _pixel_linear(convolution: nn.Conv2d, then: nn.Conv2d | None = None, shift: Tensor | None = None) -> nn.Linear:
-    """Merges one or two 1 x 1 convolutions, and a `shift` of the output, into a float16 linear layer on channels."""
+def _pixel_linear(convolution: nn.Conv2d, then: nn.Conv2d | None = None, shift: Tensor | None = None) -> Fp16x3Linear:
+    """Merges one or two 1 x 1 convolutions, and a `shift` of the output, into a linear layer on channels."""
     assert convolution.bias is not None
     weight, bias = convolution.weight.flatten(1).double(), convolution.bias.double()
     if then is not None:
         assert then.bias is not None
         outer = then.weight.flatten(1).double()
         weight, bias = outer @ weight, outer @ bias + then.bias
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=torch.float16)
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
     linear.weight.copy_(weight)
     linear.bias.copy_(bias if shift is None else bias + shift)
-    return linear.requires_grad_(False)
+    return Fp16x3Linear(linear.requires_grad_(False))

@@ -2,10 +2,12 @@
 
 x = x_hi + x_lo and W = W_hi + W_lo with x_hi = float16(x), x_lo = float16(x - x_hi); then
 
-    x W^T ~ x_hi W_hi^T + x_lo W_hi^T + x_hi W_lo^T
+    x W^T ~ x_lo W_hi^T + x_hi W_lo^T + x_hi W_hi^T
 
 which leaves out x_lo W_lo^T, about 2^-22 of the result. The three products run as one product of three times the depth
-with float32 accumulation (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision").
+with float32 accumulation (Markidis et al. 2018, "NVIDIA tensor core programmability, performance & precision"). Tensor
+cores round each addition toward zero (Ootomo & Yokota 2022, "Recovering single precision accuracy from tensor cores").
+The small products come first, so that only a third of the additions are to a large sum.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def to_fp16_pair(x: Tensor) -> tuple[Tensor, Tensor]:
 class Fp16x3Linear(nn.Module):
     """A float32 `nn.Linear`, [..., K] -> [..., M], with float16 products. A |x| over 65504 gives infinity or NaN."""
 
-    product: Tensor  # [3 * K, M] float16: W_hi, W_hi, W_lo, scaled
+    product: Tensor  # [3 * K, M] float16: W_hi, W_lo, W_hi, scaled
     bias: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -43,7 +45,7 @@ class Fp16x3Linear(nn.Module):
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
         hi, lo = to_fp16_pair(weight.T * 2.0**exponent)
-        self.register_buffer("product", torch.cat([hi, hi, lo]).contiguous())
+        self.register_buffer("product", torch.cat([hi, lo, hi]).contiguous())
         self.register_buffer("bias", linear.bias)
         self.scale = 2.0**-exponent
 
@@ -59,7 +61,7 @@ def _product(x: Tensor, product: Tensor) -> Tensor:
     if x.is_cuda:
         return torch.mm(fp16x3_rows(x), product, out_dtype=torch.float32)
     hi, lo = to_fp16_pair(x)
-    return torch.cat([hi, lo, hi], dim=-1).float() @ product.float()
+    return torch.cat([lo, hi, hi], dim=-1).float() @ product.float()
 
 
 def use_fp16x3_linears(module: nn.Module) -> None:

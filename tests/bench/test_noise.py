@@ -6,11 +6,12 @@ import pytest
 import torch
 from helpers import CPU, drawn_image, load_demo_model
 
-from bench.harness.rounding import Rounding, rounded_encoder
+from bench.harness.rounding import Rounding, rounded_by_furious, rounded_decoder, rounded_encoder
 from bench.noise import Network, groups_of, stability
 from bench.numerics import points_on, signal_to_noise
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16_decoder import fp16_decoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
 from sam2_amg.pipeline.preprocess import Preprocess
 
@@ -45,15 +46,30 @@ def test_without_places_nothing_is_rounded_and_each_place_is_noise(pixels: torch
 
 
 @torch.inference_mode()
-def test_all_places_of_the_encoder_are_as_loud_as_the_modes_own(pixels: torch.Tensor) -> None:
+def test_furious_places_of_the_encoder_are_as_loud_as_the_modes_own(pixels: torch.Tensor) -> None:
     exact = PlainEncoder(load_demo_model(CPU))(pixels)
     rounding = Rounding()
     encoder = rounded_encoder(load_demo_model(CPU), rounding)
     encoder(pixels)
-    rounding.places = frozenset(rounding.known)
+    rounding.places = frozenset(filter(rounded_by_furious, rounding.known))
+    assert 0 < len(rounding.places) < len(rounding.known)
     found, modes = encoder(pixels), Fp16Encoder(load_demo_model(CPU))(pixels)
     noises = [signal_to_noise(exact.image_embedding, each.image_embedding) for each in (found, modes)]
     assert noises[0] == pytest.approx(noises[1], abs=2)
+
+
+@torch.inference_mode()
+def test_furious_places_of_the_decoder_are_as_loud_as_the_modes_own(pixels: torch.Tensor) -> None:
+    features = PlainEncoder(load_demo_model(CPU))(pixels)
+    points = points_on(IMAGE, 3, 512)
+    rounding = Rounding()
+    rounded, modes = rounded_decoder(load_demo_model(CPU), rounding), fp16_decoder(load_demo_model(CPU))
+    exact = rounded.attend(rounded.prepare(features), points)
+    rounding.places = frozenset(filter(rounded_by_furious, rounding.known))
+    found = [decoder.attend(decoder.prepare(features), points) for decoder in (rounded, modes)]
+    for values in ("predicted_iou", "hyper"):
+        noises = [signal_to_noise(getattr(exact, values), getattr(each, values)) for each in found]
+        assert noises[0] == pytest.approx(noises[1], abs=3), values
 
 
 def test_stability_of_low_res_logits() -> None:

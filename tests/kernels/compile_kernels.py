@@ -23,6 +23,7 @@ from sam2_amg.kernels.attention import attention_kernel
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
+from sam2_amg.kernels.position_scores import position_scores_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 
@@ -109,8 +110,8 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
         if configs is SAFE:
             assert binary.metadata.shared <= launch_configs.SHARED_MEMORY[fp16x3]
 
-    operands = ("keys", "scores", "folded", "values", "updated", "q", "k", "v", "out")
-    floats = (*operands, "gain", "bias", "shift", "context", "most", "total")
+    operands = ("keys", "folded", "values", "updated", "q", "k", "v", "out")
+    floats = (*operands, "centre", "gain", "bias", "after", "shift", "steps", "context", "most", "total")
     floats += ("hyper", "children", "grandchildren", "logits")
     types = dict.fromkeys(floats, "*fp32") | {"eps": "fp32"}
     numbers = ("points", "heads", "queries", "width")
@@ -120,11 +121,15 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
         types |= dict.fromkeys(operands, "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "FP16X3": fp16x3}
     epsilon = {"EPS": 1e-5}
+    scores = {"scores": "*fp32" if fp16x3 else "*i16"}
+    positions = {"positions": "*fp32", "heads": "*fp32", **scores}
+    sizes = {"PIXELS": 4096, "TOKENS": 8, "INTEGERS": not fp16x3}
+    compile_for(position_scores_kernel, types | positions, {**sizes, **configs.position_scores})
     names = ("update_first", "update_second", "read", "upscale")
     first, second, read, upscale = (getattr(configs, name if fp16x3 else f"fp16_{name}") for name in names)
     vectors = dict.fromkeys(("queries", "positions", "heads"), types["keys"])
     compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
-    compile_for(update_second_kernel, types, {**shape, **epsilon, **second})
+    compile_for(update_second_kernel, types | scores, {**shape, **epsilon, **second})
     compile_for(read_kernel, types | vectors, {**shape, **read})
     shape = {"SCALE": 72**-0.5, "WIDE": 128, "FP16X3": fp16x3}
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):

@@ -12,9 +12,10 @@ from helpers import DEVICE
 from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
+from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.folded_attention import FoldedTokens
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
+from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens, centres
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
 
 
@@ -47,7 +48,7 @@ def test_fp16x3_products_are_as_exact_as_float32(demo_model: SAM2Base, points: i
     decoder = FoldedDecoder(deepcopy(demo_model).to(DEVICE))
     sides = [kind(decoder.model, decoder.pe, decoder.upscaling) for kind in (Fp16x3ImageTokens, PlainImageTokens)]
     answers = [run_through(side, *given) for side in sides]
-    answers[0] = with_affine_parts(sides[0], *answers[0])
+    answers[0] = with_affine_parts(sides[0], centres(image.keys, sides[0].first_norm)[1], *answers[0])
     exact = PlainImageTokens(decoder.model.double(), decoder.pe.double(), decoder.upscaling)
     answers.append(run_through(exact, *map(doubled, given)))
     for found, plain, exact in zip(*answers, strict=True):
@@ -63,20 +64,20 @@ def test_products_of_float16_are_near() -> None:
     def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
         return (torch.randn(*shape, generator=random) * scale).to(DEVICE)
 
-    keys, scores = normal(2, 512, 256), normal(8, 16, 512)
+    keys, centre, after = normal(2, 512, 256), normal(256), normal(256)
     folded, values = normal(2, 64, 256, scale=0.1), normal(2, 64, 256)
     queries, heads = normal(512, 128), normal(2, 8, 8, 16, scale=0.5)
-    gain, shift = 1 + normal(256, scale=0.2), normal(2, 64)
+    gain, shift, positions = 1 + normal(256, scale=0.2), normal(2, 64), normal(512, 128)
 
     def answers(fp16x3: bool) -> list[torch.Tensor]:
         def operand(x: torch.Tensor) -> torch.Tensor:
             return x if fp16x3 else x.half()
 
-        first = operand(keys[0]), operand(queries), operand(heads), operand(values), gain
-        second = operand(keys), operand(scores), operand(folded)
-        context = read_keys(second[0], operand(queries), operand(heads), second[2], fp16x3)
-        updated = second[0].clone()
-        update_second(updated, *second[1:], shift, operand(values), 1e-5, fp16x3)
+        first = operand(keys[0]), centre, operand(queries), operand(heads), operand(values), gain, after
+        context = read_keys(operand(keys), operand(queries), operand(heads), operand(folded), fp16x3)
+        updated = operand(keys).clone()
+        scores = position_scores(positions, heads, not fp16x3)
+        update_second(updated, *scores, shift, operand(folded), operand(values), 1e-5, fp16x3)
         return [update_first(*first, 1e-5, fp16x3), updated, context]
 
     for exact, near, dtype in zip(answers(True), answers(False), (torch.float16,) * 2 + (torch.float32,), strict=True):
@@ -84,8 +85,8 @@ def test_products_of_float16_are_near() -> None:
         assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
     with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
         read_keys(keys, queries, heads, folded, fp16x3=False)
-    with pytest.raises(ValueError, match=r"scores must be \(8, 16, 512\), not \(8, 8, 512\)"):
-        update_second(keys, normal(8, 8, 512), folded, shift, values, 1e-5, fp16x3=True)
+    with pytest.raises(ValueError, match=r"scores must be \(2, 8, 512, 8\), torch.float32, not \(2, 8, 512, 7\)"):
+        update_second(keys, normal(2, 8, 512, 7), shift, shift, folded, values, 1e-5, fp16x3=True)
 
 
 def run_through(
@@ -102,11 +103,16 @@ def run_through(
 
 
 def with_affine_parts(
-    side: PlainImageTokens, keys_1: torch.Tensor, context_1: torch.Tensor, keys_2: torch.Tensor, context_2: torch.Tensor
+    side: PlainImageTokens,
+    after: torch.Tensor,
+    keys_1: torch.Tensor,
+    context_1: torch.Tensor,
+    keys_2: torch.Tensor,
+    context_2: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
     """What `Fp16x3ImageTokens` answers, and what it leaves to its readers: see there."""
     first, second = side.first_norm, side.second_norm
-    return keys_1 + first.bias, context_1, keys_2 * second.weight + second.bias, context_2
+    return keys_1 + first.bias + after, context_1, keys_2 * second.weight + second.bias, context_2
 
 
 def doubled(x: Any) -> Any:

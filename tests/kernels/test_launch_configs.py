@@ -23,6 +23,7 @@ from sam2_amg.kernels.launch_configs import (
     require_shared_memory,
     using_launch_configs,
 )
+from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 
@@ -35,21 +36,25 @@ def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> l
         return torch.randn(shape, generator=random).to(DEVICE)
 
     dtype = torch.float32 if fp16x3 else torch.float16
-    keys, scores = normal(1, 512, 256).to(dtype), normal(8, 8, 512).to(dtype)
+    keys, shift = normal(1, 512, 256), normal(1, 64)
     folded, values = (0.1 * normal(1, 64, 256)).to(dtype), normal(1, 64, 256).to(dtype)
-    queries, heads = normal(512, 128).to(dtype), normal(1, 8, 8, 16).to(dtype)
+    queries, heads = normal(512, 128), normal(1, 8, 8, 16)
     q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
     hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
     with using_launch_configs(chosen):
         assert launch_configs(DEVICE) is chosen
-        first = update_first(keys[0], queries, heads, values, normal(256), 1e-5, fp16x3)
+        scores = position_scores(queries, heads, not fp16x3)
+        queries, heads = queries.to(dtype), heads.to(dtype)
+        vectors = normal(256), normal(256), normal(256)
+        first = update_first(keys[0].to(dtype), vectors[0], queries, heads, values, *vectors[1:], 1e-5, fp16x3)
         second = first.clone()
-        update_second(second, scores, folded, normal(1, 64), values, 1e-5, fp16x3)
+        update_second(second, *scores, shift, folded, values, 1e-5, fp16x3)
         return [
             first,
             second,
-            read_keys(keys, queries, heads, folded, fp16x3),
+            scores[0].float(),
+            read_keys(keys.to(dtype), queries, heads, folded, fp16x3),
             attention(q, k, v),
             upscaling.masks(normal(1, 1024, 256).to(dtype), hyper, children, grandchildren, kept),
         ]

@@ -54,11 +54,12 @@ def test_the_whole_encoder() -> None:
 
 @torch.inference_mode()
 def test_weights_are_not_kept_twice() -> None:
-    """The trunk's products are in float16, what is normalised and added is not."""
+    """The trunk's large products are in float16, what is normalised and added is not."""
     encoder = Fp16Encoder(build(128).eval())
     types = {name: value.dtype for name, value in encoder.state_dict().items()}
-    assert all(dtype == torch.float32 for name, dtype in types.items() if "norm" in name or name == "positions")
-    assert all(dtype == torch.float16 for name, dtype in types.items() if "norm" not in name and name != "positions")
+    weights = [name for name in types if name.endswith(("weight", "product")) and "norm" not in name]
+    assert {name for name in weights if types[name] == torch.float32} == {"patch.weight"}
+    assert all(types[name] == torch.float32 for name in types if "norm" in name or name == "positions")
 
 
 def test_another_neck_is_refused() -> None:
