@@ -13,6 +13,7 @@ from bench.report.replicas import draw_scale, front_markdown, scale_markdown
 from bench.report.tables import (
     accuracy_markdown,
     batch_markdown,
+    decisions_markdown,
     decoding_markdown,
     float8_markdown,
     formats_markdown,
@@ -34,6 +35,7 @@ _PAGES = {
     "techniques": techniques_markdown,
     "float8": float8_markdown,
     "noise": noise_markdown,
+    "decisions": decisions_markdown,
     "soak": soak_markdown,
     "decoding": decoding_markdown,
     "formats": formats_markdown,

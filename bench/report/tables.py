@@ -385,6 +385,33 @@ def noise_markdown(result: dict[str, Any]) -> str:
     )
 
 
+def decisions_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.decisions` as a page."""
+    header = ["mode", "images", "other mask count", "matched mIoU"]
+    scores = "predicted_iou", "stability"
+    for score in ("predicted IoU", "stability"):
+        header += [f"{score}: mean error, 1e-5", "masks", "decisions turned"]
+    rows = [
+        [
+            *(row["mode"], row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"),
+            *(cell for score in scores for cell in _decision_cells(row[score])),
+        ]
+        for row in result["rows"]
+    ]
+    host = result["machine"]
+    return (
+        f"# Scores beside float32's, and decisions that turn: {result['model']} on {host['device']}\n\n"
+        f"Made by `{result['command']}` with torch {host['torch']}; weights: {result['weights']}; crops: "
+        f"{', '.join(result['crops'])}. Uncompiled modes beside ao. Predicted IoU counts from 0.1 below the threshold, "
+        f"stability where predicted IoU passes it.\n\n"
+        f"{table(header, rows)}\n"
+    )
+
+
+def _decision_cells(score: dict[str, Any]) -> list[object]:
+    return ["-" if score["error"] is None else f"{score['error'] * 1e5:.3f}", score["masks"], score["turned"]]
+
+
 def page_hover_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.page_hover` as a page."""
     header = ["the pointer moves", "moves", "masks lit", "handler: p50, ms", "p99, ms", "most, ms"]
