@@ -376,11 +376,11 @@ def noise_markdown(result: dict[str, Any]) -> str:
     ]
     host = result["machine"]
     return (
-        f"# Where furious' rounding errors come from: {result['model']}\n\n"
+        f"# Where rounding errors of float16 come from: {result['model']}\n\n"
         f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
         f"{result['points']} points on each of {len(result['crops'])} crops of photographs. A row rounds to float16 "
-        f"as furious does in some places; the rest is float32. Errors of predicted IoU and stability are root mean "
-        f"squares over masks with a predicted IoU over 0.6.\n\n"
+        f"in some places; the rest is float32. Rows that begin with furious have that mode's places. Errors of "
+        f"predicted IoU and stability are root mean squares over masks with a predicted IoU over 0.6.\n\n"
         f"{table(header, rows)}\n"
     )
 
