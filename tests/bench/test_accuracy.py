@@ -39,6 +39,7 @@ def job(tmp_path: Path) -> Job:
     return demo_job(paths, points_per_side=3)
 
 
+@pytest.mark.slow
 def test_answers_are_in_order_and_are_compared(job: Job, demo_model: SAM2Base, tmp_path: Path) -> None:
     """From two processes a mode, of which one is asked for the images between those of the other."""
     (tmp_path / "paths.txt").write_text("".join(f"{path}\n" for path in job.images))

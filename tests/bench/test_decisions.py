@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CPU, drawn_image, load_demo_model
+from helpers import CPU, drawn_image
+from small_model import small_demo_model
 
 from bench.decisions import Found, figures, find, generator_of
 from bench.report.tables import decisions_markdown
@@ -42,7 +43,7 @@ def test_fast_decides_as_ao_does(tmp_path: Path) -> None:
     image = drawn_image(120, 160)
     found = []
     for mode in (Mode.AO, Mode.FAST):
-        generator = generator_of(load_demo_model(CPU), mode, replace(CONFIG, points_per_batch=8), CPU)
+        generator = generator_of(small_demo_model(128), mode, replace(CONFIG, points_per_batch=8), CPU)
         found.append(find(generator, image))
         assert len(found[-1].masks.areas) == len(generator.generate(image)) > 0
     row = figures([(found[0], found[1])], CONFIG)

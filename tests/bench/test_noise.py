@@ -61,7 +61,7 @@ def test_furious_places_of_the_encoder_are_as_loud_as_the_modes_own(pixels: torc
 @torch.inference_mode()
 def test_furious_places_of_the_decoder_are_as_loud_as_the_modes_own(pixels: torch.Tensor) -> None:
     features = PlainEncoder(load_demo_model(CPU))(pixels)
-    points = points_on(IMAGE, 3, 512)
+    points = points_on(IMAGE, 2, 512)
     rounding = Rounding()
     rounded, modes = rounded_decoder(load_demo_model(CPU), rounding), fp16_decoder(load_demo_model(CPU))
     exact = rounded.attend(rounded.prepare(features), points)

@@ -23,7 +23,7 @@ def taken(server: RunningServer) -> int:
     return requests.get(server.url + "/info", timeout=10).json()["queue"]["taken"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_finishes_what_was_accepted_and_refuses_connections(number: signal.Signals) -> None:
     server = start_server("--points_per_side", BUSY)
     with ThreadPoolExecutor(3) as pool:
