@@ -97,7 +97,7 @@ def figures(pairs: Sequence[tuple[Found, Found]], config: GeneratorConfig) -> di
     """What a mode found on some images, beside what was expected.
 
     Errors are means of absolute differences: of predicted IoU where that is near or above the threshold, of stability
-    where predicted IoU is above it. A decision on stability counts where predicted IoU is above on both sides.
+    where predicted IoU is above it on both sides. A mask without a pixel has no stability, and is never kept.
     """
     iou_errors, stability_errors, turned = [], [], [0, 0]
     agreements: list[ImageAgreement] = []

@@ -1,13 +1,13 @@
 """Updates of the mask decoder's image tokens and attention to them, in three kernels on tensor cores.
 
-    update_first:  keys1 = gain LayerNorm(keys + c + sum_ht softmax_t(q . k_ht) v_ht) - d, image-to-token attention
+    update_first:  keys1 = gain LayerNorm(keys + m + sum_ht softmax_t(q . k_ht) v_ht) - d, image-to-token attention
     update_second: keys2 = LayerNorm(keys1 + sum_ht softmax_t(keys1 . w_ht + s_ht) v_ht), the same in layer 2
     read_keys:     context_ht = sum_n softmax_n(keys . u_ht + e . q_ht) keys, token-to-image attention
 
 with keys [N, C] of a point, h heads, t tokens. q and e are projections of image tokens and of positions that all points
-share. c and d are vectors near the means of keys and keys1 over pixels: what is stored is then smaller, and so is its
-rounding error. s are scores of positions (`position_scores.py`) and a shift, computed outside, because update_second
-has no registers left for them. read_keys computes its own.
+share. m is the mean of the shared image tokens over pixels, which keys are without, and d is near that of layer 1's:
+what is stored is then smaller, and so is its rounding error. s are scores of positions (`position_scores.py`) and a
+shift, computed outside, because update_second has no registers left for them. read_keys computes its own.
 
 Each kernel reads keys from memory once and writes them at most once; scores and weights [N, H*T] stay in registers. To
 save registers, no kernel adds LayerNorm's bias, and the second does not multiply by its gain:
@@ -16,9 +16,9 @@ save registers, no kernel adds LayerNorm's bias, and the second does not multipl
 With FP16X3, operands are float32 and products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Without
 it, operands are float16 and accumulation is float32; the weights of layer 2 are still two parts, because rounding them
 would add more noise than all other products of the updates. LayerNorm's epsilon is a constant, because a compiled graph
-would pass it as float64 and promote what it is added to. Vectors are loaded in the loops, because before them they
-would be kept in registers, which would not do. Twin: `PlainImageTokens` in `network/image_tokens.py`, with the same
-symbols.
+would pass it as float64 and promote what it is added to. m, gain, d, and what scales and shifts s, are loaded in the
+loops: kept in registers, they would not leave room for the tiles. Twin: `PlainImageTokens` in
+`network/image_tokens.py`, with the same symbols.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def read_kernel(
         weights = tl.exp(score - now[:, None])
         sum = sum * shrink + tl.sum(weights, 1)
         weights_high, weights_low = to_fp16_pair(weights)
+        # added on tensor cores, because another sum would not fit into registers; PARTS keeps the loop short
         read = dot_fp16x3(weights_high, weights_low, high, low, read * shrink[:, None], FP16X3)
         highest = now
     out = (point * PARTS + part) * HEADS * TOKENS + source
@@ -163,9 +164,9 @@ def _check(fp16x3: bool, pixels: int, channels: int, rows: int, *operands: Tenso
         raise ValueError(f"image tokens, projections and vectors must be contiguous and {dtype}")
 
 
-def _check_scores(scores: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if (scores.shape, scores.dtype) != (shape, dtype):
-        raise ValueError(f"scores must be {shape}, {dtype}, not {tuple(scores.shape)}, {scores.dtype}")
+def _check_shape(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    if (x.shape, x.dtype) != (shape, dtype) or not x.is_contiguous():
+        raise ValueError(f"{name} must be contiguous {shape}, {dtype}, not {tuple(x.shape)}, {x.dtype}")
 
 
 @triton_op("sam2_amg::update_first", mutates_args={})
@@ -182,6 +183,8 @@ def update_first(
     points, rows, channels = values.shape
     pixels = len(keys)
     _check(fp16x3, pixels, channels, rows, keys, queries, heads, values)
+    for name, vector in (("centre", centre), ("gain", gain), ("after", after)):
+        _check_shape(name, vector, (channels,))
     updated = keys.new_empty(points, pixels, channels)
     configs = launch_configs(keys.device)
     config = configs.update_first if fp16x3 else configs.fp16_update_first
@@ -205,7 +208,9 @@ def update_second(
     points, rows, channels = values.shape
     pixels = keys.shape[1]
     _check(fp16x3, pixels, channels, rows, keys, folded, values)
-    _check_scores(scores, (points, int(HEADS), pixels, int(SLOTS)), torch.float32 if fp16x3 else torch.int16)
+    _check_shape("scores", scores, (points, int(HEADS), pixels, int(SLOTS)), torch.float32 if fp16x3 else torch.int16)
+    _check_shape("steps", steps, (points, rows))
+    _check_shape("shift", shift, (points, rows))
     configs = launch_configs(keys.device)
     config = configs.update_second if fp16x3 else configs.fp16_update_second
     launcher(update_second_kernel)[(points, config["PARTS"])](

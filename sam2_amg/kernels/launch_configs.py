@@ -26,10 +26,10 @@ class LaunchConfigs:
     update_first: LaunchConfig  # kernels/image_attention.py, fp16x3, like the next two
     update_second: LaunchConfig
     read: LaunchConfig
-    position_scores: LaunchConfig  # kernels/position_scores.py, the same for both product types
-    fp16_update_first: LaunchConfig  # the same, float16
+    fp16_update_first: LaunchConfig  # the three, float16
     fp16_update_second: LaunchConfig
     fp16_read: LaunchConfig
+    position_scores: LaunchConfig  # kernels/position_scores.py
     attention: LaunchConfig  # kernels/attention.py: images and large windows
     small_attention: LaunchConfig  # windows with at most as many tokens as its tile
     upscale: LaunchConfig  # kernels/upscale.py, fp16x3
@@ -52,7 +52,7 @@ HOPPER = LaunchConfigs(
 SAFE = LaunchConfigs(
     update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
-    read={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
+    read={"BLOCK": 16, "PARTS": 4, "num_warps": 4, "num_stages": 1},
     position_scores={"BLOCK": 16, "POINTS": 8, "num_warps": 4, "num_stages": 1},
     fp16_update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},
     fp16_update_second={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},

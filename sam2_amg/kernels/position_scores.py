@@ -3,8 +3,8 @@
     s_hnt = e_nh . k_ht, with projections e of positions, which all points share, and keys k of a point's tokens
 
 The product has only 16 channels, so it is bound by writing scores. As 16-bit integers with a scale for each token they
-take half the memory of float32. Float16 of the same size is off by 0.004 for scores of 8 to 16, which was the largest
-rounding error of mode furious; integers are off by about 0.0002. Twin: `position_scores` in
+take half the memory of float32. Float16 of the same size is off by up to 0.004 for scores of 8 to 16, which would be
+the largest rounding error of mode furious; integers are off by about 0.0002. Twin: `position_scores` in
 `network/folded_attention.py`.
 """
 

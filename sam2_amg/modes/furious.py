@@ -1,4 +1,4 @@
-"""Mode furious: fast with float16 matrix products nearly everywhere. Needs a CUDA GPU."""
+"""Mode furious: fast with float16 operands in most matrix products. Needs a CUDA GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folded decoder with image tokens in float16 and prompt tokens in fp16x3.
+"""The folded decoder with image tokens in float16. Prompt tokens have float32 products, in linear layers fp16x3.
 
 A point has eight prompt tokens and 4,096 image tokens. Rounding errors of a prompt token reach all image tokens alike;
 those of image tokens are independent, and mostly cancel in sums over them.

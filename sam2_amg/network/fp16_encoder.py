@@ -60,11 +60,11 @@ class Fp16Linear(nn.Module):
 
 def convert_block(block: MultiScaleBlock) -> None:
     """Modifies a block of sam2's trunk in place: float32 in and out, float16 products except in a linear shortcut."""
-    attention, layers = LaidOutAttention(block.attn, fp16_attention), block.mlp.layers
-    attention.qkv.half()
+    laid_out, layers = LaidOutAttention(block.attn, fp16_attention), block.mlp.layers
+    laid_out.qkv.half()
     layers[0].half()
-    attention.proj, layers[1] = Fp16Linear(attention.proj), Fp16Linear(layers[1])
-    block.attn, block.mlp = Fp16Input(attention), Fp16Input(block.mlp)
+    laid_out.proj, layers[1] = Fp16Linear(laid_out.proj), Fp16Linear(layers[1])
+    block.attn, block.mlp = Fp16Input(laid_out), Fp16Input(block.mlp)
     if block.dim != block.dim_out:
         block.proj = Fp16x3Linear(block.proj)
 

@@ -131,9 +131,12 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
     compile_for(update_second_kernel, types | scores, {**shape, **epsilon, **second})
     compile_for(read_kernel, types | vectors, {**shape, **read})
+    in_float32 = types | dict.fromkeys(("q", "k", "v", "out"), "*fp32")  # tokens of the decoder's first layer
+    decoder = {"SCALE": 0.25, "WIDE": 16, "FP16X3": True, "KEYS": 4096}
+    compile_for(attention_kernel, in_float32, {**decoder, **configs.attention})
     shape = {"SCALE": 72**-0.5, "WIDE": 128, "FP16X3": fp16x3}
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
-        if fp16x3 or keys == 16 or everything:  # furious leaves large windows to torch
+        if fp16x3 or keys == 16 or everything:  # furious leaves large windows of the encoder to torch
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
