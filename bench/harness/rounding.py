@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sam2_amg.kernels.position_scores import integer_steps
 from sam2_amg.network.encoder import LaidOutAttention, PlainEncoder
-from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, by_head, position_scores
+from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_image_tokens import centres
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
@@ -126,31 +126,16 @@ class RoundedFolding(FoldedAttention):
         super().__init__(attention)
         self.rounding = rounding
 
-    def _fold(self, x: Tensor, weights: Tensor) -> Tensor:
-        return self._round(by_head(self._round(x), self._round(weights)))
+    def split_heads(self, x: Tensor) -> Tensor:
+        """See `FoldedAttention`. Its scale is a power of two, so that rounding may come before it."""
+        return self._round(super().split_heads(x))
+
+    def fold(self, x: Tensor, weights: Tensor) -> Tensor:
+        """See `FoldedAttention`."""
+        return self._round(super().fold(self._round(x), self._round(weights)))
 
     def _round(self, x: Tensor) -> Tensor:
         return self.rounding("tokens: folding", x)
-
-    def fold_queries(self, tokens: Tensor) -> FoldedTokens:
-        """See `FoldedAttention`."""
-        q = self._round(self.split_heads(self.attention.q_proj(tokens)) * self.scale)
-        return FoldedTokens(q, self._fold(q, self.wk).flatten(1, 2))
-
-    def fold_keys(self, tokens: Tensor) -> FoldedTokens:
-        """See `FoldedAttention`."""
-        k = self._round(self.split_heads(self.attention.k_proj(tokens)) * self.scale)
-        return FoldedTokens(k, self._fold(k, self.wq).flatten(1, 2))
-
-    def fold_values(self, tokens: Tensor) -> Tensor:
-        """See `FoldedAttention`."""
-        v = self.split_heads(self.attention.v_proj(tokens))
-        return (self._fold(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
-
-    def read_out(self, context: Tensor) -> Tensor:
-        """See `FoldedAttention`."""
-        values = self._fold(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv
-        return self.attention.out_proj(values.transpose(1, 2).flatten(2))
 
 
 class RoundedImageTokens(PlainImageTokens):

@@ -68,34 +68,33 @@ class FoldedAttention:
         """[P, T, H*D] -> [P, H, T, D]"""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
+    def fold(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`x @ weights` of [P, H, T, A] and [H, A, B]: [P, H, T, B].
+
+        One product per head, because broadcasting copies the weights for each point.
+        """
+        rows = x.transpose(0, 1)  # [H, P, T, A]
+        return (rows.flatten(1, 2) @ weights).unflatten(1, rows.shape[1:3]).transpose(0, 1)
+
     def fold_queries(self, tokens: Tensor) -> FoldedTokens:
         """Folds tokens [P, T, C] as queries, for token-to-image attention."""
         q = self.split_heads(self.attention.q_proj(tokens)) * self.scale
-        return FoldedTokens(q, by_head(q, self.wk).flatten(1, 2))
+        return FoldedTokens(q, self.fold(q, self.wk).flatten(1, 2))
 
     def fold_keys(self, tokens: Tensor) -> FoldedTokens:
         """Folds tokens [P, T, C] as keys, for image-to-token attention."""
         k = self.split_heads(self.attention.k_proj(tokens)) * self.scale
-        return FoldedTokens(k, by_head(k, self.wq).flatten(1, 2))
+        return FoldedTokens(k, self.fold(k, self.wq).flatten(1, 2))
 
     def fold_values(self, tokens: Tensor) -> Tensor:
         """Folds tokens as values: what an attention weight of 1 adds to an image token. [P, T, C] -> [P, H*T, C]."""
         v = self.split_heads(self.attention.v_proj(tokens))  # [P, H, T, D]
-        return (by_head(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
+        return (self.fold(v, self.wo) + self.attention.out_proj.bias / self.heads).flatten(1, 2)
 
     def read_out(self, context: Tensor) -> Tensor:
         """The attention's output from weighted sums of keys: value and output projection. [P, H*T, C] -> [P, T, C]."""
-        values = by_head(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv  # [P, H, T, D]
+        values = self.fold(context.unflatten(1, (self.heads, -1)), self.wv) + self.bv  # [P, H, T, D]
         return self.attention.out_proj(values.transpose(1, 2).flatten(2))
-
-
-def by_head(x: Tensor, weights: Tensor) -> Tensor:
-    """`x @ weights` of [P, H, T, A] and [H, A, B]: [P, H, T, B].
-
-    One product per head, because broadcasting copies the weights for each point.
-    """
-    rows = x.transpose(0, 1)  # [H, P, T, A]
-    return (rows.flatten(1, 2) @ weights).unflatten(1, rows.shape[1:3]).transpose(0, 1)
 
 
 def position_scores(tokens: FoldedTokens, positions: Tensor) -> Tensor:
