@@ -5,33 +5,27 @@
 
 A mask is kept if its predicted IoU and its stability reach their thresholds. What a mode adds to them, times how many
 masks are near the threshold, is how many decisions turn. The modes run uncompiled, with the kernels they have compiled;
-nothing is timed. Expected is mode ao: `python -m bench --accuracy` has found no other count in it than in baseline.
+nothing is timed. Expected is what mode ao finds.
 """
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
-from tqdm import tqdm
 
-from bench import RESULTS
-from bench.harness.machine import machine
-from bench.harness.photographs import listed_photographs, make_crops
+from bench.harness.arguments import model_parser, model_result, parse_model
+from bench.harness.photographs import listed_photographs, make_crops, read_crops
 from bench.harness.systems import modes_on
-from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
+from bench.harness.weights import get_model
 from bench.numerics import points_on
 from bench.report.pages import write
 from sam2_amg.agreement import ImageAgreement, Masks, compare_images, parse_masks, summarise
@@ -127,27 +121,13 @@ def _mean(errors: Sequence[Tensor]) -> float | None:
     return every.mean().item() if len(every) else None
 
 
-def read_images(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-    """uint8 RGB [H, W, 3]"""
-    for path in tqdm(paths, unit="crop", disable=None):
-        with Image.open(path) as picture:
-            yield np.array(picture.convert("RGB"))
-
-
 def main(arguments: list[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.decisions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model(parser)
-    add_device(parser)
+    parser = model_parser("decisions", __doc__)
     parser.add_argument("--modes", nargs="+", choices=("fast", "furious"), help="default: all that the device runs")
     parser.add_argument("--crops", nargs="+", default=_CROPS, metavar="NAME", help="of bench/photographs.toml")
     parser.add_argument("--points_per_side", type=int, default=32, help="default %(default)s")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
-    args = parser.parse_args(arguments)
-    choose_model(parser, args)
-    check_device(parser, args)
+    args = parse_model(parser, arguments)
     device = torch.device(args.device)
     made = [path for path in make_crops(listed_photographs()) if path.stem.endswith(tuple(f"-{n}" for n in args.crops))]
     config = GeneratorConfig(points_per_side=args.points_per_side)
@@ -158,16 +138,12 @@ def main(arguments: list[str]) -> None:
         print(f"{mode.value}: {len(made)} crops", file=sys.stderr)
         model = get_model(args.weights, args.checkpoint_dir, args.model_type, device)
         generator = generator_of(model, mode, config, device)
-        return [find(generator, image) for image in read_images(made)]
+        return [find(generator, image) for image in read_crops(made)]
 
     expected = every(Mode.AO)
     rows = [{"mode": mode.value, **figures(list(zip(expected, every(mode), strict=True)), config)} for mode in modes]
     result = {
-        "what": "decisions" + "-seeded" * (args.weights == "seeded"),
-        "model": args.model_type,
-        "command": shlex.join(["python", "-m", "bench.decisions", *arguments]),
-        "machine": machine(device.type),
-        "weights": args.weights,
+        **model_result("decisions", args, arguments),
         "crops": list(args.crops),
         "rows": rows,
     }

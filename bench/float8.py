@@ -10,12 +10,9 @@ GPU: what is measured is the least noise that float8 makes.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +22,9 @@ from torchao.quantization import PerRow
 from torchao.quantization.qat import FakeQuantizedLinear, Float8FakeQuantizeConfig
 from tqdm import tqdm
 
-from bench import RESULTS
+from bench.harness.arguments import model_parser, model_result, parse_model
 from bench.harness.images import scene
-from bench.harness.machine import machine
-from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
+from bench.harness.weights import get_model
 from bench.numerics import decibels, points_on, tensors_of
 from bench.report.pages import write
 from sam2_amg.network.decoder import PlainDecoder
@@ -102,22 +98,11 @@ def measure(model: SAM2Base, device: torch.device, points_per_side: int = 6) -> 
 
 def main(arguments: list[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.float8", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model(parser)
-    add_device(parser)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
-    args = parser.parse_args(arguments)
-    choose_model(parser, args)
-    check_device(parser, args)
+    parser = model_parser("float8", __doc__)
+    args = parse_model(parser, arguments)
     device = torch.device(args.device)
     result = {
-        "what": "float8" + "-seeded" * (args.weights == "seeded"),
-        "model": args.model_type,
-        "command": shlex.join(["python", "-m", "bench.float8", *arguments]),
-        "machine": machine(device.type),
-        "weights": args.weights,
+        **model_result("float8", args, arguments),
         "rows": measure(get_model(args.weights, args.checkpoint_dir, args.model_type, device), device),
     }
     write(result, args.out)

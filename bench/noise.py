@@ -9,26 +9,20 @@ apart the quieter counts half.
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.amg import calculate_stability_score
 from torch import Tensor
-from tqdm import tqdm
 
-from bench import RESULTS
-from bench.harness.machine import machine
-from bench.harness.photographs import listed_photographs, make_crops
+from bench.harness.arguments import model_parser, model_result, parse_model
+from bench.harness.photographs import listed_photographs, make_crops, read_crops
 from bench.harness.rounding import Rounding, rounded_by_furious, rounded_decoder, rounded_encoder
-from bench.harness.weights import add_device, add_model, check_device, choose_model, get_model
+from bench.harness.weights import get_model
 from bench.numerics import points_on
 from bench.report.pages import write
 from sam2_amg.network.encoder import ImageFeatures
@@ -98,9 +92,7 @@ def measure(
     predicted IoU over 0.6) and to low-res logits (in dB below the logits' power). Modifies the model."""
     network, preprocess = Network(model), Preprocess(model.image_size, device)
     errors: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
-    for path in tqdm(paths, unit="crop", disable=None):
-        with Image.open(path) as picture:
-            image = np.array(picture.convert("RGB"))
+    for image in read_crops(paths):
         pixels, points = preprocess(image), points_on(image, points_per_side, model.image_size).to(device)
         iou, logits = network(pixels, points)
         good, stable = iou > _LEAST_IOU, stability(logits)
@@ -122,24 +114,13 @@ def figures(errors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]) -> dict[str
 
 def main(arguments: list[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model(parser)
-    add_device(parser)
+    parser = model_parser("noise", __doc__)
     parser.add_argument("--points_per_side", type=int, default=8, help="default %(default)s")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for what is written")
-    args = parser.parse_args(arguments)
-    choose_model(parser, args)
-    check_device(parser, args)
+    args = parse_model(parser, arguments)
     device = torch.device(args.device)
     made = {path.stem: path for path in make_crops(listed_photographs())}
     result = {
-        "what": "noise" + "-seeded" * (args.weights == "seeded"),
-        "model": args.model_type,
-        "command": shlex.join(["python", "-m", "bench.noise", *arguments]),
-        "machine": machine(device.type),
-        "weights": args.weights,
+        **model_result("noise", args, arguments),
         "crops": list(_CROPS),
         "points": args.points_per_side**2,
         "rows": measure(

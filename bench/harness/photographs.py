@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -39,6 +40,13 @@ def make_crops(photographs: Sequence[Path], folder: Path = FOLDER) -> dict[Path,
                 part.replace(path)  # what has the name is whole, whenever this is interrupted
         made |= dict.fromkeys(paths.values(), photograph.stem)
     return made
+
+
+def read_crops(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
+    """Each as uint8 RGB [H, W, 3]; a progress bar shows how many are done."""
+    for path in tqdm(paths, unit="crop", disable=None):
+        with Image.open(path) as picture:
+            yield np.array(picture.convert("RGB"))
 
 
 def _find(package: dict[str, Any]) -> list[Path]:

@@ -350,14 +350,19 @@ def numerics_markdown(result: dict[str, Any]) -> str:
     )
 
 
+def _made_by(result: dict[str, Any]) -> str:
+    """How a program that measures one model was run."""
+    host = result["machine"]
+    return f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}"
+
+
 def float8_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.float8` as a page."""
     header = ["layers in float8", "of the work", *(f"{name}, dB" for name in result["rows"][0]["db"])]
     rows = [[row["layers"], f"{row['share']:.0%}", *decibels_markdown(row["db"])] for row in result["rows"]]
-    host = result["machine"]
     return (
         f"# Linear layers of the image encoder in float8, the rest in float32: {result['model']}\n\n"
-        f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
+        f"{_made_by(result)}; "
         f"one drawn scene, 36 points. Work is multiplications in the linear layers of the trunk's blocks.\n\n"
         f"{table(header, rows)}\n"
     )
@@ -374,10 +379,9 @@ def noise_markdown(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    host = result["machine"]
     return (
         f"# Where rounding errors of float16 come from: {result['model']}\n\n"
-        f"Made by `{result['command']}` with torch {host['torch']} on {host['device']}; weights: {result['weights']}; "
+        f"{_made_by(result)}; "
         f"{result['points']} points on each of {len(result['crops'])} crops of photographs. A row rounds to float16 "
         f"in some places; the rest is float32. Rows that begin with furious have that mode's places. Errors of "
         f"predicted IoU and stability are root mean squares over masks with a predicted IoU over 0.6.\n\n"
@@ -398,12 +402,10 @@ def decisions_markdown(result: dict[str, Any]) -> str:
         ]
         for row in result["rows"]
     ]
-    host = result["machine"]
     return (
-        f"# Scores beside float32's, and decisions that turn: {result['model']} on {host['device']}\n\n"
-        f"Made by `{result['command']}` with torch {host['torch']}; weights: {result['weights']}; crops: "
-        f"{', '.join(result['crops'])}. Uncompiled modes beside ao. Predicted IoU counts from 0.1 below the threshold, "
-        f"stability where predicted IoU passes it.\n\n"
+        f"# Scores beside float32's, and decisions that turn: {result['model']}\n\n"
+        f"{_made_by(result)}; crops: {', '.join(result['crops'])}. Uncompiled modes beside ao. "
+        f"Predicted IoU counts from 0.1 below the threshold, stability where predicted IoU passes it.\n\n"
         f"{table(header, rows)}\n"
     )
 
