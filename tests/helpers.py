@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,17 @@ def run_export(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs `python compile_export.py`."""
     command = [sys.executable, "compile_export.py", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
+def processor_seconds(call: Callable[[], object], times: int = 3) -> float:
+    """The least time of the processor of some calls: pauses for garbage, and other programs, only add to it."""
+
+    def once() -> float:
+        begun = time.thread_time()
+        call()
+        return time.thread_time() - begun
+
+    return min(once() for _ in range(times))
 
 
 def wait_until(condition, seconds: float = 30) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
-from helpers import ROOT
+from helpers import ROOT, processor_seconds
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -146,9 +146,8 @@ def test_kinds_by_brand() -> None:
 def test_sizes_are_bounded_before_anything_is_decoded(kind: str) -> None:
     data = file_of(kind)
     bomb = with_payload(data, b"ispe", struct.pack(">II", 60_000, 60_000))
-    begun = time.thread_time()
     assert error_of(bomb).code == "too_many_pixels"
-    assert time.thread_time() - begun < 0.1
+    assert processor_seconds(lambda: error_of(bomb)) < 0.1
     large = with_payload(data, b"ispe", struct.pack(">II", 8000, 8000))
     assert inspect_image(large, LIMITS).needs > 8000 * 8000 * 17
     assert error_of(with_payload(data, b"ispe", bytes(8))).code == "truncated_image"
