@@ -138,10 +138,10 @@ def start_server(
     return RunningServer(process, greeting, address[0])
 
 
-def run_export(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_export(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `python compile_export.py`."""
-    command = [sys.executable, "compile_export.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    command, env = [sys.executable, "compile_export.py", *arguments], {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 def processor_seconds(call: Callable[[], object], times: int = 3) -> float:

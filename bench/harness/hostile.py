@@ -47,8 +47,9 @@ def _connect(address: Address, data: bytes, receive_buffer: int = 0) -> socket.s
     return client
 
 
-def _hold(clients: Sequence[socket.socket], seconds: float = _HOLD) -> None:
-    time.sleep(seconds)
+def _hold(clients: Sequence[socket.socket], seconds: float | None = None) -> None:
+    """Keeps connections open, for `_HOLD` seconds unless told how long."""
+    time.sleep(_HOLD if seconds is None else seconds)
     for client in clients:
         client.close()
 

@@ -27,6 +27,8 @@ from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 
 logger = logging.getLogger(__name__)
+# Optimising the wrapper, which only calls kernels, takes seconds a package. CUDA graphs leave it out.
+_INDUCTOR = {"aot_inductor.compile_wrapper_opt_level": "O0"}
 _UNPACKING = "it is unpacked into TMPDIR, which needs free space and must allow execution; else make the packages again"
 
 
@@ -86,7 +88,7 @@ def _export(subgraph: Subgraph, examples: tuple[Tensor, ...], path: Path) -> Non
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)  # from torch 2.11's own code
         assert isinstance(subgraph, nn.Module)  # uncompiled subgraphs are modules
         program = torch.export.export(subgraph, examples, strict=False)
-        aoti_compile_and_package(program, package_path=str(path))
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=_INDUCTOR)
 
 
 def load_packages(

@@ -108,6 +108,7 @@ def started(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     return process, worker
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     """Also where that has just started it, and knows nothing of it yet."""
     process, worker = started(tmp_path)

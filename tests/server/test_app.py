@@ -90,10 +90,10 @@ def test_nothing_found_is_an_empty_object_and_the_photograph(server: RunningServ
 
 
 def test_many_at_once_get_their_own_answers(server: RunningServer) -> None:
-    images = [png(drawn_image(40 + 7 * i, 150 - 9 * i, seed=i)) for i in range(6)]
+    images = [png(drawn_image(40 + 7 * i, 150 - 9 * i, seed=i)) for i in range(4)]
     alone = [server.post("/upload_rle", image).json() for image in images]
-    assert len({json.dumps(answer) for answer in alone}) > 4
-    with ThreadPoolExecutor(6) as pool:
+    assert len({json.dumps(answer) for answer in alone}) > 2
+    with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda image: server.post("/upload_rle", image).json(), images))
     for answers in zip(together, alone, strict=True):  # sums of several images may round otherwise than those of one
         sides = [parse_masks(json.dumps(answer).encode()) for answer in answers]

@@ -83,7 +83,9 @@ def test_a_batch_in_which_nothing_is_known_changes_nothing():
     ("aim", "scenes", "crops", "dtype"),
     [
         (("--quantile", "0.95"), 2, 2, torch.float16),
-        (("--stairs", "50", "--float32"), 1, 7, torch.float32),  # so many that a crop is held out
+        pytest.param(
+            ("--stairs", "50", "--float32"), 1, 7, torch.float32, marks=pytest.mark.slow
+        ),  # a crop is held out
     ],
 )
 def test_calibrates_on_cpu_and_changes_nothing_else(tmp_path, aim, scenes, crops, dtype):

@@ -109,6 +109,7 @@ def test_pool_keeps_the_newest_and_turns_labels_with_images():
         pool.pick(Draw(0, CPU), 5)
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_agree(tmp_path):
     launch_agent(LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0"), tell_the_others, [tmp_path])
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
