@@ -15,7 +15,7 @@ from sam2.utils.amg import MaskData
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.network.precision import float32_convolutions
-from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult, for_call
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult, for_call, with_lists
 from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.pipeline.prompts import PointGrids
 from sam2_amg.pipeline.small_regions import without_small_regions
@@ -67,7 +67,7 @@ class BaselineGenerator(Generator):
         """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
         config = for_call(config, self.config)
         with torch.inference_mode(), float32_convolutions():
-            return without_small_regions(self._generator_of(config).generate(image), config)
+            return with_lists(without_small_regions(self._generator_of(config).generate(image), config))
 
     def segment_with_less_memory(
         self, image: NDArray[np.uint8], config: GeneratorConfig | None = None

@@ -26,7 +26,8 @@ class MaskRecord(TypedDict):
 
 
 PendingResult = Callable[[], list[MaskRecord]]
-"""Converts masks to records. It uses only host memory and may be called on any thread."""
+"""Converts masks to records, whose run lengths may be arrays. It uses only host memory and may be called on any thread.
+"""
 
 
 class Generator(Protocol):
@@ -63,6 +64,15 @@ class Generator(Protocol):
     def require_device(self) -> None:
         """Raises what the device raises if an error has made it useless to this process."""
         return
+
+
+def with_lists(records: list[MaskRecord]) -> list[MaskRecord]:
+    """The same records, changed: their run lengths are lists, as sam2 returns them."""
+    for record in records:
+        counts = record["segmentation"]["counts"]
+        if isinstance(counts, np.ndarray):
+            record["segmentation"]["counts"] = counts.tolist()
+    return records
 
 
 def for_call(config: GeneratorConfig | None, own: GeneratorConfig) -> GeneratorConfig:

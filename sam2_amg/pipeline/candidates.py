@@ -9,11 +9,10 @@ from typing import Self
 
 import numpy as np
 import torch
-from sam2.utils.amg import area_from_rle
 from torch import Tensor
 
 from sam2_amg.pipeline.base import MaskRecord, PendingResult
-from sam2_amg.postprocess.rle import RunBoundaries, boundaries_to_rle
+from sam2_amg.postprocess.rle import RunBoundaries, boundaries_to_rles
 
 # columns of the table of `Candidates`
 _BOX, _IOU, _POINT, _STABILITY, _CROP = slice(0, 4), 4, slice(5, 7), 7, 8
@@ -99,21 +98,18 @@ def _to_records(
     boundaries: list[RunBoundaries], size: tuple[int, int], table: Tensor, crop_boxes: Sequence[list[int]]
 ) -> list[MaskRecord]:
     crops = [[float(x) for x in _xyxy_to_xywh(box)] for box in crop_boxes]
-    records: list[MaskRecord] = []
-    for of_mask, row in zip(boundaries, table.tolist(), strict=True):
-        rle = boundaries_to_rle(of_mask, size)
-        records.append(
-            {
-                "segmentation": rle,
-                "area": area_from_rle(rle),
-                "bbox": _xyxy_to_xywh(row[_BOX]),
-                "predicted_iou": row[_IOU],
-                "point_coords": [row[_POINT]],
-                "stability_score": row[_STABILITY],
-                "crop_box": list(crops[int(row[_CROP])]),
-            }
-        )
-    return records
+    return [
+        {
+            "segmentation": rle,
+            "area": area,
+            "bbox": _xyxy_to_xywh(row[_BOX]),
+            "predicted_iou": row[_IOU],
+            "point_coords": [row[_POINT]],
+            "stability_score": row[_STABILITY],
+            "crop_box": list(crops[int(row[_CROP])]),
+        }
+        for rle, area, row in zip(*boundaries_to_rles(boundaries, size), table.tolist(), strict=True)
+    ]
 
 
 def _xyxy_to_xywh(box: Sequence[float]) -> list[float]:

@@ -18,7 +18,7 @@ from torchvision.ops.boxes import box_area
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
-from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult, for_call
+from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult, for_call, with_lists
 from sam2_amg.pipeline.candidates import Candidates, tabulate
 from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
@@ -106,7 +106,7 @@ class MaskGenerator(Generator):
 
     def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
-        return self.segment(image, config=config)()
+        return with_lists(self.segment(image, config=config)())
 
     @torch.inference_mode()
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[ImageFeatures]:

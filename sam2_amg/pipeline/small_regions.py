@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sam2.utils.amg import area_from_rle, rle_to_mask
+from sam2.utils.amg import rle_to_mask
 
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.postprocess.nms import suppress
-from sam2_amg.postprocess.rle import boundaries_to_rle, find_run_boundaries
+from sam2_amg.postprocess.rle import boundaries_to_rles, find_run_boundaries
 from sam2_amg.postprocess.small_regions import Mask, box_of, remove_small_regions
 
 
@@ -32,7 +32,7 @@ def without_small_regions(records: list[MaskRecord], config: GeneratorConfig) ->
 
 
 def _with_mask(record: MaskRecord, mask: Mask, box: list[int]) -> MaskRecord:
-    (boundaries,) = find_run_boundaries(torch.from_numpy(np.ascontiguousarray(mask))[None])
-    rle = boundaries_to_rle(boundaries, (mask.shape[0], mask.shape[1]))
+    boundaries = find_run_boundaries(torch.from_numpy(np.ascontiguousarray(mask))[None])
+    (rle,), (area,) = boundaries_to_rles(boundaries, (mask.shape[0], mask.shape[1]))
     x0, y0, x1, y1 = map(float, box)
-    return {**record, "segmentation": rle, "area": area_from_rle(rle), "bbox": [x0, y0, x1 - x0, y1 - y0]}
+    return {**record, "segmentation": rle, "area": area, "bbox": [x0, y0, x1 - x0, y1 - y0]}

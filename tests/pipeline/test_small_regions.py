@@ -9,7 +9,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.utils.amg import MaskData, area_from_rle, mask_to_rle_pytorch
 
 from sam2_amg.config import GeneratorConfig
-from sam2_amg.pipeline.base import MaskRecord
+from sam2_amg.pipeline.base import MaskRecord, with_lists
 from sam2_amg.pipeline.small_regions import without_small_regions
 
 HEIGHT, WIDTH = 40, 60
@@ -67,7 +67,7 @@ def test_it_equals_sam2(min_area: int, thresholds: tuple[float, float]) -> None:
         expected = SAM2AutomaticMaskGenerator.postprocess_small_regions(data, min_area, max(thresholds))
         box_nms, crop_nms = thresholds
         config = GeneratorConfig(min_mask_region_area=min_area, box_nms_thresh=box_nms, crop_nms_thresh=crop_nms)
-        found = without_small_regions(records, config)
+        found = with_lists(without_small_regions(records, config))
         assert [record["segmentation"] for record in found] == expected["rles"]
         assert [record["area"] for record in found] == [area_from_rle(rle) for rle in expected["rles"]]
         assert [record["point_coords"][0] for record in found] == expected["points"].tolist()

@@ -7,18 +7,18 @@ import pytest
 import torch
 from mask_logits import EMPTY, FULL, logits_of_all_kinds
 from pycocotools import mask as coco_mask
-from sam2.utils.amg import mask_to_rle_pytorch, rle_to_mask
+from sam2.utils.amg import area_from_rle, mask_to_rle_pytorch, rle_to_mask
 
 from sam2_amg.postprocess.mask_stats import upsample
-from sam2_amg.postprocess.rle import UncompressedRle, boundaries_to_rle, find_run_boundaries
+from sam2_amg.postprocess.rle import UncompressedRle, boundaries_to_rles, find_run_boundaries
 
 SIZES = [(1, 1), (1, 7), (9, 1), (17, 900), (333, 512), (128, 128)]
 
 
 def rles_of(masks: torch.Tensor) -> list[UncompressedRle]:
-    return [
-        boundaries_to_rle(boundaries, (masks.shape[1], masks.shape[2])) for boundaries in find_run_boundaries(masks)
-    ]
+    rles, areas = boundaries_to_rles(find_run_boundaries(masks), (masks.shape[1], masks.shape[2]))
+    assert areas == masks.sum((1, 2)).tolist() == [area_from_rle(rle) for rle in rles]
+    return [{"size": rle["size"], "counts": np.asarray(rle["counts"]).tolist()} for rle in rles]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
