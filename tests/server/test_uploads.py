@@ -104,6 +104,7 @@ FAULTS = {
     "cut off after a file": ((IMAGE, FORM), 400, "unfinished_form", "no closing boundary"),
     "cut off in a head": ((IMAGE[:20], FORM), 400, "unfinished_form", "no closing boundary"),
     "long head": ((part("form-data", more="A: b\r\n" * 5000) + END, FORM), 400, "malformed_form", "16384 bytes"),
+    "lines like its boundary": ((IMAGE + b"\n--b-" * 20_000 + END, FORM), 400, "malformed_form", "10000 lines that"),
     "no headers": ((b"--b\r\n\r\nabc\r\n--b--", FORM), 400, "malformed_form", "a part without a name"),
     "no name": ((part("form-data; filename=a") + END, FORM), 400, "malformed_form", "a part without a name"),
     "coded part": (
