@@ -11,6 +11,7 @@ _STORED = {"1": 1, "L": 1, "P": 1}  # in Pillow, by mode; the others 4
 # What readers need besides, until the pixels are stored: libwebp two canvases, a frame and what it is decoded from;
 # libavif planes of 10 bits, and two copies of their pixels.
 _BESIDE = {"WEBP": 12, "GIF": 4, "AVIF": 16}
+_KEPT = 24 << 20  # bytes of a WebP's canvases that the heap keeps while pixels are stored: blocks under 32 MiB
 _JPEG = 4  # what Pillow stores of a JPEG that simplejpeg does not read, or a copy that is turned upright
 _FILES = 3  # copies of the file: as it came, as bytes, and without what is not needed
 _FIXED = 8 << 20  # bands of rows that are converted, and tables
@@ -25,7 +26,8 @@ def bytes_needed(image_format: str, mode: str, pixels: int, file: int, buffered:
         each = buffered + _JPEG + _DECODED
     else:
         each = _STORED.get(mode, 4) + max(_DECODED, _BESIDE.get(image_format, 0))
-    return int(pixels * each) + _FILES * file + _FIXED
+    kept = min(_KEPT, _DECODED * pixels) if image_format == "WEBP" else 0
+    return int(pixels * each) + kept + _FILES * file + _FIXED
 
 
 def bytes_said(reader: int, size: tuple[int, int], file: int) -> int:
