@@ -45,6 +45,8 @@ def connected(replicas: ReplicaConfig, device: str, log_format: str = "text") ->
     try:
         if replicas.ray_address is None and device == "cuda":
             _require_gpus(int(ray.cluster_resources().get("GPU", 0)), replicas)
+        if replicas.ray_address is not None:
+            _tell_what_is_free(ray, replicas, device)
         yield
     finally:
         ray.shutdown()
@@ -92,6 +94,15 @@ def _require_gpus(there: int, replicas: ReplicaConfig) -> None:
         known = os.environ.get("CUDA_VISIBLE_DEVICES")
         seen = f" (CUDA_VISIBLE_DEVICES={known})" if known is not None else ""
         raise StartupError(f"--replicas {replicas.most} needs as many GPUs; this host has {there}{seen}; give fewer")
+
+
+def _tell_what_is_free(ray: Any, replicas: ReplicaConfig, device: str) -> None:
+    """Says so where replicas have to wait for others' work to end, or for nodes: Ray starts them later, in silence."""
+    kind, unit = ("GPU", "GPUs") if device == "cuda" else ("CPU", "CPU cores")
+    there, free = (int(resources().get(kind, 0)) for resources in (ray.cluster_resources, ray.available_resources))
+    if free < replicas.least:
+        message = "the cluster has %d %s, %d of them free; each of %d replicas takes one, or waits until one is free"
+        logger.warning(message, there, unit, free, replicas.least)
 
 
 def options_for(device: str) -> dict[str, float]:

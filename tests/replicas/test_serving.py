@@ -280,15 +280,17 @@ def test_replicas_scale_with_the_queue(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_keeps_nothing_of_a_front_that_is_killed(tmp_path: Path) -> None:
+def test_a_cluster_keeps_nothing_of_a_front_that_is_killed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One of its two replicas has a core, and answers; the other waits for one, and the log says so."""
     ray = str(Path(sys.executable).with_name("ray"))
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
-    start = [ray, "start", "--head", "--port", "6399", "--num-cpus", "4", "--include-dashboard", "false"]
+    start = [ray, "start", "--head", "--port", "6399", "--num-cpus", "1", "--include-dashboard", "false"]
     subprocess.run(start, env=environment, check=True, capture_output=True)
     try:
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             os.environ[name] = environment[name]
-        found = replicated(tmp_path, "--replicas", "1", "--ray_address", "127.0.0.1:6399")
+        found = replicated(tmp_path, "--replicas", "2", "--ray_address", "127.0.0.1:6399")
+        assert "the cluster has 1 CPU cores, 1 of them free; each of 2 replicas takes one" in capfd.readouterr().err
         assert ask(found.server, "upload_rle", b"x", "bad").status_code == 415
         assert ask(found.server, "upload_rle", IMAGES[0], "good").status_code == 200
         (replica,) = found.ready
