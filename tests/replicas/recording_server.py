@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from sam2_amg.cli.serve import parse
+from sam2_amg.logs import start_log
 from sam2_amg.replicas.backend import ReplicaBackend
 from sam2_amg.replicas.runtime import set_environment
 from sam2_amg.server.startup import serve
@@ -18,6 +19,7 @@ from sam2_amg.server.startup import serve
 
 def main(calls: str, arguments: list[str]) -> None:
     """Serves until a signal drains it."""
+    start_log()
     config = parse(arguments)
     assert config.replicas is not None
     set_environment(config.replicas)
