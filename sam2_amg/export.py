@@ -24,6 +24,7 @@ from sam2_amg.config import ExportConfig, GeneratorConfig, Limits, Mode
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.demo import EXAMPLE
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_tables import use_table
 from sam2_amg.modes.build import build_generator, least_decibels, static_shapes, subgraphs_of
 from sam2_amg.modes.warmup import memory_errors, warm_up
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
@@ -75,6 +76,8 @@ def export(config: ExportConfig) -> None:
 def make_packages(config: ExportConfig, build: Build, folder: Path) -> list[float]:
     """Writes packages and their manifest to `folder`, and tries them; returns the result of `try_packages`."""
     device, report = build.device, partial(logger.info, "%s ...")
+    if device.type == "cuda":
+        use_table(device, report)
     model = load_model(build.checkpoint, find_model_type(build.model_type), device)
     subgraphs = subgraphs_of(model, config.mode, device, config.batch_size)
     paths = export_subgraphs(subgraphs, build.shapes, device, folder, report)

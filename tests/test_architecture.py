@@ -20,7 +20,7 @@ FLOORS = (
     ("postprocess",),
     ("kernels",),
     ("network",),
-    ("pipeline",),
+    ("pipeline", "tuning"),
     ("compilation",),
     ("modes",),
     ("answers",),

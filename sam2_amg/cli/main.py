@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sam2_amg.cli import batch, compare, export, segment, serve
+from sam2_amg.cli import batch, compare, export, segment, serve, tune
 from sam2_amg.cli.arguments import Parser
 from sam2_amg.errors import StartupError
 from sam2_amg.logs import flush_log, start_log
@@ -29,6 +29,7 @@ COMMANDS = {
     "segment": Command("segment photographs in files, without a server", segment.main),
     "batch": Command("segment any number of photographs, and go on after an interruption", batch.main),
     "export": Command("compile a model ahead of time, so that a server starts in seconds", export.main),
+    "tune": Command("find the fastest way to launch the kernels on this machine's GPU", tune.main),
     "compare": Command("measure how far two lists of masks agree", compare.main),
 }
 

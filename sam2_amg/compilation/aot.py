@@ -25,6 +25,9 @@ from sam2_amg.compilation.jit import compiler_errors
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes
 from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels import launch_tables
+from sam2_amg.kernels.launch_configs import launch_configs, use_launch_configs
+from sam2_amg.kernels.launch_tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 # Optimising the wrapper, which only calls kernels, takes seconds a package. CUDA graphs leave it out.
@@ -43,8 +46,8 @@ def package_names(shapes: SubgraphShapes) -> list[str]:
 
 
 def file_names(shapes: SubgraphShapes, device: torch.device) -> list[str]:
-    """All files besides the manifest: packages, and on a GPU this project's compiled kernels."""
-    return package_names(shapes) + [triton_cache.NAME] * (device.type == "cuda")
+    """All files besides the manifest: packages, and on a GPU this project's kernels and how they are launched."""
+    return package_names(shapes) + [launch_tables.PACKED, triton_cache.NAME] * (device.type == "cuda")
 
 
 def export_subgraphs(
@@ -64,6 +67,9 @@ def export_subgraphs(
             report(f"compiling {name} for {device.type}, package {len(paths) + 1} of {len(package_names(shapes))}")
             paths.append(folder / package_name(name))
             _export(subgraph, shapes.examples(name, device), paths[-1])
+    if device.type == "cuda":
+        paths.append(folder / launch_tables.PACKED)
+        write_table(paths[-1], torch.cuda.get_device_name(device), launch_configs(device))
     return paths
 
 
@@ -98,6 +104,8 @@ def load_packages(
 
     Raises StartupError if a package cannot be loaded.
     """
+    if device.type == "cuda":
+        use_launch_configs(read_table(folder / launch_tables.PACKED))
     capturer = Capturer(shapes, device)
     if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # missing while `export` compiles the kernels
         triton_cache.use_packed_kernels(folder)

@@ -1,8 +1,8 @@
 """Launch configurations of the kernels by GPU: tile sizes, warps, stages, and programs per point.
 
-Measured GPUs have tuned configurations. Other GPUs get the smallest tiles, which are slower but run on any GPU with
-enough shared memory (`SHARED_MEMORY`). To tune for a GPU, measure with `python -m bench.kernels`, and add a row to
-`_MEASURED`.
+Measured GPUs have tuned configurations. For others `sam2-amg tune` writes a table (`launch_tables.py`), which
+`use_launch_configs` puts into use. Without one they get the smallest tiles, which are slower but run on any GPU with
+enough shared memory (`SHARED_MEMORY`).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def require_shared_memory(available: int, gpu: str, fp16x3: bool) -> None:
         raise StartupError(f"{gpu} has {have} KiB of shared memory per program, but the kernels need {need}: {way_out}")
 
 
+_tuned: LaunchConfigs | None = None  # of this process, on a GPU
 _chosen: ContextVar[LaunchConfigs | None] = ContextVar("launch_configs", default=None)
 
 
@@ -96,4 +97,15 @@ def launch_configs(device: torch.device) -> LaunchConfigs:
         return chosen
     if device.type != "cuda":
         return HOPPER
-    return _MEASURED.get(torch.cuda.get_device_capability(device), SAFE)
+    return _tuned or shipped_configs(device) or SAFE
+
+
+def shipped_configs(device: torch.device) -> LaunchConfigs | None:
+    """The configurations that come with this package for a GPU; None for one that is not measured."""
+    return _MEASURED.get(torch.cuda.get_device_capability(device))
+
+
+def use_launch_configs(configs: LaunchConfigs) -> None:
+    """Has this process use `configs` on its GPU from now on. Kernels that are compiled already keep theirs."""
+    global _tuned
+    _tuned = configs

@@ -16,6 +16,7 @@ from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import GeneratorConfig, ModelConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_tables import VARIABLE, use_table
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
 from sam2_amg.network.model_types import find_model_type
@@ -43,7 +44,9 @@ def run_in_background(task: Callable[[], T]) -> Future[T]:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Sets `folder` as the cache of TorchInductor and Triton, for the next start. Raises StartupError."""
+    """Sets `folder` as the cache of TorchInductor and Triton, for the next start, and as the place of launch tables.
+    Raises StartupError."""
+    os.environ[VARIABLE] = str(folder.resolve())
     try:
         for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -66,6 +69,8 @@ def load_generator(
     weights = run_in_background(partial(check_weights, path, kind))
     make_subgraphs: MakeSubgraphs = partial(compile_mode, report=report)
     if (folder := config.load_exported) is None:
+        if config.mode.is_compiled and device.type == "cuda":
+            use_table(device, report)
         report(f"loading {path.name}")
         model = load_model(path, kind, device)
     else:

@@ -7,13 +7,15 @@ from dataclasses import fields
 from helpers import CPU
 
 from bench.harness.weights import seeded_model
-from bench.kernels import TRIES, Inputs, attention_trials, image_token_trials, upscale_trials
+from bench.kernels import all_trials
+from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import LaunchConfigs
+from sam2_amg.tuning.trials import Inputs
 
 
 def test_every_kernel_that_is_tuned_has_launch_configurations_to_try() -> None:
     inputs = Inputs(CPU)
     decoder = seeded_model("tiny", CPU).sam_mask_decoder
-    trials = [*image_token_trials(1, inputs), *upscale_trials(1, inputs, decoder), *attention_trials(inputs)]
-    assert {trial.config_name for trial in trials if trial.config_name} == TRIES.keys()
-    assert TRIES.keys() <= {field.name for field in fields(LaunchConfigs)}
+    trials = all_trials(1, inputs, decoder)
+    assert {trial.config_name for trial in trials if trial.config_name} == CANDIDATES.keys()
+    assert CANDIDATES.keys() <= {field.name for field in fields(LaunchConfigs)}

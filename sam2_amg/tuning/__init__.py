@@ -1,0 +1,1 @@
+"""Finds launch configurations for a GPU by measuring."""

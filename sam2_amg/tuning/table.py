@@ -1,0 +1,38 @@
+"""`tune` from a device to its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_configs import SAFE, shipped_configs
+from sam2_amg.kernels.launch_tables import table_name, tables_folders, write_table
+from sam2_amg.tuning.tune import tune
+
+
+def make_table(name: str, folder: Path | None) -> Path:
+    """Measures the GPU `name` and writes its table to `folder`, by default the one that servers look into.
+
+    Raises StartupError.
+    """
+    device = torch.device(name)
+    torch.cuda.set_device(device)
+    gpu = torch.cuda.get_device_name(device)
+    path = (folder or tables_folders()[0]) / table_name(gpu)
+    before = shipped_configs(device) or SAFE
+    chosen = tune(device, before)
+    configs = replace(SAFE, **{one.config_name: one.config for one in chosen})
+    try:
+        write_table(path, gpu, configs)
+    except OSError as error:
+        raise StartupError(
+            f"{path} cannot be written ({error.strerror}); give --compile_cache another folder"
+        ) from error
+    for one in chosen:
+        config = ", ".join(f"{key} {value}" for key, value in one.config.items())
+        print(f"{one.config_name:20} {one.before:8.3f} ms -> {one.milliseconds:8.3f} ms   {config}")
+    print(f"Wrote {path}. It is used from the next start on.")
+    return path

@@ -1,0 +1,122 @@
+"""Calls of the kernels with the sizes of the large model and random numbers, to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
+from torch import Tensor
+
+from sam2_amg.kernels.attention import attention
+from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
+from sam2_amg.kernels.launch_configs import launch_configs
+from sam2_amg.kernels.position_scores import position_scores
+from sam2_amg.network.decoder import Kept
+from sam2_amg.network.fused_upscaling import FusedUpscaling
+
+_SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
+_TOLERANCE = {True: 1e-5, False: 4e-3}  # by `fp16x3`
+_PIXELS, _ROWS = _SIDE * _SIDE, _HEADS * _TOKENS
+# attention of the large encoder: how many windows, tokens of each, heads of 72 channels, blocks that have them
+_WINDOWS = {
+    "8 x 8": (1024, 64, 2, 2),
+    "4 x 4": (1024, 16, 4, 6),
+    "16 x 16": (16, 256, 8, 33),
+    "whole image": (1, 4096, 8, 3),
+    "8 x 8, last stage": (16, 64, 16, 4),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One form of a kernel. `config_name` is its field of `LaunchConfigs`, if modes use the form and it may be tuned.
+
+    `result` is what a call gives, computed without changing what the next call gets; None if that is what `run`
+    returns. `weight` is how many times an image needs the call, beside the others with the same `config_name`. The
+    results of two configurations may differ by `tolerance`, as a fraction of their norm.
+    """
+
+    kernel: str
+    form: str
+    run: Callable[[], Tensor]
+    config_name: str | None = None
+    result: Callable[[], Tensor] | None = None
+    weight: int = 1
+    tolerance: float = _TOLERANCE[True]
+
+
+class Inputs:
+    """Random tensors on a device, always the same."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._generator = torch.Generator(device).manual_seed(0)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal."""
+        return torch.randn(shape, generator=self._generator, device=self.device, dtype=dtype)
+
+
+def image_token_trials(points: int, inputs: Inputs, fp16x3: bool) -> Iterator[Trial]:
+    """Image tokens: updated and read, with float32's accuracy (`fp16x3`) or in float16."""
+    dtype = torch.float32 if fp16x3 else torch.float16
+    form, prefix = str(dtype).removeprefix("torch."), "" if fp16x3 else "fp16_"
+    tolerance = _TOLERANCE[fp16x3]
+    centre, gain, after = (inputs.normal(_CHANNELS) for _ in range(3))
+    shift, positions = inputs.normal(points, _ROWS), inputs.normal(_PIXELS, _HEADS * _WIDTH)
+    heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH)
+    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+    folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
+    queries, own = positions.to(dtype), heads.to(dtype)
+    first = partial(update_first, keys[0], centre, queries, own, values, gain, after, 1e-5, fp16x3)
+    yield Trial("update", f"{form}, layer 1", first, f"{prefix}update_first", tolerance=tolerance)
+    scores = position_scores(positions, heads, not fp16x3)
+
+    def second(tokens: Tensor) -> Tensor:
+        update_second(tokens, *scores, shift, folded, values, 1e-5, fp16x3)
+        return tokens
+
+    run, name = partial(second, keys.clone()), f"{prefix}update_second"  # each run changes its tokens again
+    yield Trial("update", f"{form}, layer 2", run, name, lambda: second(keys.clone()), tolerance=tolerance)
+    read = partial(read_keys, keys, queries, own, folded, fp16x3)
+    yield Trial("read", form, read, f"{prefix}read", tolerance=tolerance)
+    scoring = partial(position_scores, positions, heads, not fp16x3)
+    yield Trial("scores of positions", form, lambda: scoring()[0], "position_scores")
+
+
+def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3: bool) -> Iterator[Trial]:
+    """Every point with one kept mask, with float32's accuracy (`fp16x3`) or in float16. `decoder` has the weights."""
+    dtype = torch.float32 if fp16x3 else torch.float16
+    hyper = inputs.normal(points, _CHANNELS // 8, 3)
+    features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
+    every = torch.arange(points, device=inputs.device)
+    kept = Kept(every, every % 3)
+    upscaling = FusedUpscaling(decoder, fp16x3)
+    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+    form, name = f"{str(dtype).removeprefix('torch.')}, one mask a point", "upscale" if fp16x3 else "fp16_upscale"
+    run = partial(upscaling.masks, keys, hyper, *features, kept)
+    yield Trial("upscale", form, run, name, tolerance=_TOLERANCE[fp16x3])
+
+
+def attention_trials(inputs: Inputs) -> Iterator[Trial]:
+    """Attention of the encoder: ours, and torch's, which furious has in large windows."""
+    for name, (windows, tokens, heads, blocks) in _WINDOWS.items():
+        for dtype in (torch.float32, torch.float16):
+            form = str(dtype).removeprefix("torch.")
+            q, k, v = inputs.normal(windows, tokens, 3, heads, 72, dtype=dtype).unbind(2)
+            is_small = tokens <= launch_configs(inputs.device).small_attention["BLOCK"]
+            config_name = None if is_small or dtype == torch.float16 else "attention"
+            yield Trial(f"attention {name}", f"{form}, ours", partial(attention, q, k, v), config_name, weight=blocks)
+            theirs = partial(F.scaled_dot_product_attention, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+            yield Trial(f"attention {name}", f"{form}, torch's", theirs)
+
+
+def prompt_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
+    """Attention of layer 1's prompt tokens to the image, which is fp16x3 in both modes."""
+    q = inputs.normal(1, points * _TOKENS, _HEADS, _WIDTH)
+    k, v = (inputs.normal(1, _PIXELS, _HEADS, _WIDTH) for _ in range(2))
+    yield Trial("attention prompt tokens", "float32, ours", partial(attention, q, k, v), "attention")

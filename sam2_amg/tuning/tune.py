@@ -1,0 +1,159 @@
+"""Times the candidates of every kernel on a GPU, and chooses the fastest of those that compute the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
+from torch import Tensor
+from tqdm import tqdm
+from triton.errors import TritonError
+from triton.testing import do_bench
+
+from sam2_amg.demo import DEMO_DIR
+from sam2_amg.kernels.launch_candidates import CANDIDATES
+from sam2_amg.kernels.launch_configs import SAFE, LaunchConfig, LaunchConfigs, using_launch_configs
+from sam2_amg.network.checkpoints import load_model
+from sam2_amg.network.model_types import MODEL_TYPES
+from sam2_amg.tuning.trials import (
+    Inputs,
+    Trial,
+    attention_trials,
+    image_token_trials,
+    prompt_token_trials,
+    upscale_trials,
+)
+
+logger = logging.getLogger(__name__)
+_POINTS = {True: 256, False: 512}  # at a time, by `fp16x3`: their image tokens take 1.1 GB
+_FEW = 16  # points for compiling: as many kernels, in little memory
+_MOST_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A kernel's fastest configuration, its milliseconds an image, and those of the configuration before."""
+
+    config_name: str
+    config: LaunchConfig
+    milliseconds: float
+    before: float
+
+
+def trials_to_tune(device: torch.device, decoder: Sam2MaskDecoder, points: dict[bool, int]) -> Iterator[Trial]:
+    """Calls of every kernel in the forms that modes use. `points` are at a time, by `fp16x3`."""
+    for fp16x3, count in points.items():
+        inputs = Inputs(device)
+        yield from image_token_trials(count, inputs, fp16x3)
+        yield from upscale_trials(count, inputs, decoder, fp16x3)
+    inputs = Inputs(device)
+    tuned = chain(attention_trials(inputs), prompt_token_trials(points[True], inputs))
+    yield from (trial for trial in tuned if trial.config_name is not None)
+
+
+def tune(device: torch.device, before: LaunchConfigs) -> list[Chosen]:
+    """Measures all candidates on a GPU; a choice for each kernel that runs there, which may be that of `before`."""
+    decoder = _decoder(device)
+    compile_ahead(device)
+    with torch.inference_mode():
+        return choose(trials_to_tune(device, decoder, _POINTS), before, _milliseconds)
+
+
+def choose(
+    trials: Iterator[Trial], before: LaunchConfigs, milliseconds_of: Callable[[Callable[[], Tensor]], float]
+) -> list[Chosen]:
+    """The fastest configuration of each kernel over its trials, by their weights. `milliseconds_of` times a call.
+
+    What a candidate computes is compared with the safe configuration's result: those that differ are left out.
+    """
+    totals: dict[str, dict[int, float]] = {}  # by kernel, then by candidate: 0 is the configuration of `before`
+    for trial in tqdm(trials, desc="measuring", unit="kernel", disable=None):
+        assert trial.config_name is not None
+        found = _times_of(trial, _candidates(trial.config_name, before), milliseconds_of)
+        so_far = totals.setdefault(trial.config_name, dict.fromkeys(found, 0.0))
+        totals[trial.config_name] = {n: so_far[n] + trial.weight * found[n] for n in found if n in so_far}
+    chosen = []
+    for name, sums in totals.items():
+        if 0 not in sums:
+            logger.warning("%s does not run on this GPU: the modes that need it are refused here", name)
+            continue
+        fastest = min(sums, key=sums.__getitem__)
+        chosen.append(Chosen(name, _candidates(name, before)[fastest], sums[fastest], sums[0]))
+    return chosen
+
+
+def _candidates(name: str, before: LaunchConfigs) -> list[LaunchConfig]:
+    return [getattr(before, name), *CANDIDATES[name]]
+
+
+def _times_of(
+    trial: Trial, candidates: Sequence[LaunchConfig], milliseconds_of: Callable[[Callable[[], Tensor]], float]
+) -> dict[int, float]:
+    """Milliseconds by the number of each candidate that runs on this GPU and computes the same."""
+    assert trial.config_name is not None
+    result = trial.result or trial.run
+    found: dict[int, float] = {}
+    expected = None
+    for number, config in [(None, getattr(SAFE, trial.config_name)), *enumerate(candidates)]:
+        with using_launch_configs(replace(SAFE, **{trial.config_name: config})):
+            try:
+                if number is None:
+                    expected = result()
+                elif expected is not None and _agrees(result(), expected, trial.tolerance):
+                    found[number] = milliseconds_of(trial.run)
+                elif expected is not None:
+                    logger.warning("%s with %s computes something else on this GPU", trial.config_name, dict(config))
+            except TritonError as error:  # too much shared memory, or too many registers
+                logger.debug("%s with %s does not run: %s", trial.config_name, config, error)
+    return found
+
+
+def _agrees(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    if not expected.is_floating_point():  # scores as integers: all but a rounding
+        return bool((found.int() - expected.int()).abs().max() <= 1)
+    difference = (found.float() - expected.float()).norm()
+    return bool(difference <= tolerance * expected.float().norm())
+
+
+def _milliseconds(run: Callable[[], Tensor]) -> float:
+    return float(do_bench(run, warmup=5, rep=20, return_mode="median"))
+
+
+def compile_ahead(device: torch.device) -> None:
+    """Compiles all candidates into Triton's cache, in several processes: most of the time goes there."""
+    tasks = [(name, number) for name, configs in CANDIDATES.items() for number in range(len(configs))]
+    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0))))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _prepare, (str(device),)) as pool:
+        list(tqdm(pool.map(_compile, tasks), total=len(tasks), desc="compiling", unit="kernel", disable=None))
+
+
+_few: list[Trial] = []  # of a process that compiles
+
+
+def _prepare(device: str) -> None:
+    torch.cuda.set_device(device)
+    _few.extend(trials_to_tune(torch.device(device), _decoder(torch.device(device)), dict.fromkeys(_POINTS, _FEW)))
+
+
+def _compile(task: tuple[str, int]) -> None:
+    name, number = task
+    with using_launch_configs(replace(SAFE, **{name: CANDIDATES[name][number]})), torch.inference_mode():
+        for trial in _few:
+            if trial.config_name == name:
+                try:
+                    trial.run()
+                except TritonError as error:  # as in `_times_of`, which leaves it out
+                    logger.debug("%s does not run: %s", name, error)
+
+
+def _decoder(device: torch.device) -> Any:
+    kind = MODEL_TYPES["demo"]
+    return load_model(DEMO_DIR / kind.file, kind, device).sam_mask_decoder
