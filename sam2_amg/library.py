@@ -23,7 +23,7 @@ from sam2_amg.errors import ParameterError, RequestError
 from sam2_amg.modes.load import load_generator
 from sam2_amg.modes.warmup import memory_errors
 from sam2_amg.parameters import APPLIES, NAMES, OF_GENERATOR, Parameters, read_values
-from sam2_amg.pipeline.base import Generator, MaskRecord
+from sam2_amg.pipeline.base import Generator, MaskRecord, with_lists
 from sam2_amg.pipeline.device_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Segmenter:
             if not is_out_of_memory(error):
                 raise
         # what was raised is gone by now, and with it the frames that held tensors
-        return self._generator.segment_with_less_memory(image, config)()
+        return with_lists(self._generator.segment_with_less_memory(image, config)())
 
 
 def load(

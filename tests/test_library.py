@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, drawn_image, photograph
+import torch
+from helpers import ROOT, assert_all_but_equal, drawn_image, photograph
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
@@ -51,6 +52,19 @@ def test_parameters_hold_for_a_call(segmenter: Segmenter) -> None:
     assert {tuple(record["point_coords"][0]) for record in at} == {(50, 30.5)}
     assert len(segmenter.generate(image, points_per_side=2, disjoint=True)) < len(usual)
     assert segmenter.generate(image) == usual
+
+
+def test_after_a_lack_of_memory_records_are_the_same(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = drawn_image(60, 90)
+    usual = segmenter.generate(image)
+
+    def generate(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(segmenter._generator, "generate", generate)
+    found = segmenter.generate(image)
+    assert_all_but_equal(found, usual)
+    assert all(isinstance(record["segmentation"]["counts"], list) for record in found)
 
 
 def test_images_of_pillow_become_what_their_files_become(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 from torch._dynamo.exc import TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
+from torch.compiler import config as compiler_config
 
 from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_configs import fingerprint, launch_configs
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
@@ -41,7 +43,9 @@ def compile_subgraphs(
     capturer = Capturer(shapes, device)
     if device.type == "cpu":  # a GPU needs no C++ compiler here
         use_working_compiler(report)
-    with compiler_errors():
+    # torch's cache of compiled graphs knows the kernels, but not how they are launched
+    tag = f"{compiler_config.cache_key_tag} launch configurations {fingerprint(launch_configs(device))}"
+    with compiler_errors(), compiler_config.patch(cache_key_tag=tag):  # type: ignore[attr-defined]
         return map_subgraphs(compile_one, subgraphs)
 
 

@@ -7,10 +7,12 @@ enough shared memory (`SHARED_MEMORY`).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -103,6 +105,11 @@ def launch_configs(device: torch.device) -> LaunchConfigs:
 def shipped_configs(device: torch.device) -> LaunchConfigs | None:
     """The configurations that come with this package for a GPU; None for one that is not measured."""
     return _MEASURED.get(torch.cuda.get_device_capability(device))
+
+
+def fingerprint(configs: LaunchConfigs) -> str:
+    """The same few letters for the same configurations, for the names of what is compiled with them."""
+    return hashlib.sha256(json.dumps(asdict(configs), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def use_launch_configs(configs: LaunchConfigs) -> None:

@@ -29,13 +29,22 @@ from sam2_amg.program import command_for
 logger = logging.getLogger(__name__)
 PACKED = "launch-configs.json"  # the table in a folder of packages
 VARIABLE = "SAM2_AMG_LAUNCH_TABLES"
+_MOST_PIXELS = 512  # `image_attention.py` takes numbers of image tokens that are multiples of it
 _LARGEST = {"num_warps": 32, "num_stages": 8, "PARTS": 64, "POINTS": 64}  # of a tile's side: 256
 
 
-def tables_folders() -> list[Path]:
-    """Where tables lie, the first one first: --compile_cache, of which the environment tells, and the user's cache."""
-    named = [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []
-    return [*named, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sam2-amg"]
+def tables_folders(cache: Path | None = None) -> list[Path]:
+    """Where tables lie, the first one first: the compile cache, by default the one that the environment tells of, and
+    the user's cache."""
+    named = cache or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # "~/.cache" for a user without a home
+    return [*([named] if named else []), Path(caches) / "sam2-amg"]
+
+
+def find_table(gpu: str, cache: Path | None = None) -> Path | None:
+    """The table of a kind of GPU; None where there is none. `cache` is that of `tables_folders`."""
+    paths = [folder / table_name(gpu) for folder in tables_folders(cache)]
+    return next(filter(os.path.exists, paths), None)
 
 
 def table_name(gpu: str) -> str:
@@ -68,8 +77,7 @@ def read_table(path: Path) -> LaunchConfigs:
 def use_table(device: torch.device, report: Callable[[str], None]) -> None:
     """Has this process use the table of its GPU, if there is one. `report` is told so, or that one would help."""
     gpu = torch.cuda.get_device_name(device)
-    paths = [folder / table_name(gpu) for folder in tables_folders()]
-    if path := next(filter(Path.exists, paths), None):
+    if path := find_table(gpu):
         try:
             use_launch_configs(read_table(path))
             report(f"using the launch configurations in {path}")
@@ -80,7 +88,7 @@ def use_table(device: torch.device, report: Callable[[str], None]) -> None:
 
 
 def _checked(kernel: str, config: Any) -> LaunchConfig:
-    """A configuration with the keys that the kernel takes, and values that Triton can take."""
+    """A configuration with the keys that the kernel takes, and values that it computes the same with."""
     known: Mapping[str, int] = getattr(SAFE, kernel)
     if not isinstance(config, dict) or config.keys() != known.keys():
         raise ValueError(f"{kernel} takes {', '.join(known)}")
@@ -91,4 +99,9 @@ def _checked(kernel: str, config: Any) -> LaunchConfig:
             raise ValueError(f"{name} of {kernel} must be a power of two up to {largest}, not {value!r}")
         if name == "BLOCK" and value < 16:
             raise ValueError(f"BLOCK of {kernel} must be 16 or more, not {value}")
+    parts = config.get("PARTS", 1)
+    if config["BLOCK"] * parts > _MOST_PIXELS:  # kernels take image tokens in whole tiles of a part
+        raise ValueError(f"BLOCK times PARTS of {kernel} must be at most {_MOST_PIXELS}")
+    if kernel == "read" and parts < known["PARTS"]:
+        raise ValueError(f"PARTS of read must be {known['PARTS']} or more: sums over fewer are less exact")
     return dict(config)

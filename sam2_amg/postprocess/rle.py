@@ -18,8 +18,8 @@ class UncompressedRle(TypedDict):
     """COCO's uncompressed RLE. `size` is [height, width].
 
     `counts` are the lengths of alternating runs of background and mask, column by column. The first run is background;
-    its length is 0 if the first pixel belongs to the mask. Within the server they are an array, which takes a tenth of
-    the time of a list; `MaskGenerator.generate` returns lists, as sam2 does.
+    its length is 0 if the first pixel belongs to the mask. Within the server they may be an array, which takes a tenth
+    of the time of a list; `Generator.generate` returns lists, as sam2 does.
     """
 
     size: list[int]

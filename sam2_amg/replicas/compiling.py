@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from sam2_amg.config import ModelConfig
+from sam2_amg.kernels.launch_tables import find_table
 from sam2_amg.version import find_version
 
 
@@ -22,6 +23,14 @@ def _default_cache() -> Path:
     """Where TorchInductor keeps what it compiled, unless it is told."""
     default = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
     return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default))
+
+
+def _table_of(gpu: str, cache: Path | None) -> bytes:
+    """The launch configurations that a GPU's kernels will have, where a table has them."""
+    table = find_table(gpu, cache)
+    with contextlib.suppress(OSError):  # whoever loads the model says so
+        return table.read_bytes() if table else b""
+    return b""
 
 
 @contextmanager
@@ -32,7 +41,7 @@ def after_the_first(model: ModelConfig, cache: Path | None, report: Callable[[st
         yield
         return
     device = torch.cuda.get_device_name() if model.device == "cuda" else "cpu"
-    what = repr((model, device, torch.__version__, find_version()))
+    what = repr((model, device, _table_of(device, cache), torch.__version__, find_version()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     folder = cache or _default_cache()  # where the mark goes with what it stands for
     folder.mkdir(parents=True, exist_ok=True)

@@ -98,11 +98,11 @@ def _require_gpus(there: int, replicas: ReplicaConfig) -> None:
 
 def _tell_what_is_free(ray: Any, replicas: ReplicaConfig, device: str) -> None:
     """Says so where replicas have to wait for others' work to end, or for nodes: Ray starts them later, in silence."""
-    kind, unit = ("GPU", "GPUs") if device == "cuda" else ("CPU", "CPU cores")
-    there, free = (int(resources().get(kind, 0)) for resources in (ray.cluster_resources, ray.available_resources))
-    if free < replicas.least:
-        message = "the cluster has %d %s, %d of them free; each of %d replicas takes one, or waits until one is free"
-        logger.warning(message, there, unit, free, replicas.least)
+    for kind, each in (("GPU", options_for(device)["num_gpus"]), ("CPU", options_for(device)["num_cpus"])):
+        there, free = (int(resources().get(kind, 0)) for resources in (ray.cluster_resources, ray.available_resources))
+        if each and free < replicas.least:
+            message = "of the cluster's %ss (%d), %d are free; each of %d replicas takes one, or waits for one"
+            logger.warning(message, kind, there, free, replicas.least)
 
 
 def options_for(device: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_configs import SAFE, shipped_configs
 from sam2_amg.kernels.launch_tables import table_name, tables_folders, write_table
+from sam2_amg.signals import exit_on_signals
 from sam2_amg.tuning.tune import tune
 
 
@@ -19,11 +21,16 @@ def make_table(name: str, folder: Path | None) -> Path:
     Raises StartupError.
     """
     device = torch.device(name)
-    torch.cuda.set_device(device)
     gpu = torch.cuda.get_device_name(device)
-    path = (folder or tables_folders()[0]) / table_name(gpu)
+    path = tables_folders(folder)[0] / table_name(gpu)
     before = shipped_configs(device) or SAFE
-    chosen = tune(device, before)
+    exit_on_signals()
+    try:
+        chosen = tune(device, before)
+    except torch.OutOfMemoryError as error:
+        raise StartupError(f"{gpu} has too little free memory; stop what else uses it, and try again") from error
+    except BrokenProcessPool as error:
+        raise StartupError("a process that compiled kernels was ended; try again with more free memory") from error
     configs = replace(SAFE, **{one.config_name: one.config for one in chosen})
     try:
         write_table(path, gpu, configs)

@@ -119,4 +119,5 @@ def prompt_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     """Attention of layer 1's prompt tokens to the image, which is fp16x3 in both modes."""
     q = inputs.normal(1, points * _TOKENS, _HEADS, _WIDTH)
     k, v = (inputs.normal(1, _PIXELS, _HEADS, _WIDTH) for _ in range(2))
-    yield Trial("attention prompt tokens", "float32, ours", partial(attention, q, k, v), "attention")
+    run = partial(attention, q, k, v)
+    yield Trial("attention prompt tokens", "float32, ours", run, "attention", weight=4)  # calls of 256 points

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -34,13 +35,15 @@ from sam2_amg.tuning.trials import (
 
 logger = logging.getLogger(__name__)
 _POINTS = {True: 256, False: 512}  # at a time, by `fp16x3`: their image tokens take 1.1 GB
+_AT_ONCE = 32  # points whose results are compared
 _FEW = 16  # points for compiling: as many kernels, in little memory
 _MOST_PROCESSES = 8
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kernel's fastest configuration, its milliseconds an image, and those of the configuration before."""
+    """A kernel's fastest configuration, the milliseconds of its trials by their weights, and those of the configuration
+    before."""
 
     config_name: str
     config: LaunchConfig
@@ -111,16 +114,25 @@ def _times_of(
                     found[number] = milliseconds_of(trial.run)
                 elif expected is not None:
                     logger.warning("%s with %s computes something else on this GPU", trial.config_name, dict(config))
-            except TritonError as error:  # too much shared memory, or too many registers
+            except (TritonError, RuntimeError) as error:
+                _require_of_candidate(error)
                 logger.debug("%s with %s does not run: %s", trial.config_name, config, error)
     return found
+
+
+def _require_of_candidate(error: Exception) -> None:
+    """Raises `error` again, unless a configuration alone is its cause: too much shared memory, too many registers, or
+    what Triton's compiler cannot lay out."""
+    if not (isinstance(error, TritonError) or "PassManager" in str(error)):
+        raise error
 
 
 def _agrees(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     if not expected.is_floating_point():  # scores as integers: all but a rounding
         return bool((found.int() - expected.int()).abs().max() <= 1)
-    difference = (found.float() - expected.float()).norm()
-    return bool(difference <= tolerance * expected.float().norm())
+    pairs = list(zip(found.split(_AT_ONCE), expected.split(_AT_ONCE), strict=True))  # copies take as much memory
+    difference = sum((one.float() - twin.float()).square().sum().item() for one, twin in pairs)
+    return difference <= tolerance**2 * sum(twin.float().square().sum().item() for _, twin in pairs)
 
 
 def _milliseconds(run: Callable[[], Tensor]) -> float:
@@ -139,8 +151,15 @@ _few: list[Trial] = []  # of a process that compiles
 
 
 def _prepare(device: str) -> None:
-    torch.cuda.set_device(device)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _few.extend(trials_to_tune(torch.device(device), _decoder(torch.device(device)), dict.fromkeys(_POINTS, _FEW)))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _compile(task: tuple[str, int]) -> None:
@@ -150,7 +169,8 @@ def _compile(task: tuple[str, int]) -> None:
             if trial.config_name == name:
                 try:
                     trial.run()
-                except TritonError as error:  # as in `_times_of`, which leaves it out
+                except (TritonError, RuntimeError) as error:
+                    _require_of_candidate(error)  # `_times_of` leaves it out
                     logger.debug("%s does not run: %s", name, error)
 
 

@@ -14,6 +14,7 @@ from helpers import CPU, assert_all_but_equal, drawn_image, photograph
 from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch._inductor import config as inductor_config
 
 from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
@@ -21,6 +22,7 @@ from sam2_amg.compilation.static_decoder import StaticEncoder
 from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, encoder_sizes, plain_subgraphs, subgraph_shapes
 from sam2_amg.config import MOST_TOGETHER, GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs, using_launch_configs
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.folded_decoder import FoldedDecoder
 
@@ -54,6 +56,24 @@ def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
         for one, twin in zip(found, expected, strict=True):
             torch.testing.assert_close(one, twin, rtol=1e-4, atol=1e-4)
     assert count_compilations() == before + 4
+
+
+@torch.inference_mode()
+def test_other_launch_configurations_are_compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torch's cache knows kernels by their source, which says nothing of tiles and warps."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    subgraphs = Subgraphs(little, little, little, None)
+    shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
+
+    def from_the_cache(configs: LaunchConfigs) -> int:
+        torch._dynamo.reset()
+        before = counters["aot_autograd"]["autograd_cache_hit"]
+        with using_launch_configs(configs), inductor_config.patch({"cpp.vec_isa_ok": False}):
+            compile_subgraphs(subgraphs, shapes, CPU, lambda _: None)
+        return counters["aot_autograd"]["autograd_cache_hit"] - before
+
+    changed = replace(HOPPER, read=SAFE.read)
+    assert [from_the_cache(configs) for configs in (HOPPER, HOPPER, changed, changed, HOPPER)] == [0, 1, 0, 1, 1]
 
 
 def test_no_size_or_parameter_compiles_anything(demo_config: GeneratorConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,8 @@ BAD = {
     "no power of two": (json.dumps(changed(num_warps=6)), "num_warps of read must be a power of two up to 32, not 6"),
     "a small tile": (json.dumps(changed(BLOCK=8)), "BLOCK of read must be 16 or more, not 8"),
     "a large tile": (json.dumps(changed(BLOCK=512)), "BLOCK of read must be a power of two up to 256"),
+    "more than the tokens": (json.dumps(changed(BLOCK=128, PARTS=8)), "BLOCK times PARTS of read must be at most 512"),
+    "few parts": (json.dumps(changed(PARTS=2)), "PARTS of read must be 4 or more"),
     "no stage": (json.dumps(changed(num_stages=0)), "num_stages of read"),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from helpers import build_compiled, photograph
 from torch import Tensor
+from torch._dynamo.utils import counters
 from triton.runtime.errors import OutOfResources
 
 from sam2_amg.cli import tune as command
@@ -19,7 +22,7 @@ from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfig, launch_configs, using_launch_configs
 from sam2_amg.kernels.launch_tables import read_table, write_table
 from sam2_amg.tuning.trials import Trial
-from sam2_amg.tuning.tune import Chosen, choose
+from sam2_amg.tuning.tune import Chosen, choose, compile_ahead
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ONE, OTHER = CANDIDATES["read"][5], CANDIDATES["read"][6]
@@ -100,6 +103,15 @@ def test_it_needs_a_gpu() -> None:
         command.main([])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_candidates_are_compiled_in_processes_of_their_own() -> None:
+    """Here they end at the first call of CUDA, which is told of, and no process is left."""
+    with pytest.raises(BrokenProcessPool):
+        compile_ahead(CUDA)
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_with_a_table_a_server_finds_the_same(
@@ -109,9 +121,13 @@ def test_with_a_table_a_server_finds_the_same(
     (path,) = tmp_path.glob("launch-configs-*.json")
     table = read_table(path)
     image = photograph("dog")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))  # both, one after the other
     for mode in (Mode.FAST, Mode.FURIOUS):
         answers = []
         for configs in (SAFE, table):
+            torch._dynamo.reset()
+            hits = counters["aot_autograd"]["autograd_cache_hit"]
             with using_launch_configs(configs):
                 answers.append(build_compiled(mode, demo_config).generate(image))
+            assert counters["aot_autograd"]["autograd_cache_hit"] == hits
         assert len(answers[0]) == len(answers[1]) >= 10
