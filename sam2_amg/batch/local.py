@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sam2_amg.answers.filters import Filters, filtered
 from sam2_amg.answers.options import Options, Segmented
 from sam2_amg.answers.runs import with_counts
+from sam2_amg.batch.ahead import Ahead, Held
 from sam2_amg.batch.items import Item, Problem, Result
 from sam2_amg.batch.work import Finish, Finished
 from sam2_amg.config import Limits
@@ -44,6 +45,7 @@ class _Path:
     """One image on its way."""
 
     item: Item
+    held: Held
     sha256: str = ""
     image: Image | Problem = field(default_factory=lambda: Problem("none", "nothing was decoded"))
     milliseconds: dict[str, float] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class _Path:
     @property
     def size(self) -> tuple[int, int] | None:
         return None if isinstance(self.image, Problem) else (self.image.shape[0], self.image.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        """Of the decoded pixels."""
+        return 0 if isinstance(self.image, Problem) else self.image.nbytes
 
 
 class LocalWork:
@@ -75,6 +82,7 @@ class LocalWork:
         self.most_under_way = (
             max(2 * decoders.size, (1 + _AHEAD) * generator.workers * generator.batch_size) + _FINISHERS
         )
+        self._ahead = Ahead(decoders.size, decoders.budget.total)
         self._decoding = ThreadPoolExecutor(decoders.size, "decode")
         self._segmenting = ThreadPoolExecutor(generator.workers, "segment")
         self._finishing = ThreadPoolExecutor(_FINISHERS, "finish")
@@ -99,12 +107,20 @@ class LocalWork:
         self.decoders.warm_up(data)
 
     def start(self, group: Sequence[Item]) -> list[Future[Finished]]:
-        """Begins with a group of at most `group_size` images; what they become, in their order."""
-        paths = [_Path(item) for item in group]
-        decoded = [self._decoding.submit(self._decode, path) for path in paths]
+        """Begins with a group of at most `group_size` images; what they become, in their order.
+
+        Waits while earlier ones have too many pixels in memory.
+        """
+        paths = [_Path(item, held) for item, held in zip(group, self._ahead.begin(len(group)), strict=True)]
         finished: list[Future[Finished]] = [Future() for _ in paths]
+        for path, future in zip(paths, finished, strict=True):
+            future.add_done_callback(partial(self._let_go, path.held))
+        decoded = [self._decoding.submit(self._decode, path) for path in paths]
         self._segmenting.submit(self._segment_group, paths, decoded, finished)
         return finished
+
+    def _let_go(self, held: Held, _finished: Future[Finished]) -> None:
+        self._ahead.finished(held)
 
     def close(self) -> None:
         """Drops what is not begun."""
@@ -112,6 +128,12 @@ class LocalWork:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, path: _Path) -> None:
+        try:
+            self._read_pixels(path)
+        finally:
+            self._ahead.decoded(path.held, path.bytes)
+
+    def _read_pixels(self, path: _Path) -> None:
         if isinstance(path.item.data, Problem):
             path.image = path.item.data
             return

@@ -101,8 +101,8 @@ def _tell_what_is_free(ray: Any, replicas: ReplicaConfig, device: str) -> None:
     for kind, each in (("GPU", options_for(device)["num_gpus"]), ("CPU", options_for(device)["num_cpus"])):
         there, free = (int(resources().get(kind, 0)) for resources in (ray.cluster_resources, ray.available_resources))
         if each and free < replicas.least:
-            message = "of the cluster's %ss (%d), %d are free; each of %d replicas takes one, or waits for one"
-            logger.warning(message, kind, there, free, replicas.least)
+            message = "the cluster has %d of %d %ss free; each of %d replicas takes one, or waits until it gets one"
+            logger.warning(message, free, there, kind, replicas.least)
 
 
 def options_for(device: str) -> dict[str, float]:

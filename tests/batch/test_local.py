@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import torch
-from helpers import drawn_image, png
+from helpers import drawn_image, png, wait_until
 from numpy.typing import NDArray
 
 from sam2_amg.answers.filters import Filters
@@ -93,6 +94,49 @@ def test_a_first_image_that_fails_does_not_hang(make: Callable[[Generator], Loca
     generator.faults = {534: MemoryError("none is left")}
     with pytest.raises(MemoryError, match="none is left"):
         make(generator).warm_up()
+
+
+class Slow(Nothing):
+    """Waits before each image until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=1, batch_size=1)
+        self.may_go_on = threading.Event()
+
+    def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
+        """No masks, later."""
+        assert self.may_go_on.wait(30)
+        return super().generate(image)
+
+
+def test_pixels_that_wait_are_bounded(make: Callable[[Generator], LocalWork]) -> None:
+    """Two images have more than may wait, so that those after them are not begun until they are finished."""
+    generator = Slow()
+    work = make(generator)
+    work._ahead.most_bytes = 1500
+    futures: list[Future[Finished]] = []
+    begin = threading.Thread(target=lambda: [futures.extend(work.start(images(40))) for _ in range(10)])
+    begin.start()
+    wait_until(lambda: work._ahead._bytes > 1500)
+    begin.join(0.5)
+    assert len(futures) <= 4
+    generator.may_go_on.set()
+    begin.join(30)
+    assert [future.result(30).encoded.size for future in futures] == [(40, 9)] * 10
+    assert work._ahead._bytes == 0
+
+
+def test_images_that_fail_hold_nothing(make: Callable[[Generator], LocalWork]) -> None:
+    generator = Nothing()
+    generator.faults, generator.is_broken = {5: ValueError("five")}, True
+    work = make(generator)
+    work._ahead.most_bytes = 0
+    for _ in range(3):
+        futures = work.start([*images(4, 5, 6), Item("broken", b"\x89PNG")])
+        errors = [future.exception(30) for future in futures]
+        assert isinstance(errors[1], StartupError)
+    wait_until(lambda: work._ahead._decoding == 0)
+    assert work._ahead._bytes == 0
 
 
 def test_closing_ends_all_threads(make: Callable[[Generator], LocalWork]) -> None:
