@@ -13,13 +13,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
 from triton.testing import do_bench
@@ -31,24 +29,7 @@ from bench.report.pages import write
 from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import launch_configs, using_launch_configs
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.tuning.trials import (
-    Inputs,
-    Trial,
-    attention_trials,
-    image_token_trials,
-    prompt_token_trials,
-    upscale_trials,
-)
-
-
-def all_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder) -> Iterator[Trial]:
-    """Every kernel in every form."""
-    for fp16x3 in (True, False):
-        yield from image_token_trials(points, inputs, fp16x3)
-    for fp16x3 in (True, False):
-        yield from upscale_trials(points, inputs, decoder, fp16x3)
-    yield from attention_trials(inputs)
-    yield from prompt_token_trials(points, inputs)
+from sam2_amg.tuning.trials import Trial, all_trials
 
 
 def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
@@ -71,10 +52,9 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]]:
     """A row for each form and configuration of the kernels whose name and form begin with `only`."""
     decoder = FoldedDecoder(seeded_model("large", device))
-    inputs = Inputs(device)
     trials = [
         trial
-        for trial in all_trials(points, inputs, decoder.decoder)
+        for trial in all_trials(device, decoder.decoder, dict.fromkeys((True, False), points))
         if f"{trial.kernel} {trial.form}".startswith(only)
     ]
     return [row for trial in tqdm(trials, desc="kernels", disable=None) for row in time_trial(trial, device)]

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     """Writes the table; returns the exit status. Raises StartupError."""
     args = build_parser().parse(arguments)
     device = device_of(args.device)
-    if not device.startswith("cuda"):
+    if device != "cuda":
         raise StartupError("tune measures a CUDA GPU, and there is none here; a CPU needs no table")
     from sam2_amg.tuning.table import make_table  # imports torch, which takes seconds; --help does not wait
 

@@ -27,7 +27,6 @@ from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels import launch_tables
 from sam2_amg.kernels.launch_configs import launch_configs, use_launch_configs
-from sam2_amg.kernels.launch_tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 # Optimising the wrapper, which only calls kernels, takes seconds a package. CUDA graphs leave it out.
@@ -69,7 +68,7 @@ def export_subgraphs(
             _export(subgraph, shapes.examples(name, device), paths[-1])
     if device.type == "cuda":
         paths.append(folder / launch_tables.PACKED)
-        write_table(paths[-1], torch.cuda.get_device_name(device), launch_configs(device))
+        launch_tables.write_table(paths[-1], torch.cuda.get_device_name(device), launch_configs(device))
     return paths
 
 
@@ -105,7 +104,7 @@ def load_packages(
     Raises StartupError if a package cannot be loaded.
     """
     if device.type == "cuda":
-        use_launch_configs(read_table(folder / launch_tables.PACKED))
+        use_launch_configs(launch_tables.read_table(folder / launch_tables.PACKED))
     capturer = Capturer(shapes, device)
     if device.type == "cuda" and (folder / triton_cache.NAME).is_file():  # missing while `export` compiles the kernels
         triton_cache.use_packed_kernels(folder)

@@ -98,11 +98,11 @@ def _require_gpus(there: int, replicas: ReplicaConfig) -> None:
 
 def _tell_what_is_free(ray: Any, replicas: ReplicaConfig, device: str) -> None:
     """Says so where replicas have to wait for others' work to end, or for nodes: Ray starts them later, in silence."""
-    for kind, each in (("GPU", options_for(device)["num_gpus"]), ("CPU", options_for(device)["num_cpus"])):
-        there, free = (int(resources().get(kind, 0)) for resources in (ray.cluster_resources, ray.available_resources))
-        if each and free < replicas.least:
+    there, free = ray.cluster_resources(), ray.available_resources()
+    for kind in ("GPU", "CPU") if device == "cuda" else ("CPU",):
+        if free.get(kind, 0) < replicas.least:
             message = "the cluster has %d of %d %ss free; each of %d replicas takes one, or waits until it gets one"
-            logger.warning(message, free, there, kind, replicas.least)
+            logger.warning(message, free.get(kind, 0), there.get(kind, 0), kind, replicas.least)
 
 
 def options_for(device: str) -> dict[str, float]:

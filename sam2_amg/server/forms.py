@@ -15,7 +15,7 @@ from werkzeug.http import parse_options_header
 from sam2_amg.errors import RequestError
 
 _PIECE = 1 << 20  # bytes that are searched at a time
-_MOST_ALIKE = 10_000
+_MOST_ALIKE = 10_000  # lines that begin with the boundary, and are none
 _LONGEST_HEAD = 16 << 10  # bytes of a part's headers
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _REST = re.compile(rb"(--)|[ \t]{0,64}(?=\r?\n)")  # of a line with a boundary; group 1 in the closing one

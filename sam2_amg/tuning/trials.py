@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -121,3 +121,14 @@ def prompt_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     k, v = (inputs.normal(1, _PIXELS, _HEADS, _WIDTH) for _ in range(2))
     run = partial(attention, q, k, v)
     yield Trial("attention prompt tokens", "float32, ours", run, "attention", weight=4)  # calls of 256 points
+
+
+def all_trials(device: torch.device, decoder: Sam2MaskDecoder, points: Mapping[bool, int]) -> Iterator[Trial]:
+    """Every kernel in every form. `points` are at a time, by `fp16x3`; `decoder` has the weights of upscaling."""
+    inputs = Inputs(device)
+    for fp16x3, count in points.items():
+        yield from image_token_trials(count, inputs, fp16x3)
+    for fp16x3, count in points.items():
+        yield from upscale_trials(count, inputs, decoder, fp16x3)
+    yield from attention_trials(inputs)
+    yield from prompt_token_trials(points[True], inputs)

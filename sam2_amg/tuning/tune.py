@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from itertools import chain
 from multiprocessing import get_context, parent_process
-from typing import Any
 
 import torch
-from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 from tqdm import tqdm
 from triton.errors import TritonError
@@ -24,14 +22,7 @@ from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import SAFE, LaunchConfig, LaunchConfigs, using_launch_configs
 from sam2_amg.network.checkpoints import load_model
 from sam2_amg.network.model_types import MODEL_TYPES
-from sam2_amg.tuning.trials import (
-    Inputs,
-    Trial,
-    attention_trials,
-    image_token_trials,
-    prompt_token_trials,
-    upscale_trials,
-)
+from sam2_amg.tuning.trials import Trial, all_trials
 
 logger = logging.getLogger(__name__)
 _POINTS = {True: 256, False: 512}  # at a time, by `fp16x3`: their image tokens take 1.1 GB
@@ -51,23 +42,18 @@ class Chosen:
     before: float
 
 
-def trials_to_tune(device: torch.device, decoder: Sam2MaskDecoder, points: dict[bool, int]) -> Iterator[Trial]:
+def trials_to_tune(device: torch.device, points: Mapping[bool, int]) -> Iterator[Trial]:
     """Calls of every kernel in the forms that modes use. `points` are at a time, by `fp16x3`."""
-    for fp16x3, count in points.items():
-        inputs = Inputs(device)
-        yield from image_token_trials(count, inputs, fp16x3)
-        yield from upscale_trials(count, inputs, decoder, fp16x3)
-    inputs = Inputs(device)
-    tuned = chain(attention_trials(inputs), prompt_token_trials(points[True], inputs))
-    yield from (trial for trial in tuned if trial.config_name is not None)
+    kind = MODEL_TYPES["demo"]  # whose decoder is as large as that of any other
+    decoder = load_model(DEMO_DIR / kind.file, kind, device).sam_mask_decoder
+    return (trial for trial in all_trials(device, decoder, points) if trial.config_name is not None)
 
 
 def tune(device: torch.device, before: LaunchConfigs) -> list[Chosen]:
     """Measures all candidates on a GPU; a choice for each kernel that runs there, which may be that of `before`."""
-    decoder = _decoder(device)
     compile_ahead(device)
     with torch.inference_mode():
-        return choose(trials_to_tune(device, decoder, _POINTS), before, _milliseconds)
+        return choose(trials_to_tune(device, _POINTS), before, _milliseconds)
 
 
 def choose(
@@ -103,28 +89,37 @@ def _times_of(
     """Milliseconds by the number of each candidate that runs on this GPU and computes the same."""
     assert trial.config_name is not None
     result = trial.result or trial.run
+    expected = _attempt(trial.config_name, getattr(SAFE, trial.config_name), result)
+    if expected is None:
+        return {}
     found: dict[int, float] = {}
-    expected = None
-    for number, config in [(None, getattr(SAFE, trial.config_name)), *enumerate(candidates)]:
-        with using_launch_configs(replace(SAFE, **{trial.config_name: config})):
-            try:
-                if number is None:
-                    expected = result()
-                elif expected is not None and _agrees(result(), expected, trial.tolerance):
-                    found[number] = milliseconds_of(trial.run)
-                elif expected is not None:
-                    logger.warning("%s with %s computes something else on this GPU", trial.config_name, dict(config))
-            except (TritonError, RuntimeError) as error:
-                _require_of_candidate(error)
-                logger.debug("%s with %s does not run: %s", trial.config_name, config, error)
+    for number, config in enumerate(candidates):
+        answer = _attempt(trial.config_name, config, result)
+        if answer is None:
+            continue
+        if _agrees(answer, expected, trial.tolerance):
+            with _using(trial.config_name, config):
+                found[number] = milliseconds_of(trial.run)
+        else:
+            logger.warning("%s with %s computes something else on this GPU", trial.config_name, dict(config))
     return found
 
 
-def _require_of_candidate(error: Exception) -> None:
-    """Raises `error` again, unless a configuration alone is its cause: too much shared memory, too many registers, or
-    what Triton's compiler cannot lay out."""
-    if not (isinstance(error, TritonError) or "PassManager" in str(error)):
-        raise error
+def _using(name: str, config: LaunchConfig) -> AbstractContextManager[None]:
+    return using_launch_configs(replace(SAFE, **{name: config}))
+
+
+def _attempt(name: str, config: LaunchConfig, call: Callable[[], Tensor]) -> Tensor | None:
+    """What a call gives with a configuration; None where that alone makes it fail: too much shared memory, too many
+    registers, or what Triton's compiler cannot lay out."""
+    try:
+        with _using(name, config):
+            return call()
+    except (TritonError, RuntimeError) as error:
+        if not (isinstance(error, TritonError) or "PassManager" in str(error)):
+            raise
+        logger.debug("%s with %s does not run: %s", name, config, error)
+        return None
 
 
 def _agrees(found: Tensor, expected: Tensor, tolerance: float) -> bool:
@@ -152,7 +147,7 @@ _few: list[Trial] = []  # of a process that compiles
 
 def _prepare(device: str) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _few.extend(trials_to_tune(torch.device(device), _decoder(torch.device(device)), dict.fromkeys(_POINTS, _FEW)))
+    _few.extend(trials_to_tune(torch.device(device), dict.fromkeys(_POINTS, _FEW)))
 
 
 def _end_with_parent() -> None:
@@ -164,16 +159,7 @@ def _end_with_parent() -> None:
 
 def _compile(task: tuple[str, int]) -> None:
     name, number = task
-    with using_launch_configs(replace(SAFE, **{name: CANDIDATES[name][number]})), torch.inference_mode():
+    with torch.inference_mode():
         for trial in _few:
             if trial.config_name == name:
-                try:
-                    trial.run()
-                except (TritonError, RuntimeError) as error:
-                    _require_of_candidate(error)  # `_times_of` leaves it out
-                    logger.debug("%s does not run: %s", name, error)
-
-
-def _decoder(device: torch.device) -> Any:
-    kind = MODEL_TYPES["demo"]
-    return load_model(DEMO_DIR / kind.file, kind, device).sam_mask_decoder
+                _attempt(name, CANDIDATES[name][number], trial.run)
