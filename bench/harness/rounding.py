@@ -28,6 +28,7 @@ from sam2_amg.network.upscaling import LinearUpscaling, square_side
 # where furious has float32, fp16x3, or two float16 parts
 _EXACT = (
     *("patch embedding", "neck", "tokens: "),
+    *(f"stage {stage}, {layer}" for stage in (1, 2) for layer in ("attention's last", "MLP's first")),
     *("image: in memory, shared", "image: in memory, layer 1", "image: scores, layer 2: image tokens"),
     *("image: scores, layer 2: positions, operands", "image: scores, layer 2: positions, stored"),
     "image: weights, layer 2",
@@ -114,7 +115,7 @@ def _attention(rounding: Rounding, place: str) -> Any:
         scores = (q @ k.mT) * q.shape[-1] ** -0.5
         weights = torch.exp(scores - scores.amax(-1, keepdim=True))
         found = (rounding(place, weights) @ v) / weights.sum(-1, keepdim=True)
-        return rounding(place, found).transpose(1, 2)
+        return found.transpose(1, 2)  # an operand of "attention's last"
 
     return attend
 

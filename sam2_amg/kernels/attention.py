@@ -68,10 +68,11 @@ def attention_kernel(
 
 
 @triton_op("sam2_amg::attention", mutates_args={})
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, to_float32: bool = False) -> Tensor:
     """Attention of queries [B, L, H, D] to keys and values [B, M, H, D], channels contiguous: [B, L, H, D].
 
-    All float32, or all float16. Raises ValueError for other dtypes and devices, and for over 128 channels per head.
+    All float32, or all float16, and so is the result; with `to_float32` it is not rounded. Raises ValueError for other
+    dtypes and devices, and for over 128 channels per head.
     """
     require_kernel_device(q, "queries")
     images, queries, heads, width = q.shape
@@ -79,7 +80,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         raise ValueError(f"the attention kernel takes heads of at most {_WIDEST} contiguous channels, not {width}")
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"the attention kernel takes float32 or float16, not {q.dtype}, {k.dtype} and {v.dtype}")
-    out = q.new_empty(images, queries, heads, width)
+    out = q.new_empty(images, queries, heads, width, dtype=torch.float32 if to_float32 else q.dtype)
     configs = launch_configs(q.device)
     config = configs.small_attention if k.shape[1] <= configs.small_attention["BLOCK"] else configs.attention
     launcher(attention_kernel)[(triton.cdiv(queries, config["BLOCK"]) * images * heads,)](

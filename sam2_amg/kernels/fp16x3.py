@@ -51,7 +51,7 @@ def fp16x3_rows(x: Tensor) -> Tensor:
     """Rows of float32 [N, K] -> float16 [N, 3 K]: low part, high part, high part, for `Fp16x3Linear`.
 
     It is one kernel, because a compiler that fuses the three parts would compute x three times. Raises ValueError for
-    other devices. Twin: the concatenation in `network.fp16x3_linear._product`.
+    other devices. Twin: the concatenation in `Fp16x3Linear.as_one_product`.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()

@@ -13,35 +13,13 @@ import triton
 import triton.language as tl
 
 from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
+from sam2_amg.kernels.gelu import gelu
 from sam2_amg.kernels.image_tokens import CHANNELS
 
 CHILD = tl.constexpr(64)  # channels of a child
 GRANDCHILD = tl.constexpr(32)  # channels of a grandchild
 FOUR = tl.constexpr(128)  # channels of the four children of a child, 4 * GRANDCHILD
 MASKS = tl.constexpr(3)
-
-
-@triton.jit
-def gelu(x):
-    """x times the normal distribution function, with an error of at most 1e-6.
-
-    Formula 7.1.28 of Abramowitz and Stegun, with coefficients scaled from x / sqrt(2) to x. The inverse 16th power uses
-    the GPU's reciprocal square root. It takes less than half as many instructions as `erf`.
-    """
-    size = tl.abs(x)
-    power = 5.3830e-6
-    power = 4.88906e-5 + size * power
-    power = 3.80036e-5 + size * power
-    power = 3.2776263e-3 + size * power
-    power = 2.11410061e-2 + size * power
-    power = 4.98673470e-2 + size * power
-    power = 1.0 + size * power
-    inverse = tl.rsqrt(power * power)
-    inverse *= inverse
-    inverse *= inverse
-    inverse *= inverse
-    inverse *= inverse
-    return tl.maximum(x, 0.0) - 0.5 * size * inverse
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sam2.modeling.sam.transformer import TwoWayAttentionBlock
+from sam2.modeling.sam.transformer import Attention, TwoWayAttentionBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
@@ -50,8 +50,8 @@ class FoldedDecoder:
     ) -> None:
         """`upscaling` defaults to `LinearUpscaling`. `Fp16x3ImageTokens` needs `FusedUpscaling`.
 
-        `attention` is that of layer 1's tokens to the image: queries [1, P*T, H, D], keys and values [1, N, H, D] ->
-        [1, P*T, H, D].
+        `attention` is that of tokens to each other, and of layer 1's tokens to the image: queries [B, L, H, D], keys
+        and values [B, M, H, D] -> [B, L, H, D].
 
         Raises ValueError if the decoder's structure is not SAM 2's.
         """
@@ -104,12 +104,12 @@ class FoldedDecoder:
         pe = torch.cat([self.output_tokens.expand(len(points), -1, -1), sparse], dim=1)  # [P, T, C]
         first, second = self.decoder.transformer.layers
         # layer 1: no positions in the first self attention, and image tokens that all points share
-        tokens = first.norm1(first.self_attn(q=pe, k=pe, v=pe))
+        tokens = first.norm1(self._attend(first.self_attn, pe, pe))
         tokens = self._read_image(first, tokens, self._read_shared_image(tokens + pe, prepared))
         update = _tell(self.first_to_tokens, tokens, pe)
         # layer 2
         positioned = tokens + pe
-        tokens = second.norm1(tokens + second.self_attn(q=positioned, k=positioned, v=tokens))
+        tokens = second.norm1(tokens + self._attend(second.self_attn, positioned, tokens))
         queries = self.second_to_image.fold_queries(tokens + pe)
         state, context = self.image_tokens.first(prepared, update, queries)
         tokens = self._read_image(second, tokens, self.second_to_image.read_out(context))
@@ -119,6 +119,12 @@ class FoldedDecoder:
         tokens = self.decoder.transformer.norm_final_attn(tokens + self.final.read_out(context))
         iou = self.decoder.iou_prediction_head(tokens[:, self.iou_index])[:, 1:]  # [P, 3]
         return FoldedAttended(iou, self._hyper(tokens), state, prepared)
+
+    def _attend(self, attention: Attention, positioned: Tensor, tokens: Tensor) -> Tensor:
+        """Attention of each point's tokens [P, T, C] to each other."""
+        projections = (attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(tokens))
+        q, k, v = (x.unflatten(-1, (attention.num_heads, -1)) for x in projections)  # [P, T, H, D]
+        return attention.out_proj(self.attention(q, k, v).flatten(2))
 
     @staticmethod
     def _read_image(layer: TwoWayAttentionBlock, tokens: Tensor, attention: Tensor) -> Tensor:

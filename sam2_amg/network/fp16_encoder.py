@@ -1,13 +1,15 @@
 """The image encoder in float16: float16 products on tensor cores; accumulation, softmax and LayerNorm in float32.
 
 Linear layers and attention of the blocks take float16. The residual stream is float32, and so is what is added to it:
-in float16 it would lose 2 to 3 dB, and overflow above 65504. The few layers outside the blocks' attention and MLP are
-more exact, because that costs little: the patch embedding is float32, linear shortcuts and the neck are fp16x3
-(`fp16x3_linear.py`). Between the trunk and the high-resolution features, sam2 has two adjacent linear layers, the neck
-and `conv_s0` (or `conv_s1`); they are merged into one.
+in float16 it would lose 2 to 3 dB, and overflow above 65504. What costs little and matters much is more exact: the
+patch embedding is float32; linear shortcuts and the neck are fp16x3 (`fp16x3_linear.py`), and so is most of the first
+two stages, whose errors reach all later blocks. Between the trunk and the high-resolution features, sam2 has two
+adjacent linear layers, the neck and `conv_s0` (or `conv_s1`); they are merged into one.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from sam2.modeling.backbones.hieradet import MultiScaleBlock
@@ -21,6 +23,7 @@ from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 # Windows of up to this many tokens run in our attention kernel, which has tiles of that size. torch's attention has
 # tiles of at least 64 queries, and is faster for larger windows.
 _SMALL_WINDOW = 16
+_EXACT_STAGES = 2  # of large's 48 blocks they have 8; each stage takes as much work a block (`python -m bench.trade`)
 
 
 def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -58,13 +61,24 @@ class Fp16Linear(nn.Module):
         return (y + self.bias).unflatten(0, x.shape[:-1])
 
 
-def convert_block(block: MultiScaleBlock) -> None:
-    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products except in a linear shortcut."""
-    laid_out, layers = LaidOutAttention(block.attn, fp16_attention), block.mlp.layers
-    laid_out.qkv.half()
-    layers[0].half()
-    laid_out.proj, layers[1] = Fp16Linear(laid_out.proj), Fp16Linear(layers[1])
-    block.attn, block.mlp = Fp16Input(laid_out), Fp16Input(block.mlp)
+def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:
+    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products except in a linear shortcut.
+
+    `more_exact` does not round what attention answers, nor what comes into the MLP; the layers behind are fp16x3.
+    """
+    layers = block.mlp.layers
+    if more_exact:
+        block.attn = LaidOutAttention(block.attn, partial(attention, to_float32=True))
+        block.attn.qkv = Fp16Input(block.attn.qkv.half())
+        block.attn.proj, layers[0] = Fp16x3Linear(block.attn.proj), Fp16x3Linear(layers[0], with_gelu=True)
+        block.mlp.act = nn.Identity()
+    else:
+        laid_out = LaidOutAttention(block.attn, fp16_attention)
+        laid_out.qkv.half()
+        laid_out.proj = Fp16Linear(laid_out.proj)
+        layers[0].half()
+        block.attn, block.mlp = Fp16Input(laid_out), Fp16Input(block.mlp)
+    layers[1] = Fp16Linear(layers[1])
     if block.dim != block.dim_out:
         block.proj = Fp16x3Linear(block.proj)
 
@@ -74,8 +88,8 @@ class Fp16Encoder(nn.Module):
 
     positions: Tensor  # [1, S/4, S/4, C] float32
 
-    def __init__(self, model: SAM2Base) -> None:
-        """Raises ValueError if the encoder's structure is not SAM 2's."""
+    def __init__(self, model: SAM2Base, exact_stages: int = _EXACT_STAGES) -> None:
+        """`exact_stages` of the four are more exact. Raises ValueError if the encoder's structure is not SAM 2's."""
         super().__init__()
         encoder, decoder = model.image_encoder, model.sam_mask_decoder
         trunk, neck = encoder.trunk, encoder.neck
@@ -91,8 +105,8 @@ class Fp16Encoder(nn.Module):
         self.to_embedding_above = _pixel_linear(fourth)
         self.patch = trunk.patch_embed.proj
         self.blocks, self.stage_ends = trunk.blocks, trunk.stage_ends
-        for block in self.blocks:
-            convert_block(block)
+        for i, block in enumerate(self.blocks):
+            convert_block(block, more_exact=sum(i > end for end in self.stage_ends) < exact_stages)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""

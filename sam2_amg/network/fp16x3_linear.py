@@ -15,13 +15,18 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from sam2.modeling.backbones.image_encoder import ImageEncoder
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
+from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import LaidOutAttention
 
+# A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
+# three times the depth is faster (`python -m bench.kernels --only linear`).
+_SHORT_ROWS = 288
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
 
@@ -35,33 +40,43 @@ def to_fp16_pair(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Fp16x3Linear(nn.Module):
-    """A float32 `nn.Linear`, [..., K] -> [..., M], with float16 products. A |x| over 65504 gives infinity or NaN."""
+    """A float32 `nn.Linear`, [..., K] -> [..., M], with float16 products. A |x| over 65504 gives infinity or NaN.
+
+    With GELU behind it, its output is float16, rounded after GELU.
+    """
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_lo, W_hi, scaled
-    bias: Tensor | None
+    bias: Tensor  # [M]
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, with_gelu: bool = False) -> None:
         super().__init__()
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
         hi, lo = to_fp16_pair(weight.T * 2.0**exponent)
         self.register_buffer("product", torch.cat([hi, lo, hi]).contiguous())
-        self.register_buffer("bias", linear.bias)
+        self.register_buffer("bias", weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.float())
         self.scale = 2.0**-exponent
+        self.with_gelu = with_gelu
 
     def forward(self, x: Tensor) -> Tensor:
-        """`linear(x)`, float32."""
-        y = _product(x.flatten(0, -2), self.product) * self.scale
-        y = y if self.bias is None else y + self.bias
-        return y.unflatten(0, x.shape[:-1])
+        """`linear(x)`, float32; with GELU, float16."""
+        multiply = self.in_one_kernel if x.is_cuda and x.shape[-1] <= _SHORT_ROWS else self.as_one_product
+        return multiply(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
+    def in_one_kernel(self, rows: Tensor) -> Tensor:
+        """Rows [N, K] -> [N, M], on a GPU."""
+        high, low, _ = self.product.split(rows.shape[1])
+        return fp16x3_linear(rows.contiguous(), high, low, self.bias, self.scale, self.with_gelu)
 
-def _product(x: Tensor, product: Tensor) -> Tensor:
-    """Rows [N, K] times [3 K, M], float32. A CPU multiplies the same parts in float32, where each product is exact."""
-    if x.is_cuda:
-        return torch.mm(fp16x3_rows(x), product, out_dtype=torch.float32)
-    hi, lo = to_fp16_pair(x)
-    return torch.cat([lo, hi, hi], dim=-1).float() @ product.float()
+    def as_one_product(self, rows: Tensor) -> Tensor:
+        """Rows [N, K] -> [N, M]. A CPU multiplies the same parts in float32, where each product is exact."""
+        if rows.is_cuda:
+            y = torch.mm(fp16x3_rows(rows), self.product, out_dtype=torch.float32)
+        else:
+            hi, lo = to_fp16_pair(rows)
+            y = torch.cat([lo, hi, hi], dim=-1).float() @ self.product.float()
+        y = y * self.scale + self.bias
+        return F.gelu(y).half() if self.with_gelu else y
 
 
 def use_fp16x3_linears(module: nn.Module) -> None:

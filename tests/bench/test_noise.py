@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import CPU, drawn_image, load_demo_model
+from helpers import CPU, drawn_image, load_demo_model, photograph
 
 from bench.harness.rounding import Rounding, rounded_by_furious, rounded_decoder, rounded_encoder
 from bench.noise import Network, groups_of, stability
@@ -46,7 +46,9 @@ def test_without_places_nothing_is_rounded_and_each_place_is_noise(pixels: torch
 
 
 @torch.inference_mode()
-def test_furious_places_of_the_encoder_are_as_loud_as_the_modes_own(pixels: torch.Tensor) -> None:
+def test_furious_places_of_the_encoder_are_as_loud_as_the_modes_own() -> None:
+    """On a photograph: of the few colours of a drawing, roundings do not average out."""
+    pixels = Preprocess(512, CPU)(photograph("dog"))
     exact = PlainEncoder(load_demo_model(CPU))(pixels)
     rounding = Rounding()
     encoder = rounded_encoder(load_demo_model(CPU), rounding)
@@ -55,7 +57,7 @@ def test_furious_places_of_the_encoder_are_as_loud_as_the_modes_own(pixels: torc
     assert 0 < len(rounding.places) < len(rounding.known)
     found, modes = encoder(pixels), Fp16Encoder(load_demo_model(CPU))(pixels)
     noises = [signal_to_noise(exact.image_embedding, each.image_embedding) for each in (found, modes)]
-    assert noises[0] == pytest.approx(noises[1], abs=2)
+    assert noises[0] == pytest.approx(noises[1], abs=1)
 
 
 @torch.inference_mode()

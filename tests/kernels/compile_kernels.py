@@ -22,6 +22,8 @@ from sam2_amg.kernels import launch_configs
 from sam2_amg.kernels.attention import attention_kernel
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
+from sam2_amg.kernels.linear import LAUNCH as LINEAR_LAUNCH
+from sam2_amg.kernels.linear import linear_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.position_scores import position_scores_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
@@ -140,6 +142,9 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
+    linear = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low", "out"), "*fp16") | {"rows": "i32"}
+    sizes = {"SCALE": 2.0**-8, "INPUTS": 144, "OUTPUTS": 576, "GELU": True}
+    compile_for(linear_kernel, linear, {**sizes, **LINEAR_LAUNCH})
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")

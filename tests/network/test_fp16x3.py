@@ -37,6 +37,22 @@ def test_fp16x3_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: 
         assert (halves - expected).norm() > 50 * (found - expected).norm()
 
 
+@pytest.mark.parametrize("with_gelu", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (130, 144, 70), (257, 64, 144)], ids=str)
+@torch.inference_mode()
+def test_one_kernel_computes_what_one_product_does(shape: tuple[int, int, int], with_gelu: bool) -> None:
+    torch.manual_seed(0)
+    count, inputs, outputs = shape
+    linear = nn.Linear(inputs, outputs)
+    layer, rows = Fp16x3Linear(linear, with_gelu), torch.randn(count, inputs) * 30
+    expected = deepcopy(linear).double()(rows.double())
+    exact = torch.nn.functional.gelu(expected) if with_gelu else expected
+    for found in (layer.as_one_product(rows), layer.to(DEVICE).in_one_kernel(rows.to(DEVICE)).cpu()):
+        assert found.dtype == (torch.float16 if with_gelu else torch.float32)
+        norms = rows.double().norm(dim=-1, keepdim=True) * linear.weight.norm(dim=1)
+        assert ((found - exact).abs() <= 2.0**-20 * norms + with_gelu * 2.0**-11 * exact.abs() + 2e-6).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
 def test_rows_made_by_a_kernel_are_those_made_by_torch(shape: tuple[int, int]) -> None:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 100

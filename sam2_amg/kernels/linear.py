@@ -1,0 +1,65 @@
+"""A linear layer by fp16x3 in one kernel, for rows of few channels, which take longer to be read than to be multiplied.
+
+It splits the rows as it reads them. `Fp16x3Linear` writes their parts to memory first, three times as wide in float16.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.library import triton_op
+
+from sam2_amg.kernels.fp16x3 import to_fp16_pair
+from sam2_amg.kernels.gelu import gelu
+from sam2_amg.kernels.launch import launcher, require_contiguous, require_kernel_device
+
+LAUNCH = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16, "num_warps": 4, "num_stages": 4}
+
+
+@triton.jit
+def linear_kernel(
+    x, high, low, bias, out, rows, SCALE: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
+    GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """A program computes ROWS x COLUMNS of the output. Programs of the same rows follow each other."""
+    blocks: tl.constexpr = (OUTPUTS + COLUMNS - 1) // COLUMNS
+    row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
+    here, there = (row < rows)[:, None], (column < OUTPUTS)[None, :]
+    sum = tl.zeros((ROWS, COLUMNS), tl.float32)
+    small = tl.zeros((ROWS, COLUMNS), tl.float32)  # apart: tensor cores round what is added to a large sum
+    for start in range(0, INPUTS, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        part = tl.load(x + row[:, None] * INPUTS + k[None, :], mask=here & (k < INPUTS)[None, :], other=0.0)
+        place, mask = k[:, None] * OUTPUTS + column[None, :], (k < INPUTS)[:, None] & there
+        weight_high = tl.load(high + place, mask=mask, other=0.0)
+        weight_low = tl.load(low + place, mask=mask, other=0.0)
+        x_high, x_low = to_fp16_pair(part)
+        sum = tl.dot(x_high, weight_high, sum)
+        small = tl.dot(x_low, weight_high, small)
+        small = tl.dot(x_high, weight_low, small)
+    y = (sum + small) * SCALE + tl.load(bias + column, mask=column < OUTPUTS, other=0.0)[None, :]
+    if GELU:
+        y = gelu(y)
+    tl.store(out + row[:, None] * OUTPUTS + column[None, :], y.to(out.dtype.element_ty), mask=here & there)
+
+
+@triton_op("sam2_amg::fp16x3_linear", mutates_args={})
+def fp16x3_linear(x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: float, with_gelu: bool) -> Tensor:
+    """Float32 rows [N, K] times (high + low) [K, M] times `scale`, plus bias [M]: float32 [N, M].
+
+    `high` and `low` are float16. With GELU behind it, the result is float16. Raises ValueError for other devices,
+    and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
+    """
+    require_kernel_device(x, "x")
+    for tensor, name, dimensions in ((x, "x", 2), (high, "high", 2), (low, "low", 2), (bias, "bias", 1)):
+        require_contiguous(tensor, name, dimensions)
+    (rows, inputs), outputs = x.shape, high.shape[1]
+    out = x.new_empty(rows, outputs, dtype=torch.float16 if with_gelu else torch.float32)
+    programs = triton.cdiv(rows, LAUNCH["ROWS"]) * triton.cdiv(outputs, LAUNCH["COLUMNS"])
+    launcher(linear_kernel)[(programs,)](
+        x, high, low, bias, out, rows, SCALE=scale, INPUTS=inputs, OUTPUTS=outputs, GELU=with_gelu, **LAUNCH
+    )
+    return out
