@@ -10,7 +10,7 @@ from sam2_amg.program import command_for, prefix_for
 
 _DESCRIPTION = """\
 Find the launch configurations (tile sizes, warps, stages) with which the kernels of --fast and --fast --furious are
-fastest on this machine's GPU, and keep them in a table for its next start. It takes a minute or a few.
+fastest on this machine's GPU, and keep them in a table for its next start. It takes two or three minutes.
 
   {tune}
   {serve} checkpoints large --fast
