@@ -23,7 +23,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from bench.harness.arguments import model_parser, model_result, parse_model
-from bench.harness.photographs import listed_photographs, make_crops, read_crops
+from bench.harness.photographs import FEW, crops_named, read_crops
 from bench.harness.systems import modes_on
 from bench.harness.weights import get_model
 from bench.numerics import points_on
@@ -37,7 +37,6 @@ from sam2_amg.network.decoder import Kept, predict
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.generator import MaskGenerator
 
-_CROPS = ("whole", "whole-mirrored", "top-left", "top-right", "bottom-left", "bottom-right", "middle")
 _BELOW = 0.1  # masks whose predicted IoU is so far below the threshold are looked at, too
 
 
@@ -125,11 +124,11 @@ def main(arguments: list[str]) -> None:
     """The command line."""
     parser = model_parser("decisions", __doc__)
     parser.add_argument("--modes", nargs="+", choices=("fast", "furious"), help="default: all that the device runs")
-    parser.add_argument("--crops", nargs="+", default=_CROPS, metavar="NAME", help="of bench/photographs.toml")
+    parser.add_argument("--crops", nargs="+", default=FEW, metavar="NAME", help="of bench/photographs.toml")
     parser.add_argument("--points_per_side", type=int, default=32, help="default %(default)s")
     args = parse_model(parser, arguments)
     device = torch.device(args.device)
-    made = [path for path in make_crops(listed_photographs()) if path.stem.endswith(tuple(f"-{n}" for n in args.crops))]
+    made = crops_named(args.crops)
     config = GeneratorConfig(points_per_side=args.points_per_side)
     there = [mode for mode in modes_on(device) if mode in (Mode.FAST, Mode.FURIOUS)]
     modes = [Mode(name) for name in args.modes] if args.modes else there

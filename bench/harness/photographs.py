@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bench import ROOT
 
 LIST = ROOT / "bench" / "photographs.toml"
+FEW = ("whole", "whole-mirrored", "top-left", "top-right", "bottom-left", "bottom-right", "middle")  # crops
 FOLDER = ROOT / "results" / "crops-1"  # another number where the list changes what a name stands for
 
 
@@ -40,6 +41,12 @@ def make_crops(photographs: Sequence[Path], folder: Path = FOLDER) -> dict[Path,
                 part.replace(path)  # what has the name is whole, whenever this is interrupted
         made |= dict.fromkeys(paths.values(), photograph.stem)
     return made
+
+
+def crops_named(names: Sequence[str] = FEW) -> list[Path]:
+    """The crops of these names, of every photograph."""
+    ends = tuple(f"-{name}" for name in names)
+    return [path for path in make_crops(listed_photographs()) if path.stem.endswith(ends)]
 
 
 def read_crops(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.machine import stem_of
-from bench.report.plots import draw
+from bench.report.plots import draw, draw_trade
 from bench.report.replicas import draw_scale, front_markdown, scale_markdown
 from bench.report.tables import (
     accuracy_markdown,
@@ -25,6 +25,7 @@ from bench.report.tables import (
     startup_markdown,
     techniques_markdown,
     to_markdown,
+    trade_markdown,
 )
 
 _PAGES = {
@@ -36,6 +37,7 @@ _PAGES = {
     "float8": float8_markdown,
     "noise": noise_markdown,
     "decisions": decisions_markdown,
+    "trade": trade_markdown,
     "soak": soak_markdown,
     "decoding": decoding_markdown,
     "formats": formats_markdown,
@@ -65,5 +67,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
         draw(result, Path(f"{stem}.png"))
     if result["what"] == "scale":
         draw_scale(result, Path(f"{stem}.png"))
+    if result["what"] == "trade":
+        draw_trade(result, Path(f"{stem}.png"))
     print(page)
     print(f"Written: {stem}.json and .md", file=sys.stderr)

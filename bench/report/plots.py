@@ -66,3 +66,20 @@ def draw(result: dict[str, Any], path: Path) -> None:
     _draw_accuracy(accuracy, result["systems"])
     _draw_concurrency(concurrency, result["systems"])
     figure.savefig(path, dpi=80)
+
+
+def draw_trade(result: dict[str, Any], path: Path) -> None:
+    """Writes a PNG: images with another mask count, and matched mIoU, against milliseconds of generate()."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure.suptitle(f"agreement of {result['model']}, time of {result['timed']} on {result['machine']['device']}")
+    rows = sorted(result["rows"], key=lambda row: row["median_ms"])
+    shares = [100 * row["count_mismatches"] / row["images"] for row in rows]
+    panels = (("images with another mask count, %", shares), ("matched mIoU", [row["matched_miou"] for row in rows]))
+    for axes, (label, values) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.plot([row["median_ms"] for row in rows], values, color="0.8", zorder=0)
+        for colour, row, value in zip(_COLOURS, rows, values, strict=False):
+            axes.scatter(row["median_ms"], value, color=colour, label=row["form"])
+        axes.set(xlabel="generate() on truck.jpg, ms", ylabel=label)
+        axes.set_xlim(left=0)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=80)

@@ -391,23 +391,41 @@ def noise_markdown(result: dict[str, Any]) -> str:
 
 def decisions_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.decisions` as a page."""
-    header = ["mode", "images", "other mask count", "matched mIoU"]
-    scores = "predicted_iou", "stability"
-    for score in ("predicted IoU", "stability"):
-        header += [f"{score}: mean error, 1e-5", "masks", "decisions turned"]
-    rows = [
-        [
-            *(row["mode"], row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"),
-            *(cell for score in scores for cell in _decision_cells(row[score])),
-        ]
-        for row in result["rows"]
-    ]
+    rows = [[row["mode"], *decision_cells(row)] for row in result["rows"]]
     return (
         f"# Scores beside float32's, and decisions that turn: {result['model']}\n\n"
-        f"{_made_by(result)}; crops: {', '.join(result['crops'])}. Uncompiled modes beside ao. "
-        f"Predicted IoU counts from 0.1 below the threshold, stability where predicted IoU passes it.\n\n"
-        f"{table(header, rows)}\n"
+        f"{_made_by(result)}; crops: {', '.join(result['crops'])}. Uncompiled modes beside ao. {_COUNTED}\n\n"
+        f"{table(['mode', *DECISION_HEADER], rows)}\n"
     )
+
+
+def trade_markdown(result: dict[str, Any]) -> str:
+    """The rows of `bench.trade` as a page."""
+    own = result["rows"][0]["median_ms"]
+    rows = [
+        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *decision_cells(row)]
+        for row in sorted(result["rows"], key=lambda row: row["median_ms"])
+    ]
+    return (
+        f"# Agreement and time of furious, more and less exact: {result['model']}\n\n"
+        f"{_made_by(result)}. Agreement on crops of photographs, uncompiled, beside ao. {_COUNTED} generate() is "
+        f"that of {result['timed']} on truck.jpg, compiled, seeded weights, planted masks.\n\n"
+        f"{table(['form', 'generate(), ms', 'more than furious', *DECISION_HEADER], rows)}\n"
+    )
+
+
+_COUNTED = "Predicted IoU counts from 0.1 below the threshold, stability where predicted IoU passes it."
+DECISION_HEADER = [
+    *("images", "other mask count", "matched mIoU"),
+    *("predicted IoU: mean error, 1e-5", "masks", "decisions turned"),
+    *("stability: mean error, 1e-5", "masks", "decisions turned"),
+]
+
+
+def decision_cells(row: dict[str, Any]) -> list[object]:
+    """What is under DECISION_HEADER."""
+    counted = [row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"]
+    return counted + [cell for score in ("predicted_iou", "stability") for cell in _decision_cells(row[score])]
 
 
 def _decision_cells(score: dict[str, Any]) -> list[object]:

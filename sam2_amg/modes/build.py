@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -96,10 +95,11 @@ def build_stages(
     with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-        shapes = static_shapes(mode, model.image_size, config, device, batch_size)
-        mask_decoder = deepcopy(model.sam_mask_decoder)  # before subgraphs change its weights; 16 MiB
-        subgraphs = make_subgraphs(model, mode, shapes, device)
-        return compiled.compiled_stages(_RECIPES[mode], model, config, device, shapes, subgraphs, mask_decoder)
+
+        def make(shapes: SubgraphShapes) -> Subgraphs:
+            return make_subgraphs(model, mode, shapes, device)
+
+        return compiled.compiled_stages(_RECIPES[mode], model, config, device, make, batch_size)
 
 
 def build_generator(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from triton.runtime import driver
@@ -67,14 +67,16 @@ def compiled_stages(
     model: SAM2Base,
     config: GeneratorConfig,
     device: torch.device,
-    shapes: SubgraphShapes,
-    subgraphs: Subgraphs,
-    mask_decoder: Sam2MaskDecoder,
+    make_subgraphs: Callable[[SubgraphShapes], Subgraphs],
+    batch_size: int = 1,
 ) -> Stages:
-    """The stages around subgraphs that are ready to run. `config` must have its defaults filled in.
+    """The stages around the subgraphs that `make_subgraphs` makes ready to run. Modifies the model.
 
-    `mask_decoder` is the model's as it was loaded: to make subgraphs may have changed the model's own.
+    `config` must have its defaults filled in.
     """
+    shapes = static_shapes(recipe, model.image_size, config, device, batch_size)
+    mask_decoder = deepcopy(model.sam_mask_decoder)  # before subgraphs change its weights; 16 MiB
+    subgraphs = make_subgraphs(shapes)
     _let_go(model)
     on_gpu = device.type == "cuda"
     if subgraphs.upscale is None:

@@ -23,8 +23,13 @@ def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
     use_fp16x3_encoder(model.image_encoder)
-    decoder = FoldedDecoder(model, FusedUpscaling(model.sam_mask_decoder, fp16x3=True), Fp16x3ImageTokens, attention)
-    return plain_subgraphs(model, decoder, upscale=False, batch_size=batch_size)
+    return plain_subgraphs(model, fp16x3_decoder(model), upscale=False, batch_size=batch_size)
+
+
+def fp16x3_decoder(model: SAM2Base) -> FoldedDecoder:
+    """The decoder on a GPU."""
+    upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3=True)
+    return FoldedDecoder(model, upscaling, Fp16x3ImageTokens, attention)
 
 
 RECIPE = CompiledRecipe(

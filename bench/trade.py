@@ -1,0 +1,167 @@
+"""What exactness costs: furious with more or less of it, up to fast, by agreement and by milliseconds.
+
+    python -m bench.trade                   agreement of the demo model on crops of photographs, time of large
+
+Agreement is that of `bench.decisions`: uncompiled, with the kernels that compiled modes have, beside mode ao. Time is
+that of generate() on truck.jpg, compiled, with seeded weights and planted masks; in each round every form has a turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import nn
+
+from bench.decisions import Found, figures, find, generator_of
+from bench.harness.arguments import model_parser, model_result, parse_model
+from bench.harness.photographs import crops_named, read_crops
+from bench.harness.planted import PlantedDecoder, plant
+from bench.harness.weights import get_model, seeded_model
+from bench.report.pages import write
+from bench.techniques import time_forms
+from sam2_amg.compilation.jit import compile_subgraphs
+from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, plain_subgraphs
+from sam2_amg.config import GeneratorConfig, Limits, Mode
+from sam2_amg.decoding.decode import decode_image
+from sam2_amg.demo import PHOTOGRAPHS
+from sam2_amg.modes import fast, furious
+from sam2_amg.modes.build import fill_in
+from sam2_amg.modes.compiled import CompiledRecipe, compiled_stages, subgraphs_of
+from sam2_amg.network.encoder import PlainEncoder
+from sam2_amg.network.folded_decoder import FoldedDecoder
+from sam2_amg.network.fp16_decoder import fp16_decoder
+from sam2_amg.network.fp16_encoder import Fp16Encoder
+from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.precision import float32_convolutions
+from sam2_amg.pipeline.generator import MaskGenerator
+
+MakeEncoder = Callable[[SAM2Base], nn.Module]
+MakeDecoder = Callable[[SAM2Base], FoldedDecoder]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A network between furious and fast."""
+
+    name: str
+    recipe: CompiledRecipe
+
+
+def fast_encoder(model: SAM2Base) -> nn.Module:
+    """Modifies `model`."""
+    use_fp16x3_encoder(model.image_encoder)
+    return PlainEncoder(model)
+
+
+def recipe_of(own: CompiledRecipe, encoder: MakeEncoder, decoder: MakeDecoder) -> CompiledRecipe:
+    """The recipe of a mode with another network; its decoder is made before its encoder changes the model."""
+
+    def subgraphs(model: SAM2Base, _device: torch.device, batch_size: int = 1) -> Subgraphs:
+        made = decoder(model)
+        return plain_subgraphs(model, made, upscale=False, encoder=encoder(model), batch_size=batch_size)
+
+    return replace(own, plain_subgraphs=subgraphs)
+
+
+def forms() -> list[Form]:
+    """From furious with float16 in all stages of the encoder to fast."""
+    own, exact = furious.RECIPE, fast.RECIPE
+    staged = {
+        f"furious, more exact in {stages} stages of the encoder": recipe_of(
+            own, partial(Fp16Encoder, exact_stages=stages), fp16_decoder
+        )
+        for stages in (0, 1, 4)
+    }
+    return [
+        Form("furious", own),
+        *(Form(name, recipe) for name, recipe in staged.items()),
+        Form("furious with fast's encoder", recipe_of(own, fast_encoder, fp16_decoder)),
+        Form("furious with fast's decoder", recipe_of(exact, Fp16Encoder, fast.fp16x3_decoder)),
+        Form("fast", exact),
+    ]
+
+
+def build(
+    form: Form,
+    model: SAM2Base,
+    config: GeneratorConfig,
+    device: torch.device,
+    finish: Callable[[Subgraphs, SubgraphShapes], Subgraphs],
+) -> MaskGenerator:
+    """A form's generator; `finish` gets its subgraphs uncompiled. Modifies the model."""
+    config = fill_in(config, Mode.FURIOUS, device)
+    with torch.inference_mode(), float32_convolutions():
+        plain = partial(subgraphs_of, form.recipe, model, device, 1)
+        stages = compiled_stages(form.recipe, model, config, device, lambda shapes: finish(plain(), shapes))
+    return MaskGenerator(stages, config, model.image_size, device)
+
+
+def measure_agreement(
+    made: Sequence[Form], crops: Sequence[Path], config: GeneratorConfig, new_model: Callable[[], SAM2Base]
+) -> dict[str, dict[str, Any]]:
+    """The figures of `bench.decisions` for each form."""
+    device = next(new_model().parameters()).device
+
+    def every(name: str, generator: MaskGenerator) -> list[Found]:
+        print(name, file=sys.stderr)
+        return [find(generator, image) for image in read_crops(crops)]
+
+    expected = every("ao", generator_of(new_model(), Mode.AO, config, device))
+    found = {}
+    for form in made:
+        generator = build(form, new_model(), config, device, lambda subgraphs, _: subgraphs)
+        found[form.name] = figures(list(zip(expected, every(form.name, generator), strict=True)), config)
+    return found
+
+
+def measure_times(
+    made: Sequence[Form], model_type: str, config: GeneratorConfig, device: torch.device, rounds: int
+) -> dict[str, float]:
+    """The median of generate() on truck.jpg in milliseconds, with seeded weights and planted masks, for each form."""
+    generators = {}
+    for form in made:
+        model = seeded_model(model_type, device)
+        finish = partial(compile_subgraphs, device=device, report=partial(print, flush=True))
+        generator = build(form, model, config, device, finish)
+        planted = plant(config.points_per_side, model.image_size // 4, device)
+        generator.stages = replace(generator.stages, decoder=PlantedDecoder(generator.stages.decoder, planted))
+        generators[form.name] = generator
+    image = decode_image((PHOTOGRAPHS / "truck.jpg").read_bytes(), Limits())
+    with torch.inference_mode():
+        times = time_forms(generators, image, rounds)
+    return {name: round(statistics.median(values), 2) for name, values in times.items()}
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = model_parser("trade", __doc__)
+    parser.add_argument("--timed", default="large", metavar="MODEL_TYPE", help="whose time it takes (default large)")
+    parser.add_argument("--rounds", type=int, default=15, help="of generate(), that count (default %(default)s)")
+    parser.add_argument("--points_per_side", type=int, default=32, help="default %(default)s")
+    args = parse_model(parser, arguments)
+    if args.device != "cuda":
+        parser.error("furious needs a CUDA GPU, and there is none here")
+    device, config, made = torch.device(args.device), GeneratorConfig(points_per_side=args.points_per_side), forms()
+    crops = crops_named()
+    times = measure_times(made, args.timed, config, device, args.rounds)
+    agreement = measure_agreement(
+        made, crops, config, lambda: get_model(args.weights, args.checkpoint_dir, args.model_type, device)
+    )
+    result = {
+        **model_result("trade", args, arguments),
+        "timed": args.timed,
+        "rows": [{"form": form.name, "median_ms": times[form.name], **agreement[form.name]} for form in made],
+    }
+    write(result, args.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
