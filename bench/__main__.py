@@ -128,6 +128,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder, or a file with a path a line; default: drawn scenes, "
         "and with --accuracy crops of photographs, too",
     )
+    parser.add_argument(
+        "--enlarged", action="store_true", help="with --images: truck.jpg at 3.4 megapixels, 1.1 MB, behind them"
+    )
     parser.add_argument("--scenes", type=int, default=20, help="how many scenes to draw (default %(default)s)")
     folder = RESULTS / f"scenes-{VERSION}"
     parser.add_argument("--scenes_folder", type=Path, default=folder, help="where they are drawn, or have been drawn")
@@ -167,6 +170,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if min(args.scenes, args.repeats, args.points_per_side, args.shards, args.requests, *args.concurrency) < 1:
         names = "--scenes, --repeats, --points_per_side, --shards, --requests and --concurrency"
         parser.error(f"{names} must be at least 1")
+    if args.enlarged and not args.images:
+        parser.error("--enlarged adds a photograph to those of --images: give --images, too")
     if args.caches and args.accuracy:
         parser.error("--accuracy times nothing, so --caches is of no use to it: leave it out")
     if args.caches and args.one_start:

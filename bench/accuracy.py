@@ -9,7 +9,7 @@ from typing import Any
 from bench.harness.accuracy import Collector
 from bench.harness.images import draw_scenes, find_images
 from bench.harness.lists import count_masks, find_list, keep_list
-from bench.harness.photographs import listed_photographs, make_crops
+from bench.harness.photographs import enlarge_truck, listed_photographs, make_crops
 from bench.harness.worker import Job
 from sam2_amg.agreement_lists import compare
 
@@ -20,7 +20,8 @@ Sets = dict[str, dict[Path, str]]
 def find_sets(args: argparse.Namespace) -> Sets:
     """The images to ask for: those that the command line names, or drawn scenes, before which --accuracy has crops."""
     if args.images:
-        return {"images": {path: path.stem for path in find_images(args.images)}}
+        paths = [*find_images(args.images), *([enlarge_truck()] if args.enlarged else [])]
+        return {"images": {path: path.stem for path in paths}}
     scenes = {"drawn scenes": {path: path.stem for path in draw_scenes(args.scenes, args.scenes_folder)}}
     return {"photographs": make_crops(listed_photographs())} | scenes if args.accuracy else scenes
 

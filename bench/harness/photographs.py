@@ -14,6 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bench import ROOT
+from sam2_amg.demo import PHOTOGRAPHS
 
 LIST = ROOT / "bench" / "photographs.toml"
 FEW = ("whole", "whole-mirrored", "top-left", "top-right", "bottom-left", "bottom-right", "middle")  # crops
@@ -41,6 +42,16 @@ def make_crops(photographs: Sequence[Path], folder: Path = FOLDER) -> dict[Path,
                 part.replace(path)  # what has the name is whole, whenever this is interrupted
         made |= dict.fromkeys(paths.values(), photograph.stem)
     return made
+
+
+def enlarge_truck(folder: Path = FOLDER) -> Path:
+    """truck.jpg at 3.4 megapixels, a JPEG of 1.1 MB; not made again if it is there."""
+    path = folder / "truck-enlarged.jpg"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(PHOTOGRAPHS / "truck.jpg") as photograph:
+            photograph.resize((2250, 1500)).save(path, "JPEG", quality=97)
+    return path
 
 
 def crops_named(names: Sequence[str] = FEW) -> list[Path]:

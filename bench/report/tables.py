@@ -123,6 +123,17 @@ def generate_table(systems: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def server_table(systems: dict[str, Any]) -> str:
+    """What a server adds to an image from one client: its p50 less generate() and decoding, each measured alone."""
+    rows = []
+    for name, figures in systems.items():
+        for image, p50 in zip(figures["generate"]["per_image"], figures["http"]["1"]["p50_by_image"], strict=False):
+            alone = statistics.median(image["ms"]), image["decode_ms"]
+            cells = (_number(value, 1) for value in (p50, *alone, p50 - sum(alone)))
+            rows.append([name, image["image"], *cells])
+    return table(["mode", "image", "p50 of one client, ms", "generate(), ms", "decoding, ms", "the server, ms"], rows)
+
+
 def stages_table(systems: dict[str, Any]) -> str:
     """Inside generate(), milliseconds; `decode` comes before it."""
     rows = [
@@ -146,7 +157,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         if any(figures.get("accuracy") for figures in systems.values()):
             parts += ["## Agreement with baseline, all images", accuracy_table(systems)]
         parts += ["## Over HTTP", latency_table(systems)]
-        if all("p50_by_image" in figures["http"]["1"] for figures in systems.values()) and len(result["images"]) <= 6:
+        by_image = all("p50_by_image" in figures["http"]["1"] for figures in systems.values())
+        if by_image and len(result["images"]) <= 6:
             parts += ["From one client, p50 image by image:", image_latency_table(systems, result["images"])]
         parts += ["## generate(), from pixels to run lengths in host memory", generate_table(systems)]
         parts += [
@@ -155,6 +167,9 @@ def to_markdown(result: dict[str, Any]) -> str:
             "clock sees, and stages with a dash had none):",
             stages_table(systems),
         ]
+        timed = [row for figures in systems.values() for row in figures["generate"]["per_image"]]
+        if by_image and len(result["images"]) <= 6 and all("decode_ms" in row for row in timed):
+            parts += ["What the server adds for one client:", server_table(systems)]
     profiles = {name: figures["profile"] for name, figures in systems.items() if "profile" in figures}
     if profiles:
         parts += ["## Kernels of one generate(), by torch's profiler", profile_markdown(profiles)]

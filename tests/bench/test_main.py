@@ -15,7 +15,7 @@ from helpers import ROOT, drawn_image, wait_until
 from PIL import Image
 
 from bench.__main__ import build_parser, machine, main, name_of, stem_of, write
-from bench.report.tables import STAGES, to_markdown
+from bench.report.tables import STAGES, server_table, to_markdown
 from sam2_amg.demo import PHOTOGRAPHS
 
 STEM = f"modes-demo-cpu-torch{torch.__version__.split('+')[0]}"
@@ -58,7 +58,9 @@ def test_a_small_run_measures_both_modes(small_run: Path) -> None:
         assert system["accuracy"]["matched_miou"] > 0.999
         assert {clients: load["requests"] for clients, load in system["http"].items()} == {"1": 2, "2": 2}
         assert system["http"]["1"]["p50"] <= system["http"]["1"]["p99"]
-        assert [len(row["ms"]) for row in system["generate"]["per_image"]] == [2]
+        (row,) = system["generate"]["per_image"]
+        assert len(row["ms"]) == 2
+        assert row["decode_ms"] > 0
         stages = system["generate"]["stages_ms"]
         assert set(stages) == set(STAGES)
         assert stages["encode"] > 0
@@ -86,6 +88,12 @@ def test_a_run_can_be_tabled_again(small_run: Path, tmp_path: Path) -> None:
     shutil.copytree(small_run / "lists", tmp_path / "lists")
     assert main(["--again", str(tmp_path / f"{STEM}.json"), "--out", str(tmp_path)]) == 1
     assert (tmp_path / f"{STEM}.md").read_text() == page
+
+
+def test_what_a_server_adds_is_what_generate_and_decoding_do_not_take() -> None:
+    image = {"image": "a.jpg", "height_width": [3, 4], "ms": [21.0, 20.0, 19.0], "decode_ms": 4.5}
+    figures = {"http": {"1": {"p50_by_image": [30.0]}}, "generate": {"per_image": [image]}}
+    assert "| ao | a.jpg | 30.0 | 20.0 | 4.5 | 5.5 |" in server_table({"ao": figures})
 
 
 @pytest.mark.slow
