@@ -71,9 +71,8 @@ class Connection(asyncio.Protocol):
         self._method = ""
         self._head: Head | None = None
         self._refusal: Answer | None = None  # of a request without a body
-        self._body = bytearray()
+        self._body: list[bytes | bytearray] = []  # in the parts in which it came
         self._largest_body = 0  # bytes
-        self._parts = 0  # in which the body came
         self._held = 0  # bytes of the budget
         self._discarded = 0
         self._writable = asyncio.Event()
@@ -111,7 +110,10 @@ class Connection(asyncio.Protocol):
             if self._discarded > self.front.largest_discard:
                 self.give_up()
             return
-        self._inbox += data
+        if self.state is State.RECEIVING and not self._inbox and self._h11.their_state is h11.SEND_BODY:
+            self._h11.receive_data(data)  # as most of a body comes: a copy less
+        else:
+            self._inbox += data
         if len(self._inbox) > _LARGEST_PIPELINE and self.state is not State.RECEIVING:
             self.transport.pause_reading()
         if self.state is State.IDLE:
@@ -216,9 +218,8 @@ class Connection(asyncio.Protocol):
         if not self.front.budget.take(len(data)):
             raise self.front.handler.no_room()
         self._held += len(data)
-        self._body += data
-        self._parts += 1
-        if self._parts > _MOST_TINY and self._held < _TINY * self._parts:
+        self._body.append(data)
+        if len(self._body) > _MOST_TINY and self._held < _TINY * len(self._body):
             raise bad_request(f"the body comes in chunks of less than {_TINY} bytes")
         left = self._first_byte + self.front.limits.receive_timeout - self.front.now()
         self._wait(min(left, _STALLED), self._too_slow)
@@ -258,8 +259,8 @@ class Connection(asyncio.Protocol):
 
     def _give_body(self) -> bytes:
         """The body, which the connection forgets."""
-        body, self._body = self._body, bytearray()
-        return bytes(body)
+        parts, self._body = self._body, []
+        return b"".join(parts)
 
     def _send_and_close(self, answer: Answer) -> None:
         self._stop_timer()
@@ -366,7 +367,7 @@ class Connection(asyncio.Protocol):
         self._h11.start_next_cycle()
         if self._h11.trailing_data[0]:  # of which there is a copy in the inbox
             self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
-        self._head, self._refusal, self._method, self._parts = None, None, "", 0
+        self._head, self._refusal, self._method = None, None, ""
         self._enter(State.IDLE)
         self._wait(_IDLE, self.close)
         if len(self._inbox) <= _LARGEST_PIPELINE:
