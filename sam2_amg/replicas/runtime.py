@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,8 @@ def set_environment(replicas: ReplicaConfig) -> None:
         raise StartupError('--replicas needs Ray; install it: pip install "sam2-amg-server[ray]"')
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # of what replicas log
     if replicas.ray_address is None:
         os.environ.update(_ON_THIS_HOST)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

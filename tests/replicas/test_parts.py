@@ -26,6 +26,7 @@ from sam2_amg.replicas.files import files_of, local_model
 from sam2_amg.replicas.gate import Gate, Turn
 from sam2_amg.replicas.messages import ReplicaState, Word
 from sam2_amg.replicas.registry import Registry
+from sam2_amg.replicas.runtime import set_environment
 from sam2_amg.server.ticket import Ticket
 
 PACKAGE = Path(__file__).parents[2] / "sam2_amg"
@@ -271,6 +272,16 @@ def test_a_refusal_crosses_processes_whole() -> None:
     error = RequestError(503, "queue_full", "All 16 slots are in use.", retry_after=3)
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (RequestError, str(error), vars(error))
+
+
+@pytest.mark.parametrize(("known", "found"), [(None, "0"), ("1", "1")])
+def test_what_replicas_log_has_no_colours_in_a_file(
+    known: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {name: value for name, value in os.environ.items() if name != "RAY_COLOR_PREFIX"}
+    monkeypatch.setattr(os, "environ", others | ({"RAY_COLOR_PREFIX": known} if known else {}))
+    set_environment(ReplicaConfig(1, 1))  # pytest's standard error is a file
+    assert os.environ["RAY_COLOR_PREFIX"] == found
 
 
 IMPORTS_RAY = ("replica.py", "deployment.py", "ports.py")
