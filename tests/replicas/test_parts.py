@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import os
 import pickle
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -280,7 +282,8 @@ def test_what_replicas_log_has_no_colours_in_a_file(
 ) -> None:
     others = {name: value for name, value in os.environ.items() if name != "RAY_COLOR_PREFIX"}
     monkeypatch.setattr(os, "environ", others | ({"RAY_COLOR_PREFIX": known} if known else {}))
-    set_environment(ReplicaConfig(1, 1))  # pytest's standard error is a file
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    set_environment(ReplicaConfig(1, 1))
     assert os.environ["RAY_COLOR_PREFIX"] == found
 
 
