@@ -13,11 +13,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
 from triton.testing import do_bench
@@ -29,7 +33,25 @@ from bench.report.pages import write
 from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import launch_configs, using_launch_configs
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.tuning.trials import Trial, all_trials
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear
+from sam2_amg.tuning.trials import Inputs, Trial, all_trials
+
+# rows, inputs, outputs, whether GELU is behind: stages 1 to 3 of the large encoder, prompt tokens of 1,024 points
+_LAYERS = (
+    *((65536, 144, 432, False), (65536, 144, 144, False), (65536, 144, 576, True)),
+    *((16384, 288, 864, False), (16384, 288, 288, False), (16384, 288, 1152, True)),
+    *((4096, 576, 576, False), (4096, 576, 2304, True)),
+    *((8192, 256, 128, False), (8192, 256, 256, False), (8192, 256, 2048, False)),
+)
+
+
+def linear_trials(inputs: Inputs) -> Iterator[Trial]:
+    """fp16x3 layers: reading rows as they are, and as parts of them that lie in memory."""
+    for count, width, outputs, with_gelu in _LAYERS:
+        layer = Fp16x3Linear(nn.Linear(width, outputs).requires_grad_(False), with_gelu).to(inputs.device)
+        rows, name = inputs.normal(count, width), f"linear {count} x {width} to {outputs}" + ", GELU" * with_gelu
+        yield Trial(name, "in one kernel", partial(layer.in_one_kernel, rows))
+        yield Trial(name, "as one product", partial(layer.as_one_product, rows))
 
 
 def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
@@ -51,10 +73,12 @@ def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]]:
     """A row for each form and configuration of the kernels whose name and form begin with `only`."""
-    decoder = FoldedDecoder(seeded_model("large", device))
+    decoder = FoldedDecoder(seeded_model("large", device)).decoder
     trials = [
         trial
-        for trial in all_trials(device, decoder.decoder, dict.fromkeys((True, False), points))
+        for trial in chain(
+            all_trials(device, decoder, dict.fromkeys((True, False), points)), linear_trials(Inputs(device))
+        )
         if f"{trial.kernel} {trial.form}".startswith(only)
     ]
     return [row for trial in tqdm(trials, desc="kernels", disable=None) for row in time_trial(trial, device)]

@@ -67,7 +67,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
         draw(result, Path(f"{stem}.png"))
     if result["what"] == "scale":
         draw_scale(result, Path(f"{stem}.png"))
-    if result["what"] == "trade":
+    if result["what"].split("-")[0] == "trade":
         draw_trade(result, Path(f"{stem}.png"))
     print(page)
     print(f"Written: {stem}.json and .md", file=sys.stderr)

@@ -127,7 +127,8 @@ def server_table(systems: dict[str, Any]) -> str:
     """What a server adds to an image from one client: its p50 less generate() and decoding, each measured alone."""
     rows = []
     for name, figures in systems.items():
-        for image, p50 in zip(figures["generate"]["per_image"], figures["http"]["1"]["p50_by_image"], strict=False):
+        images = figures["generate"]["per_image"]  # the first of those that were asked for
+        for image, p50 in zip(images, figures["http"]["1"]["p50_by_image"][: len(images)], strict=True):
             alone = statistics.median(image["ms"]), image["decode_ms"]
             cells = (_number(value, 1) for value in (p50, *alone, p50 - sum(alone)))
             rows.append([name, image["image"], *cells])
@@ -416,7 +417,7 @@ def decisions_markdown(result: dict[str, Any]) -> str:
 
 def trade_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.trade` as a page."""
-    own = result["rows"][0]["median_ms"]
+    (own,) = (row["median_ms"] for row in result["rows"] if row["form"] == "furious")
     rows = [
         [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *decision_cells(row)]
         for row in sorted(result["rows"], key=lambda row: row["median_ms"])

@@ -15,6 +15,7 @@ from sam2_amg.kernels.fp16x3 import to_fp16_pair
 from sam2_amg.kernels.gelu import gelu
 from sam2_amg.kernels.launch import launcher, require_contiguous, require_kernel_device
 
+_TYPES = torch.float32, torch.float16, torch.float16, torch.float32
 LAUNCH = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16, "num_warps": 4, "num_stages": 4}
 
 
@@ -51,12 +52,16 @@ def fp16x3_linear(x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: flo
     """Float32 rows [N, K] times (high + low) [K, M] times `scale`, plus bias [M]: float32 [N, M].
 
     `high` and `low` are float16. With GELU behind it, the result is float16. Raises ValueError for other devices,
-    and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
+    shapes and dtypes, and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
     """
     require_kernel_device(x, "x")
     for tensor, name, dimensions in ((x, "x", 2), (high, "high", 2), (low, "low", 2), (bias, "bias", 1)):
         require_contiguous(tensor, name, dimensions)
-    (rows, inputs), outputs = x.shape, high.shape[1]
+    (rows, inputs), outputs = x.shape, len(bias)
+    types = x.dtype, high.dtype, low.dtype, bias.dtype
+    if high.shape != (inputs, outputs) or low.shape != high.shape or types != _TYPES:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (x, high, low, bias))
+        raise ValueError(f"rows, weights and bias do not fit together: {shapes}; {types}")
     out = x.new_empty(rows, outputs, dtype=torch.float16 if with_gelu else torch.float32)
     programs = triton.cdiv(rows, LAUNCH["ROWS"]) * triton.cdiv(outputs, LAUNCH["COLUMNS"])
     launcher(linear_kernel)[(programs,)](

@@ -17,8 +17,8 @@ from sam2_amg.network.fused_upscaling import FusedUpscaling
 def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Subgraphs:
     """The uncompiled subgraphs.
 
-    On a GPU, the encoder's linear layers and attention and the decoder's image tokens, upscaling and attention to the
-    shared image use fp16x3; this modifies `model`.
+    On a GPU, the encoder's linear layers and attention use fp16x3, and so do the decoder's image tokens, upscaling, and
+    attention of prompt tokens to each other and to the shared image; this modifies `model`.
     """
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)

@@ -21,9 +21,9 @@ from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sa
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 
 # Windows of up to this many tokens run in our attention kernel, which has tiles of that size. torch's attention has
-# tiles of at least 64 queries, and is faster for larger windows.
+# tiles of at least 64 queries, and is faster for larger windows; but its answers are float16.
 _SMALL_WINDOW = 16
-_EXACT_STAGES = 2  # of large's 48 blocks they have 8; each stage takes as much work a block (`python -m bench.trade`)
+_EXACT_STAGES = 2  # of large's 48 blocks they have 8; a block of any stage has as many operations
 
 
 def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ _MOST_HEADERS = 100
 _LARGEST_PIPELINE = 64 << 10  # bytes read ahead while a request is being answered
 _WRITE_SIZE = 256 << 10  # bytes written at a time
 _EVENTS = 500  # events of h11 that are handled before other connections have their turn
+_JOINED = 16 << 10  # bytes
 _TINY, _MOST_TINY = 64, 10_000  # a body of more parts than this must have so many bytes a part
 _IDLE = 30.0  # seconds in which a client may send nothing between requests
 _HEAD = 10.0  # seconds in which a head must arrive
@@ -71,7 +72,8 @@ class Connection(asyncio.Protocol):
         self._method = ""
         self._head: Head | None = None
         self._refusal: Answer | None = None  # of a request without a body
-        self._body: list[bytes | bytearray] = []  # in the parts in which it came
+        self._body: list[bytes | bytearray] = []  # in parts of at least _JOINED bytes, but the last
+        self._parts = 0  # in which the body came
         self._largest_body = 0  # bytes
         self._held = 0  # bytes of the budget
         self._discarded = 0
@@ -218,8 +220,12 @@ class Connection(asyncio.Protocol):
         if not self.front.budget.take(len(data)):
             raise self.front.handler.no_room()
         self._held += len(data)
-        self._body.append(data)
-        if len(self._body) > _MOST_TINY and self._held < _TINY * len(self._body):
+        if self._body and len(self._body[-1]) < _JOINED:  # a small object takes more memory than its bytes
+            self._body[-1] += data
+        else:
+            self._body.append(data)
+        self._parts += 1
+        if self._parts > _MOST_TINY and self._held < _TINY * self._parts:
             raise bad_request(f"the body comes in chunks of less than {_TINY} bytes")
         left = self._first_byte + self.front.limits.receive_timeout - self.front.now()
         self._wait(min(left, _STALLED), self._too_slow)
@@ -367,7 +373,7 @@ class Connection(asyncio.Protocol):
         self._h11.start_next_cycle()
         if self._h11.trailing_data[0]:  # of which there is a copy in the inbox
             self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_LARGEST_HEAD)
-        self._head, self._refusal, self._method = None, None, ""
+        self._head, self._refusal, self._method, self._parts = None, None, "", 0
         self._enter(State.IDLE)
         self._wait(_IDLE, self.close)
         if len(self._inbox) <= _LARGEST_PIPELINE:

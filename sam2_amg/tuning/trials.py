@@ -9,14 +9,13 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
-from torch import Tensor, nn
+from torch import Tensor
 
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.decoder import Kept
-from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
@@ -30,7 +29,6 @@ _WINDOWS = {
     "whole image": (1, 4096, 8, 3),
     "8 x 8, last stage": (16, 64, 16, 4),
 }
-_STAGES = ((65536, 144), (16384, 288), (4096, 576), (1024, 1152))  # pixels and channels of the large encoder
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,10 @@ def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3
 
 
 def attention_trials(inputs: Inputs) -> Iterator[Trial]:
-    """Attention of the encoder: ours, and torch's, which furious has in large windows."""
+    """Attention of the encoder: ours, and torch's, which furious has in the large windows of stages 3 and 4.
+
+    The form of float32 alone is tuned: furious has ours in eight blocks.
+    """
     for name, (windows, tokens, heads, blocks) in _WINDOWS.items():
         for dtype in (torch.float32, torch.float16):
             form = str(dtype).removeprefix("torch.")
@@ -125,19 +126,6 @@ def prompt_token_trials(points: int, inputs: Inputs) -> Iterator[Trial]:
     yield Trial("attention prompt tokens", "float32, ours", run, "attention", weight=4)  # calls of 256 points
 
 
-def linear_trials(inputs: Inputs) -> Iterator[Trial]:
-    """fp16x3 layers of the encoder's MLPs: reading rows as they are, and as parts of them that lie in memory."""
-    for stage, (pixels, width) in enumerate(_STAGES, 1):
-        layers = {
-            f"{width} to {4 * width}, GELU": Fp16x3Linear(nn.Linear(width, 4 * width), with_gelu=True),
-            f"{width} to {width}": Fp16x3Linear(nn.Linear(width, width)),
-        }
-        for form, layer in layers.items():
-            layer, rows = layer.to(inputs.device), inputs.normal(pixels, width)
-            yield Trial(f"linear, stage {stage}", f"{form}, in one kernel", partial(layer.in_one_kernel, rows))
-            yield Trial(f"linear, stage {stage}", f"{form}, as one product", partial(layer.as_one_product, rows))
-
-
 def all_trials(device: torch.device, decoder: Sam2MaskDecoder, points: Mapping[bool, int]) -> Iterator[Trial]:
     """Every kernel in every form. `points` are at a time, by `fp16x3`; `decoder` has the weights of upscaling."""
     inputs = Inputs(device)
@@ -146,5 +134,4 @@ def all_trials(device: torch.device, decoder: Sam2MaskDecoder, points: Mapping[b
     for fp16x3, count in points.items():
         yield from upscale_trials(count, inputs, decoder, fp16x3)
     yield from attention_trials(inputs)
-    yield from linear_trials(inputs)
     yield from prompt_token_trials(points[True], inputs)

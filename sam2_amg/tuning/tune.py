@@ -29,6 +29,7 @@ _POINTS = {True: 256, False: 512}  # at a time, by `fp16x3`: their image tokens 
 _AT_ONCE = 32  # points whose results are compared
 _FEW = 16  # points for compiling: as many kernels, in little memory
 _MOST_PROCESSES = 16
+_PROCESS_BYTES = 2 << 30  # of the GPU's memory, more than each of them takes
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _milliseconds(run: Callable[[], Tensor]) -> float:
 def compile_ahead(device: torch.device) -> None:
     """Compiles all candidates into Triton's cache, in several processes: most of the time goes there."""
     tasks = [(name, number) for name, configs in CANDIDATES.items() for number in range(len(configs))]
-    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0))))
+    room = torch.cuda.mem_get_info(device)[0] // _PROCESS_BYTES if device.type == "cuda" else _MOST_PROCESSES
+    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)), room))
     with ProcessPoolExecutor(processes, get_context("spawn"), _prepare, (str(device),)) as pool:
         list(tqdm(pool.map(_compile, tasks), total=len(tasks), desc="compiling", unit="kernel", disable=None))
 

@@ -7,7 +7,7 @@ Run by test_compile_kernels.py in a process that does not interpret, for some of
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -138,18 +138,26 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(attention_kernel, in_float32, {**decoder, **configs.attention})
     shape = {"SCALE": 72**-0.5, "WIDE": 128, "FP16X3": fp16x3}
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
-        if fp16x3 or keys == 16 or everything:  # furious leaves large windows of the encoder to torch
+        if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
-    linear = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low", "out"), "*fp16") | {"rows": "i32"}
-    sizes = {"SCALE": 2.0**-8, "INPUTS": 144, "OUTPUTS": 576, "GELU": True}
-    compile_for(linear_kernel, linear, {**sizes, **LINEAR_LAUNCH})
+    compile_linear(compile_for, everything)
+    if not fp16x3:  # stages 1 and 2
+        compile_for(attention_kernel, types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
     types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
     compile_for(upscale_kernel, types, {"SIDE": 64, "FP16X3": fp16x3, **upscale})
+
+
+def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
+    """The layers of short rows, which both modes have."""
+    types = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low"), "*fp16") | {"rows": "i32"}
+    sizes = {"SCALE": 2.0**-8, "INPUTS": 144, "OUTPUTS": 576}
+    for gelu, out in ((True, "*fp16"), (False, "*fp32"))[: 2 if everything else 1]:
+        compile_for(linear_kernel, types | {"out": out}, {**sizes, "GELU": gelu, **LINEAR_LAUNCH})
 
 
 if __name__ == "__main__":

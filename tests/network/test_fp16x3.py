@@ -11,6 +11,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
+from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_encoder, use_fp16x3_linears
 from sam2_amg.network.precision import float32_convolutions
@@ -93,3 +94,13 @@ def test_an_encoder_whose_attention_is_fp16x3_too() -> None:
     for a, b in zip(expected.high_res_features, found.high_res_features, strict=True):
         assert 0 < (a - b).norm() < tolerance * a.norm()
     assert (found.image_embedding - expected.image_embedding).norm() < tolerance * expected.image_embedding.norm()
+
+
+@torch.inference_mode()
+def test_what_does_not_fit_together_is_refused() -> None:
+    rows, bias = torch.zeros(3, 8, device=DEVICE), torch.zeros(4, device=DEVICE)
+    high, short = (torch.zeros(inputs, 4, device=DEVICE, dtype=torch.float16) for inputs in (8, 7))
+    assert fp16x3_linear(rows[:0], high, high, bias, 1.0, False).shape == (0, 4)
+    for wrong in ((rows, high, short, bias), (rows, short, short, bias), (rows.half(), high, high, bias)):
+        with pytest.raises(ValueError, match="rows, weights and bias do not fit together"):
+            fp16x3_linear(*wrong, 1.0, False)

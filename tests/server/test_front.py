@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -442,6 +443,10 @@ def test_tiny_chunks_are_refused_and_bodies_cost_their_size() -> None:
             client.sendall(b"1\r\nx\r\n" * 20_000)
         assert code_of(read_answer(client)) == (400, "bad_request")
         assert one.is_healthy()
+        one.connect(CHUNKED).sendall((b"41\r\n" + b"x" * 65 + b"\r\n") * 20_000)
+        wait_until(lambda: any(each._held == 65 * 20_000 for each in list(one.front._connections)))
+        (slow,) = (each for each in one.front._connections if each._held)
+        assert sum(map(sys.getsizeof, slow._body)) < 1.25 * slow._held
 
 
 def test_answers_without_a_body_wait_for_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
