@@ -52,7 +52,7 @@ def trials_to_tune(device: torch.device, points: Mapping[bool, int]) -> Iterator
 
 def tune(device: torch.device, before: LaunchConfigs) -> list[Chosen]:
     """Measures all candidates on a GPU; a choice for each kernel that runs there, which may be that of `before`."""
-    compile_ahead(device)
+    compile_ahead(device, torch.cuda.mem_get_info(device)[0] // _PROCESS_BYTES)
     with torch.inference_mode():
         return choose(trials_to_tune(device, _POINTS), before, _milliseconds)
 
@@ -137,11 +137,10 @@ def _milliseconds(run: Callable[[], Tensor]) -> float:
     return float(do_bench(run, warmup=60, rep=20, return_mode="median"))
 
 
-def compile_ahead(device: torch.device) -> None:
-    """Compiles all candidates into Triton's cache, in several processes: most of the time goes there."""
+def compile_ahead(device: torch.device, most: int = _MOST_PROCESSES) -> None:
+    """Compiles all candidates into Triton's cache, in up to `most` processes: most of the time goes there."""
     tasks = [(name, number) for name, configs in CANDIDATES.items() for number in range(len(configs))]
-    room = torch.cuda.mem_get_info(device)[0] // _PROCESS_BYTES if device.type == "cuda" else _MOST_PROCESSES
-    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)), room))
+    processes = max(1, min(_MOST_PROCESSES, len(os.sched_getaffinity(0)), most))
     with ProcessPoolExecutor(processes, get_context("spawn"), _prepare, (str(device),)) as pool:
         list(tqdm(pool.map(_compile, tasks), total=len(tasks), desc="compiling", unit="kernel", disable=None))
 
