@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,12 @@ def find(generator: MaskGenerator, image: NDArray[np.uint8]) -> Found:
     return Found(masks, iou, stability)
 
 
+def find_all(name: str, generator: MaskGenerator, crops: Sequence[Path]) -> list[Found]:
+    """Segments every crop; says for which generator."""
+    print(f"{name}: {len(crops)} crops", file=sys.stderr)
+    return [find(generator, image) for image in read_crops(crops)]
+
+
 def figures(pairs: Sequence[tuple[Found, Found]], config: GeneratorConfig) -> dict[str, Any]:
     """What a mode found on some images, beside what was expected.
 
@@ -134,10 +141,8 @@ def main(arguments: list[str]) -> None:
     modes = [Mode(name) for name in args.modes] if args.modes else there
 
     def every(mode: Mode) -> list[Found]:
-        print(f"{mode.value}: {len(made)} crops", file=sys.stderr)
         model = get_model(args.weights, args.checkpoint_dir, args.model_type, device)
-        generator = generator_of(model, mode, config, device)
-        return [find(generator, image) for image in read_crops(made)]
+        return find_all(mode.value, generator_of(model, mode, config, device), made)
 
     expected = every(Mode.AO)
     rows = [{"mode": mode.value, **figures(list(zip(expected, every(mode), strict=True)), config)} for mode in modes]

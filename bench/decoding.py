@@ -8,7 +8,6 @@ Both decode the same JPEG in turn, ten times each, so that whatever else the mac
 from __future__ import annotations
 
 import argparse
-import io
 import shlex
 import statistics
 import sys
@@ -17,28 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from bench import RESULTS
 from bench.harness.machine import machine
+from bench.harness.photographs import resize_truck
 from bench.report.pages import write
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
-from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 
 _TURN = 10
 SIZES = ((800, 534), (1800, 1200), (2250, 1500))  # 0.43, 2.2 and 3.4 megapixels
-
-
-def photograph_of(width: int, height: int) -> bytes:
-    """The truck's photograph in another size, as a JPEG."""
-    file = io.BytesIO()
-    with Image.open(PHOTOGRAPHS / "truck.jpg") as photograph:
-        photograph.resize((width, height)).save(file, "JPEG", quality=92)
-    return file.getvalue()
 
 
 def time_both(pool: DecoderPool, data: bytes, repeats: int) -> dict[str, list[float]]:
@@ -66,7 +56,7 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     rows = []
     with DecoderPool(Limits()) as pool:
         for width, height in tqdm(SIZES, desc="sizes", disable=None):
-            data = photograph_of(width, height)
+            data = resize_truck(width, height, quality=92)
             times = time_both(pool, data, repeats)
             extra = [pool - own for own, pool in zip(times["in_process"], times["pool"], strict=True)]
             medians = {name: round(statistics.median(each), 2) for name, each in times.items()}

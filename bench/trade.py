@@ -14,16 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
-from bench.decisions import Found, figures, find, generator_of
+from bench.decisions import figures, find_all, generator_of
 from bench.harness.arguments import model_parser, model_result, parse_model
-from bench.harness.photographs import crops_named, read_crops
+from bench.harness.photographs import crops_named
 from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import get_model, seeded_model
 from bench.report.pages import write
@@ -36,11 +35,13 @@ from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.modes import fast, furious
 from sam2_amg.modes.build import fill_in
 from sam2_amg.modes.compiled import CompiledRecipe, compiled_stages, subgraphs_of
+from sam2_amg.network.checkpoints import image_size_of
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16_decoder import fp16_decoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
 from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.generator import MaskGenerator
 
@@ -75,15 +76,10 @@ def recipe_of(own: CompiledRecipe, encoder: MakeEncoder, decoder: MakeDecoder) -
 def forms() -> list[Form]:
     """From furious with float16 in all stages of the encoder to fast."""
     own, exact = furious.RECIPE, fast.RECIPE
-    staged = {
-        f"furious, more exact in {stages} stages of the encoder": recipe_of(
-            own, partial(Fp16Encoder, exact_stages=stages), fp16_decoder
-        )
-        for stages in (0, 1, 4)
-    }
+    staged = {stages: recipe_of(own, partial(Fp16Encoder, exact_stages=stages), fp16_decoder) for stages in (0, 1, 4)}
     return [
         Form("furious", own),
-        *(Form(name, recipe) for name, recipe in staged.items()),
+        *(Form(f"furious, more exact in {stages} stages of the encoder", recipe) for stages, recipe in staged.items()),
         Form("furious with fast's upscaling", replace(own, fp16x3=True)),
         Form("furious with fast's encoder", recipe_of(own, fast_encoder, fp16_decoder)),
         Form("furious with fast's decoder", recipe_of(exact, Fp16Encoder, fast.fp16x3_decoder)),
@@ -107,21 +103,17 @@ def build(
 
 
 def measure_agreement(
-    made: Sequence[Form], crops: Sequence[Path], config: GeneratorConfig, new_model: Callable[[], SAM2Base]
+    made: Sequence[Form], config: GeneratorConfig, device: torch.device, new_model: Callable[[], SAM2Base]
 ) -> dict[str, dict[str, Any]]:
     """The figures of `bench.decisions` for each form."""
-    device = next(new_model().parameters()).device
-
-    def every(name: str, generator: MaskGenerator) -> list[Found]:
-        print(name, file=sys.stderr)
-        return [find(generator, image) for image in read_crops(crops)]
-
-    expected = every("ao", generator_of(new_model(), Mode.AO, config, device))
-    found = {}
+    crops = crops_named()
+    expected = find_all("ao", generator_of(new_model(), Mode.AO, config, device), crops)
+    rows = {}
     for form in made:
         generator = build(form, new_model(), config, device, lambda subgraphs, _: subgraphs)
-        found[form.name] = figures(list(zip(expected, every(form.name, generator), strict=True)), config)
-    return found
+        found = find_all(form.name, generator, crops)
+        rows[form.name] = figures(list(zip(expected, found, strict=True)), config)
+    return rows
 
 
 def measure_times(
@@ -129,11 +121,10 @@ def measure_times(
 ) -> dict[str, float]:
     """The median of generate() on truck.jpg in milliseconds, with seeded weights and planted masks, for each form."""
     generators = {}
+    planted = plant(config.points_per_side, image_size_of(MODEL_TYPES[model_type]) // 4, device)
+    finish = partial(compile_subgraphs, device=device, report=partial(print, flush=True))
     for form in made:
-        model = seeded_model(model_type, device)
-        finish = partial(compile_subgraphs, device=device, report=partial(print, flush=True))
-        generator = build(form, model, config, device, finish)
-        planted = plant(config.points_per_side, model.image_size // 4, device)
+        generator = build(form, seeded_model(model_type, device), config, device, finish)
         generator.stages = replace(generator.stages, decoder=PlantedDecoder(generator.stages.decoder, planted))
         generators[form.name] = generator
     image = decode_image((PHOTOGRAPHS / "truck.jpg").read_bytes(), Limits())
@@ -152,10 +143,9 @@ def main(arguments: list[str]) -> None:
     if args.device != "cuda":
         parser.error("furious needs a CUDA GPU, and there is none here")
     device, config, made = torch.device(args.device), GeneratorConfig(points_per_side=args.points_per_side), forms()
-    crops = crops_named()
     times = measure_times(made, args.timed, config, device, args.rounds)
     agreement = measure_agreement(
-        made, crops, config, lambda: get_model(args.weights, args.checkpoint_dir, args.model_type, device)
+        made, config, device, lambda: get_model(args.weights, args.checkpoint_dir, args.model_type, device)
     )
     result = {
         **model_result("trade", args, arguments),

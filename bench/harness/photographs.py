@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -44,13 +45,19 @@ def make_crops(photographs: Sequence[Path], folder: Path = FOLDER) -> dict[Path,
     return made
 
 
+def resize_truck(width: int, height: int, quality: int) -> bytes:
+    """The truck's photograph in another size, as a JPEG."""
+    file = io.BytesIO()
+    with Image.open(PHOTOGRAPHS / "truck.jpg") as photograph:
+        photograph.resize((width, height)).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def enlarge_truck(folder: Path = FOLDER) -> Path:
-    """truck.jpg at 3.4 megapixels, a JPEG of 1.1 MB; not made again if it is there."""
+    """Writes truck.jpg at 3.4 megapixels, a JPEG of 1.1 MB."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "truck-enlarged.jpg"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with Image.open(PHOTOGRAPHS / "truck.jpg") as photograph:
-            photograph.resize((2250, 1500)).save(path, "JPEG", quality=97)
+    path.write_bytes(resize_truck(2250, 1500, quality=97))
     return path
 
 

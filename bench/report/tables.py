@@ -158,8 +158,9 @@ def to_markdown(result: dict[str, Any]) -> str:
         if any(figures.get("accuracy") for figures in systems.values()):
             parts += ["## Agreement with baseline, all images", accuracy_table(systems)]
         parts += ["## Over HTTP", latency_table(systems)]
-        by_image = all("p50_by_image" in figures["http"]["1"] for figures in systems.values())
-        if by_image and len(result["images"]) <= 6:
+        few = len(result["images"]) <= 6
+        by_image = few and all("p50_by_image" in figures["http"]["1"] for figures in systems.values())
+        if by_image:
             parts += ["From one client, p50 image by image:", image_latency_table(systems, result["images"])]
         parts += ["## generate(), from pixels to run lengths in host memory", generate_table(systems)]
         parts += [
@@ -169,7 +170,7 @@ def to_markdown(result: dict[str, Any]) -> str:
             stages_table(systems),
         ]
         timed = [row for figures in systems.values() for row in figures["generate"]["per_image"]]
-        if by_image and len(result["images"]) <= 6 and all("decode_ms" in row for row in timed):
+        if by_image and all("decode_ms" in row for row in timed):
             parts += ["What the server adds for one client:", server_table(systems)]
     profiles = {name: figures["profile"] for name, figures in systems.items() if "profile" in figures}
     if profiles:
@@ -407,11 +408,11 @@ def noise_markdown(result: dict[str, Any]) -> str:
 
 def decisions_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.decisions` as a page."""
-    rows = [[row["mode"], *decision_cells(row)] for row in result["rows"]]
+    rows = [[row["mode"], *_decision_cells(row)] for row in result["rows"]]
     return (
         f"# Scores beside float32's, and decisions that turn: {result['model']}\n\n"
         f"{_made_by(result)}; crops: {', '.join(result['crops'])}. Uncompiled modes beside ao. {_COUNTED}\n\n"
-        f"{table(['mode', *DECISION_HEADER], rows)}\n"
+        f"{table(['mode', *_DECISIONS], rows)}\n"
     )
 
 
@@ -419,32 +420,32 @@ def trade_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.trade` as a page."""
     (own,) = (row["median_ms"] for row in result["rows"] if row["form"] == "furious")
     rows = [
-        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *decision_cells(row)]
+        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *_decision_cells(row)]
         for row in sorted(result["rows"], key=lambda row: row["median_ms"])
     ]
     return (
         f"# Agreement and time of furious, more and less exact: {result['model']}\n\n"
         f"{_made_by(result)}. Agreement on crops of photographs, uncompiled, beside ao. {_COUNTED} generate() is "
         f"that of {result['timed']} on truck.jpg, compiled, seeded weights, planted masks.\n\n"
-        f"{table(['form', 'generate(), ms', 'more than furious', *DECISION_HEADER], rows)}\n"
+        f"{table(['form', 'generate(), ms', 'more than furious', *_DECISIONS], rows)}\n"
     )
 
 
 _COUNTED = "Predicted IoU counts from 0.1 below the threshold, stability where predicted IoU passes it."
-DECISION_HEADER = [
+_DECISIONS = [
     *("images", "other mask count", "matched mIoU"),
     *("predicted IoU: mean error, 1e-5", "masks", "decisions turned"),
     *("stability: mean error, 1e-5", "masks", "decisions turned"),
 ]
 
 
-def decision_cells(row: dict[str, Any]) -> list[object]:
-    """What is under DECISION_HEADER."""
+def _decision_cells(row: dict[str, Any]) -> list[object]:
+    """What is under _DECISIONS."""
     counted = [row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"]
-    return counted + [cell for score in ("predicted_iou", "stability") for cell in _decision_cells(row[score])]
+    return counted + [cell for score in ("predicted_iou", "stability") for cell in _score_cells(row[score])]
 
 
-def _decision_cells(score: dict[str, Any]) -> list[object]:
+def _score_cells(score: dict[str, Any]) -> list[object]:
     return ["-" if score["error"] is None else f"{score['error'] * 1e5:.3f}", score["masks"], score["turned"]]
 
 

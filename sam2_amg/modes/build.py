@@ -95,11 +95,14 @@ def build_stages(
     with torch.inference_mode(), float32_convolutions():
         if mode is Mode.AO:
             return ao_stages(model, config, device)
-
-        def make(shapes: SubgraphShapes) -> Subgraphs:
-            return make_subgraphs(model, mode, shapes, device)
-
-        return compiled.compiled_stages(_RECIPES[mode], model, config, device, make, batch_size)
+        return compiled.compiled_stages(
+            _RECIPES[mode],
+            model,
+            config,
+            device,
+            lambda shapes: make_subgraphs(model, mode, shapes, device),
+            batch_size,
+        )
 
 
 def build_generator(
