@@ -81,10 +81,11 @@ def scale_markdown(result: dict[str, Any]) -> str:
         ]
         for row in rows
     ]
+    enlarged = ", and truck.jpg at 3.4 megapixels," if result["enlarged"] else ""
     how = (
-        f"The real server, over HTTP; {result['clients']} clients a replica send the sample photographs in turn. "
-        f"Medians of {result['rounds']} rounds of {result['seconds']:g} s. Times one device: times the faster of the "
-        "rows with one. Without Ray the front's process makes the masks, too."
+        f"The real server, over HTTP; {result['clients']} clients a replica send the sample photographs{enlarged} in "
+        f"turn. Medians of {result['rounds']} rounds of {result['seconds']:g} s. Times one device: times the faster of "
+        "the rows with one. Without Ray the front's process makes the masks, too."
     )
     return f"# Speed by number of replicas: {title}\n\n{made}{how}\n\n{table(header, cells)}{verdict}{left}\n"
 

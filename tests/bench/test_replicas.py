@@ -105,6 +105,15 @@ def test_replicas_are_held_against_the_faster_of_one_device() -> None:
     assert with_times([a_row(2, 113)])[0]["times"] is None
 
 
+def test_more_replicas_have_demands_of_their_own() -> None:
+    lines, held = verdict(with_times([a_row(1, 50), a_row(4, 190), a_row(8, 369)]), "cuda")
+    assert lines == [
+        "4 replicas at least 3.8 times as fast as one device (3.80): held",
+        "8 replicas at least 7.4 times as fast as one device (7.38): NOT held",
+    ]
+    assert not held
+
+
 def test_the_page_and_the_plot_of_replicas(tmp_path: Path) -> None:
     rows = with_times([a_row(0, 50, 20), a_row(1, 48, 23), a_row(2, 97)])
     result = {
@@ -116,6 +125,7 @@ def test_the_page_and_the_plot_of_replicas(tmp_path: Path) -> None:
         "points_per_side": 32,
         "weights": "seeded",
         "planted": True,
+        "enlarged": True,
         "clients": 16,
         "rounds": 2,
         "seconds": 8,
@@ -123,7 +133,9 @@ def test_the_page_and_the_plot_of_replicas(tmp_path: Path) -> None:
         "verdict": verdict(rows, "cuda")[0],
         "missing": {"4 replicas": "needs 4 GPUs; this host has 2"},
     }
-    first, second = tables_of(scale_markdown(json.loads(json.dumps(result))))
+    page = scale_markdown(json.loads(json.dumps(result)))
+    assert "16 clients a replica send the sample photographs, and truck.jpg at 3.4 megapixels, in turn" in page
+    first, second = tables_of(page)
     assert "| 2 replicas | 32 | 97.00 | 1.94 | 20.0 | 40.0 | - | 0.20 | 2.00 | 30 |" in first
     assert "| 4 replicas | needs 4 GPUs; this host has 2 |" in second
     draw_scale(result, tmp_path / "plot.png")
