@@ -21,6 +21,16 @@ def to_fp16_pair(x):
 
 
 @triton.jit
+def load_pair(pointer, LOW, place, FP16X3: tl.constexpr):
+    """What lies at `place` of a matrix in float16, and of its low parts, LOW numbers further on."""
+    high = tl.load(pointer + place)
+    low = high
+    if FP16X3:
+        low = tl.load(pointer + LOW + place)
+    return high, low
+
+
+@triton.jit
 def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
     """sum + a @ b, float32. FP16X3 adds all products of parts except low times low; otherwise only high times high.
 
@@ -32,6 +42,29 @@ def dot_fp16x3(a_high, a_low, b_high, b_low, sum, FP16X3: tl.constexpr):
         sum = tl.dot(a_low, b_high, sum)
         sum = tl.dot(a_high, b_low, sum)
     return sum
+
+
+@triton.jit
+def fp16_parts_kernel(x, parts, count, BLOCK: tl.constexpr):
+    """A program splits BLOCK of `count` numbers: all high parts, then all low parts."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    real = place < count
+    high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
+    tl.store(parts + place, high, mask=real)
+    tl.store(parts + count + place, low, mask=real)
+
+
+@triton_op("sam2_amg::fp16_parts", mutates_args={})
+def fp16_parts(x: Tensor) -> Tensor:
+    """Float32 [...] -> float16 [2, ...]: high parts and low parts. Raises ValueError for other devices.
+
+    A compiler that fuses the casts would compute low parts as zero. Twin: `network.fp16x3_linear.to_fp16_pair`.
+    """
+    require_kernel_device(x, "x")
+    x = x.contiguous()
+    parts = x.new_empty(2, *x.shape, dtype=torch.float16)
+    launcher(fp16_parts_kernel)[(triton.cdiv(x.numel(), LAUNCH["BLOCK"]),)](x, parts, x.numel(), **LAUNCH)
+    return parts
 
 
 @triton.jit

@@ -13,8 +13,9 @@ Each kernel reads keys from memory once and writes them at most once; scores and
 save registers, no kernel adds LayerNorm's bias, and the second does not multiply by its gain:
 `network/fp16x3_image_tokens.py` folds them, and d, into the vectors and into s.
 
-With FP16X3, operands are float32 and products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Without
-it, operands are float16 and accumulation is float32; the weights of layer 2 are still two parts, because rounding them
+With FP16X3, products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Image tokens and projections then
+lie in memory as two float16 parts, so that tiles go straight to the tensor cores. Without it, there are only the high
+parts, and accumulation is float32; the weights of layer 2 are still two parts, because rounding them
 would add more noise than all other products of the updates. LayerNorm's epsilon is a constant, because a compiled graph
 would pass it as float64 and promote what it is added to. m, gain, d, and what scales and shifts s, are loaded in the
 loops: kept in registers, they would not leave room for the tiles. Twin: `PlainImageTokens` in
@@ -29,7 +30,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
-from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
+from sam2_amg.kernels.fp16x3 import dot_fp16x3, load_pair, to_fp16_pair
 from sam2_amg.kernels.image_tokens import (
     CHANNELS,
     HEAD_CHANNELS,
@@ -38,9 +39,9 @@ from sam2_amg.kernels.image_tokens import (
     SLOTS,
     WIDTH,
     load_block_diagonal,
-    load_rows,
     load_vectors,
     normalise,
+    places,
     softmax_over_tokens,
     tile_rows,
 )
@@ -64,6 +65,15 @@ def updated_tile(
 
 
 @triton.jit
+def store_pair(pointer, LOW, place, tile, FP16X3: tl.constexpr):
+    """Stores a tile in float16, with FP16X3 also its low parts, LOW numbers further on."""
+    high, low = to_fp16_pair(tile)
+    tl.store(pointer + place, high)
+    if FP16X3:
+        tl.store(pointer + LOW + place, low)
+
+
+@triton.jit
 def update_first_kernel(
     keys, centre, queries, heads, values, gain, after, updated, EPS: tl.constexpr,
     PIXELS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
@@ -77,12 +87,18 @@ def update_first_kernel(
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        high, low = to_fp16_pair(load_rows(queries, n, HEAD_CHANNELS))
+        high, low = load_pair(queries, PIXELS * HEAD_CHANNELS, places(n, HEAD_CHANNELS), FP16X3)
         score = dot_fp16x3(high, low, token_key_high, token_key_low, tl.zeros((BLOCK, ROWS), tl.float32), FP16X3)
-        before = load_rows(keys, n, CHANNELS).to(tl.float32) + tl.load(centre + channel)[None, :]
+        before = tl.load(keys + places(n, CHANNELS)).to(tl.float32) + tl.load(centre + channel)[None, :]
         tile = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, False, BLOCK)
-        place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + channel[None, :]
-        tl.store(updated + place, tile * tl.load(gain + channel)[None, :] - tl.load(after + channel)[None, :])
+        tile = tile * tl.load(gain + channel)[None, :] - tl.load(after + channel)[None, :]
+        store_pair(
+            updated + point * (2 if FP16X3 else 1) * PIXELS * CHANNELS,
+            PIXELS * CHANNELS,
+            places(n, CHANNELS),
+            tile,
+            FP16X3,
+        )
 
 
 @triton.jit
@@ -92,6 +108,7 @@ def update_second_kernel(
 ):  # fmt: skip
     """A program updates one of PARTS stretches of a point's image tokens, in place."""
     point = tl.program_id(0).to(tl.int64)
+    own = keys + point * (2 if FP16X3 else 1) * PIXELS * CHANNELS
     source, real = tile_rows(TOKENS)
     row = tl.arange(0, ROWS)
     column = (row % HEADS) * (PIXELS * SLOTS) + row // HEADS  # of scores [H, N, 8]
@@ -101,16 +118,17 @@ def update_second_kernel(
     begin = tl.program_id(1) * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        before = load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS)
-        high, low = to_fp16_pair(before)
+        high, low = load_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), FP16X3)
         score = tl.load(scores + point * (PIXELS * ROWS) + n[:, None] * SLOTS + column[None, :]).to(tl.float32)
         if not FP16X3:
             score *= tl.load(steps + first + source, mask=real, other=0.0)[None, :]
         score = dot_fp16x3(high, low, folded_high, folded_low, score, FP16X3)
         score += tl.load(shift + first + source, mask=real, other=0.0)[None, :]
-        tile = updated_tile(before.to(tl.float32), score, values_high, values_low, EPS, TOKENS, FP16X3, True, BLOCK)
-        place = point * PIXELS * CHANNELS + n[:, None] * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-        tl.store(keys + place, tile)
+        before = high.to(tl.float32)
+        if FP16X3:
+            before += low.to(tl.float32)
+        tile = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, True, BLOCK)
+        store_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), tile, FP16X3)
 
 
 @triton.jit
@@ -131,13 +149,14 @@ def read_kernel(
     highest = tl.full((ROWS,), float("-inf"), tl.float32)
     sum = tl.zeros((ROWS,), tl.float32)
     read = tl.zeros((ROWS, CHANNELS), tl.float32)
+    own = keys + point * (2 if FP16X3 else 1) * PIXELS * CHANNELS
     begin = part * (PIXELS // PARTS)
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
-        high, low = to_fp16_pair(load_rows(positions, n, HEAD_CHANNELS))
+        high, low = load_pair(positions, PIXELS * HEAD_CHANNELS, places(n, HEAD_CHANNELS), FP16X3)
         score = tl.zeros((ROWS, BLOCK), tl.float32)
         score = dot_fp16x3(query_high, query_low, tl.trans(high), tl.trans(low), score, FP16X3)
-        high, low = to_fp16_pair(load_rows(keys + point * PIXELS * CHANNELS, n, CHANNELS))
+        high, low = load_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), FP16X3)
         score = dot_fp16x3(folded_high, folded_low, tl.trans(high), tl.trans(low), score, FP16X3)  # [ROWS, BLOCK]
         now = tl.maximum(highest, tl.max(score, 1))
         shrink = tl.exp(highest - now)
@@ -154,14 +173,25 @@ def read_kernel(
     tl.store(context + out[:, None] * CHANNELS + channel[None, :], read, mask=real[:, None])
 
 
-def _check(fp16x3: bool, pixels: int, channels: int, rows: int, *operands: Tensor) -> None:
-    """Raises ValueError for operands that the kernels do not support."""
-    require_kernel_device(operands[0], "keys")
+def _check(pixels: int, channels: int, rows: int) -> None:
+    """Raises ValueError for what the kernels are not written for."""
     if channels != int(CHANNELS) or pixels % 512 or rows not in (7 * int(HEADS), 8 * int(HEADS)):
         raise ValueError(f"the kernels take SAM 2's decoder, not {pixels} x {channels} image tokens and {rows} vectors")
+
+
+def _check_pairs(fp16x3: bool, *tensors: Tensor) -> None:
+    """Raises ValueError unless all are float16, in two parts with `fp16x3`: [..., 2, N, C]."""
+    require_kernel_device(tensors[0], "keys")
+    for x in tensors:
+        if not x.is_contiguous() or x.dtype != torch.float16 or (fp16x3 and x.shape[-3:-2] != (2,)):
+            parts = ", in a high and a low part" if fp16x3 else ""
+            raise ValueError(f"image tokens and projections must be contiguous float16{parts}")
+
+
+def _check_vectors(fp16x3: bool, *vectors: Tensor) -> None:
     dtype = torch.float32 if fp16x3 else torch.float16
-    if not all(x.is_contiguous() and x.dtype == dtype for x in operands):
-        raise ValueError(f"image tokens, projections and vectors must be contiguous and {dtype}")
+    if not all(x.is_contiguous() and x.dtype == dtype for x in vectors):
+        raise ValueError(f"vectors of prompt tokens must be contiguous and {dtype}")
 
 
 def _check_shape(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
@@ -174,18 +204,21 @@ def update_first(
     keys: Tensor, centre: Tensor, queries: Tensor, heads: Tensor, values: Tensor,
     gain: Tensor, after: Tensor, eps: float, fp16x3: bool,
 ) -> Tensor:  # fmt: skip
-    """Image tokens [P, N, C] after layer 1's update: LayerNorm's output times `gain`, minus `after`, without its bias.
+    """Image tokens after layer 1's update: LayerNorm's output times `gain`, minus `after`, without its bias.
 
-    `keys` + `centre` [N, C] and their projections `queries` [N, H*D] are shared by all points. `heads` [P, H, T, D] and
-    `values` [P, H*T, C] are per point. They and the result are float32 if `fp16x3`, else float16. The vectors `centre`,
-    `gain` and `after` are float32 [C].
+    They are float16 [P, N, C], or with `fp16x3` [P, 2, N, C], high and low parts. `keys` + `centre` [N, C] are shared
+    by all points, and so are their projections `queries`, [N, H*D] or [2, N, H*D]. `heads` [P, H, T, D] and `values`
+    [P, H*T, C] are per point. They and `keys` are float32 if `fp16x3`, else float16. The vectors `centre`, `gain` and
+    `after` are float32 [C].
     """
     points, rows, channels = values.shape
     pixels = len(keys)
-    _check(fp16x3, pixels, channels, rows, keys, queries, heads, values)
+    _check(pixels, channels, rows)
+    _check_pairs(fp16x3, queries)
+    _check_vectors(fp16x3, keys, heads, values)
     for name, vector in (("centre", centre), ("gain", gain), ("after", after)):
         _check_shape(name, vector, (channels,))
-    updated = keys.new_empty(points, pixels, channels)
+    updated = keys.new_empty(points, *(2,) * fp16x3, pixels, channels, dtype=torch.float16)
     configs = launch_configs(keys.device)
     config = configs.update_first if fp16x3 else configs.fp16_update_first
     launcher(update_first_kernel)[(points, config["PARTS"])](
@@ -199,15 +232,17 @@ def update_first(
 def update_second(
     keys: Tensor, scores: Tensor, steps: Tensor, shift: Tensor, folded: Tensor, values: Tensor, eps: float, fp16x3: bool
 ) -> None:
-    """Layer 2's update of image tokens `keys` [P, N, C], without LayerNorm's gain and bias.
+    """Layer 2's update of image tokens `keys`, as `update_first` has them, without LayerNorm's gain and bias.
 
     It works in place, because the tokens take gigabytes. The attention scores are those of `position_scores`, plus
-    `shift`, float32 [P, H*T], plus products of `keys` and `folded`. `folded` and `values` are [P, H*T, C]. They and
-    `keys` are float32 if `fp16x3`, else float16, and scores then are float32 or integers.
+    `shift`, float32 [P, H*T], plus products of `keys` and `folded`. `folded` and `values` are [P, H*T, C]; they are
+    float32 if `fp16x3`, else float16, and scores then are float32 or integers.
     """
     points, rows, channels = values.shape
-    pixels = keys.shape[1]
-    _check(fp16x3, pixels, channels, rows, keys, folded, values)
+    pixels = keys.shape[-2]
+    _check(pixels, channels, rows)
+    _check_pairs(fp16x3, keys)
+    _check_vectors(fp16x3, folded, values)
     _check_shape("scores", scores, (points, int(HEADS), pixels, int(SLOTS)), torch.float32 if fp16x3 else torch.int16)
     _check_shape("steps", steps, (points, rows))
     _check_shape("shift", shift, (points, rows))
@@ -228,8 +263,10 @@ def read_parts(
     Weighted sums of keys [P, parts, H*T, C], largest scores [P, parts, H*T] and sums of weights [P, parts, H*T].
     """
     points, rows, channels = folded.shape
-    pixels = keys.shape[1]
-    _check(fp16x3, pixels, channels, rows, keys, positions, heads, folded)
+    pixels = keys.shape[-2]
+    _check(pixels, channels, rows)
+    _check_pairs(fp16x3, keys, positions)
+    _check_vectors(fp16x3, heads, folded)
     configs = launch_configs(keys.device)
     config = configs.read if fp16x3 else configs.fp16_read
     parts = config["PARTS"]
@@ -243,10 +280,10 @@ def read_parts(
 
 
 def read_keys(keys: Tensor, positions: Tensor, heads: Tensor, folded: Tensor, fp16x3: bool) -> Tensor:
-    """Attention of prompt tokens to image tokens `keys` [P, N, C]; weighted sums of keys, float32 [P, H*T, C].
+    """Attention of prompt tokens to image tokens `keys`, as `update_first` has them: sums of keys, float32 [P, H*T, C].
 
-    Scores are the products of keys and `folded` [P, H*T, C], plus those of `positions` [N, H*D] and `heads`
-    [P, H, T, D]. All inputs are float32 if `fp16x3`, else float16.
+    Scores are the products of keys and `folded` [P, H*T, C], plus those of `positions`, [N, H*D] or in two parts
+    [2, N, H*D], and `heads` [P, H, T, D]. `heads` and `folded` are float32 if `fp16x3`, else float16.
     """
     context, most, total = read_parts(keys, positions, heads, folded, fp16x3)
     share = torch.exp(most - most.amax(1, keepdim=True))  # [P, parts, H*T]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sam2_amg.kernels.fp16x3 import dot_fp16x3, to_fp16_pair
+from sam2_amg.kernels.fp16x3 import dot_fp16x3, load_pair, to_fp16_pair
 from sam2_amg.kernels.gelu import gelu
 from sam2_amg.kernels.image_tokens import CHANNELS
 
@@ -63,9 +63,9 @@ def upscale_kernel(
         return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
-    tokens = keys + point * (SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS
+    tokens = keys + point * ((2 if FP16X3 else 1) * SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS
     if not FP16X3:
-        tile = tl.load(tokens + channel[None, :]).to(tl.float16)
+        tile = tl.load(tokens + channel[None, :])
     vectors_high, vectors_low = to_fp16_pair(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
     gains, biases = tl.load(gain + small), tl.load(bias + small)
     cells_of_second = small[:, None] * FOUR + four[None, :]
@@ -80,7 +80,7 @@ def upscale_kernel(
             x = tl.zeros((BLOCK, CHILD), tl.float32)
             for start in range(0, CHANNELS, CHILD):
                 some = start + small
-                high, low = to_fp16_pair(tl.load(tokens + some[None, :]))
+                high, low = load_pair(tokens, SIDE * SIDE * CHANNELS, some[None, :], True)
                 cells = some[:, None] * (4 * CHILD) + column_of_first
                 x = dot_fp16x3(high, low, tl.load(first + cells), tl.load(first_low + cells), x, True)
         else:

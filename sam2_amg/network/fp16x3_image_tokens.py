@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from sam2_amg.kernels.fp16x3 import fp16_parts
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.folded_attention import FoldedTokens
@@ -27,13 +28,13 @@ from sam2_amg.network.upscaling import LinearUpscaling
 
 
 class Fp16x3ImageTokens(PlainImageTokens):
-    """Keeps the image tokens of every point, float32 [P, N, C], with the accuracy of `PlainImageTokens`.
+    """Keeps the image tokens of every point in two float16 parts, [P, 2, N, C], as exact as `PlainImageTokens`.
 
     Upscaling reads layer 2's image tokens as stored; see `FusedUpscaling`.
     """
 
-    fp16x3 = True  # float32 operands as two float16 parts
-    dtype = torch.float32  # of all kernel inputs
+    fp16x3 = True
+    dtype = torch.float32  # of what kernels take of prompt tokens, and of the shared image tokens
 
     def __init__(self, model: SAM2Base, pe: Tensor, upscaling: LinearUpscaling) -> None:
         """`pe` are the positions E, [N, C]."""
@@ -43,7 +44,7 @@ class Fp16x3ImageTokens(PlainImageTokens):
         self.asking_second = self.second_queries.permute(2, 0, 1).flatten(1).contiguous()  # [N, H*D], float32
 
     def first(self, image: SharedImage, update: TokenUpdate, queries: FoldedTokens) -> tuple[Tensor, Tensor]:
-        """See `ImageTokens`; the state is the image tokens [P, N, C], without the bias of their norm, centred."""
+        """See `ImageTokens`; the state is the image tokens, without the bias of their norm, centred."""
         norm = self.first_norm
         centre, after = centres(image.keys, norm)
         keys, projected = self._operand(image.keys - centre), self._by_token(image.first_queries)
@@ -54,7 +55,7 @@ class Fp16x3ImageTokens(PlainImageTokens):
     def second(
         self, image: SharedImage, state: Tensor, update: TokenUpdate, queries: FoldedTokens
     ) -> tuple[Tensor, Tensor]:
-        """See `ImageTokens`; the state is the image tokens [P, N, C], without gain and bias of their norm.
+        """See `ImageTokens`; the state is the image tokens, without gain and bias of their norm.
 
         They overwrite the image tokens of layer 1.
         """
@@ -71,8 +72,8 @@ class Fp16x3ImageTokens(PlainImageTokens):
         return read_keys(keys, positions, heads, folded, self.fp16x3)
 
     def _by_token(self, projections: Tensor) -> Tensor:
-        """[H, D, N] -> [N, H*D]"""
-        return self._operand(projections.permute(2, 0, 1).flatten(1))
+        """[H, D, N] -> [2, N, H*D], high and low parts."""
+        return fp16_parts(projections.permute(2, 0, 1).flatten(1))
 
     def _operand(self, x: Tensor) -> Tensor:
         return x.to(self.dtype).contiguous()
@@ -95,3 +96,7 @@ class Fp16ImageTokens(Fp16x3ImageTokens):
 
     fp16x3 = False
     dtype = torch.float16
+
+    def _by_token(self, projections: Tensor) -> Tensor:
+        """[H, D, N] -> [N, H*D]"""
+        return self._operand(projections.permute(2, 0, 1).flatten(1))

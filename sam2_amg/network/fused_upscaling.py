@@ -39,23 +39,28 @@ class FusedUpscaling(LinearUpscaling):
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
 
-        `keys` are [P, N, C], float32 if `fp16x3`, else float16; `hyper` is float32 [P, C/8, 3]. Both are of all points.
-        `children` and `grandchildren` are from `arrange`. Raises ValueError for a device other than CUDA, and for a
-        number of image tokens that is not a multiple of the kernel's tile.
+        `keys` are float16 [P, N, C], with `fp16x3` in two parts [P, 2, N, C]; `hyper` is float32 [P, C/8, 3]. Both are
+        of all points. `children` and `grandchildren` are from `arrange`. Raises ValueError for a device other than
+        CUDA, for other dtypes, and for a number of image tokens that is not a multiple of the kernel's tile.
         """
         require_kernel_device(keys, "keys")
-        side = square_side(keys.shape[1])
+        pixels = keys.shape[-2]
+        side = square_side(pixels)
         configs = launch_configs(keys.device)
         config = configs.upscale if self.fp16x3 else configs.fp16_upscale
         dtype = torch.float32 if self.fp16x3 else torch.float16
-        if keys.shape[1] % config["BLOCK"]:
-            raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {keys.shape[1]}")
+        if pixels % config["BLOCK"]:
+            raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {pixels}")
+        if keys.dtype != torch.float16 or keys.ndim != 3 + self.fp16x3:
+            raise ValueError(
+                f"image tokens must be float16, in two parts by fp16x3, not {keys.dtype} {tuple(keys.shape)}"
+            )
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         if count > 0:
-            upscale_kernel[(count, keys.shape[1] // config["BLOCK"])](
+            upscale_kernel[(count, pixels // config["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
                 children.to(dtype), grandchildren.to(dtype), *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,

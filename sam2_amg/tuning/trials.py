@@ -12,6 +12,7 @@ from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 
 from sam2_amg.kernels.attention import attention
+from sam2_amg.kernels.fp16x3 import fp16_parts
 from sam2_amg.kernels.image_attention import read_keys, update_first, update_second
 from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.position_scores import position_scores
@@ -60,6 +61,11 @@ class Inputs:
         """Standard normal."""
         return torch.randn(shape, generator=self._generator, device=self.device, dtype=dtype)
 
+    def halves(self, fp16x3: bool, points: int, *shape: int) -> Tensor:
+        """Float16, with `fp16x3` in two parts: [P, 2, ...]."""
+        high = self.normal(points, *shape, dtype=torch.float16)
+        return torch.stack([high, high * 2**-12], dim=1) if fp16x3 else high
+
 
 def image_token_trials(points: int, inputs: Inputs, fp16x3: bool) -> Iterator[Trial]:
     """Image tokens: updated and read, with float32's accuracy (`fp16x3`) or in float16."""
@@ -69,11 +75,12 @@ def image_token_trials(points: int, inputs: Inputs, fp16x3: bool) -> Iterator[Tr
     centre, gain, after = (inputs.normal(_CHANNELS) for _ in range(3))
     shift, positions = inputs.normal(points, _ROWS), inputs.normal(_PIXELS, _HEADS * _WIDTH)
     heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH)
-    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+    shared, keys = inputs.normal(_PIXELS, _CHANNELS, dtype=dtype), inputs.halves(fp16x3, points, _PIXELS, _CHANNELS)
     folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
-    queries, own = positions.to(dtype), heads.to(dtype)
-    first = partial(update_first, keys[0], centre, queries, own, values, gain, after, 1e-5, fp16x3)
-    yield Trial("update", f"{form}, layer 1", first, f"{prefix}update_first", tolerance=tolerance)
+    queries, own = fp16_parts(positions) if fp16x3 else positions.half(), heads.to(dtype)
+    first = partial(update_first, shared, centre, queries, own, values, gain, after, 1e-5, fp16x3)
+    name = f"{prefix}update_first"
+    yield Trial("update", f"{form}, layer 1", first, name, lambda: _whole(first(), fp16x3), tolerance=tolerance)
     scores = position_scores(positions, heads, not fp16x3)
 
     def second(tokens: Tensor) -> Tensor:
@@ -81,11 +88,17 @@ def image_token_trials(points: int, inputs: Inputs, fp16x3: bool) -> Iterator[Tr
         return tokens
 
     run, name = partial(second, keys.clone()), f"{prefix}update_second"  # each run changes its tokens again
-    yield Trial("update", f"{form}, layer 2", run, name, lambda: second(keys.clone()), tolerance=tolerance)
+    whole = partial(_whole, fp16x3=fp16x3)
+    yield Trial("update", f"{form}, layer 2", run, name, lambda: whole(second(keys.clone())), tolerance=tolerance)
     read = partial(read_keys, keys, queries, own, folded, fp16x3)
     yield Trial("read", form, read, f"{prefix}read", tolerance=tolerance)
     scoring = partial(position_scores, positions, heads, not fp16x3)
     yield Trial("scores of positions", form, lambda: scoring()[0], "position_scores")
+
+
+def _whole(keys: Tensor, fp16x3: bool) -> Tensor:
+    """Image tokens; of two parts their sum, because what is rounded up in one is less in the other."""
+    return keys[:, 0].float() + keys[:, 1].float() if fp16x3 else keys
 
 
 def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3: bool) -> Iterator[Trial]:
@@ -96,7 +109,7 @@ def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
     upscaling = FusedUpscaling(decoder, fp16x3)
-    keys = inputs.normal(points, _PIXELS, _CHANNELS, dtype=dtype)
+    keys = inputs.halves(fp16x3, points, _PIXELS, _CHANNELS)
     form, name = f"{str(dtype).removeprefix('torch.')}, one mask a point", "upscale" if fp16x3 else "fp16_upscale"
     run = partial(upscaling.masks, keys, hyper, *features, kept)
     yield Trial("upscale", form, run, name, tolerance=_TOLERANCE[fp16x3])

@@ -129,10 +129,11 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(position_scores_kernel, types | positions, {**sizes, **configs.position_scores})
     names = ("update_first", "update_second", "read", "upscale")
     first, second, read, upscale = (getattr(configs, name if fp16x3 else f"fp16_{name}") for name in names)
-    vectors = dict.fromkeys(("queries", "positions", "heads"), types["keys"])
-    compile_for(update_first_kernel, types | vectors, {**shape, **epsilon, **first})
-    compile_for(update_second_kernel, types | scores, {**shape, **epsilon, **second})
-    compile_for(read_kernel, types | vectors, {**shape, **read})
+    own = {"heads": types["keys"], **dict.fromkeys(("queries", "positions", "updated"), "*fp16")}
+    compile_for(update_first_kernel, types | own, {**shape, **epsilon, **first})
+    in_memory = {"keys": "*fp16"}  # image tokens of points
+    compile_for(update_second_kernel, types | scores | in_memory, {**shape, **epsilon, **second})
+    compile_for(read_kernel, types | own | in_memory, {**shape, **read})
     in_float32 = types | dict.fromkeys(("q", "k", "v", "out"), "*fp32")  # tokens of the decoder's first layer
     decoder = {"SCALE": 0.25, "WIDE": 16, "FP16X3": True, "KEYS": 4096}
     compile_for(attention_kernel, in_float32, {**decoder, **configs.attention})
@@ -149,7 +150,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
     types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
-    compile_for(upscale_kernel, types, {"SIDE": 64, "FP16X3": fp16x3, **upscale})
+    compile_for(upscale_kernel, types | in_memory, {"SIDE": 64, "FP16X3": fp16x3, **upscale})
 
 
 def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:

@@ -16,6 +16,7 @@ from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.folded_attention import FoldedTokens
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens, centres
+from sam2_amg.network.fp16x3_linear import to_fp16_pair
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
 
 
@@ -74,22 +75,33 @@ def test_products_of_float16_are_near(tokens: int) -> None:
         def operand(x: torch.Tensor) -> torch.Tensor:
             return x if fp16x3 else x.half()
 
-        first = operand(keys[0]), centre, operand(queries), operand(heads), operand(values), gain, after
-        context = read_keys(operand(keys), operand(queries), operand(heads), operand(folded), fp16x3)
-        updated = operand(keys).clone()
+        def in_memory(x: torch.Tensor) -> torch.Tensor:
+            return torch.stack(to_fp16_pair(x), dim=-3) if fp16x3 else x.half()
+
+        first = operand(keys[0]), centre, in_memory(queries), operand(heads), operand(values), gain, after
+        context = read_keys(in_memory(keys), in_memory(queries), operand(heads), operand(folded), fp16x3)
+        updated = in_memory(keys)
         scores = position_scores(positions, heads, not fp16x3)
         update_second(updated, *scores, shift, operand(folded), operand(values), 1e-5, fp16x3)
         return [update_first(*first, 1e-5, fp16x3), updated, context]
 
-    for exact, near, dtype in zip(answers(True), answers(False), (torch.float16,) * 2 + (torch.float32,), strict=True):
+    def summed(parts: torch.Tensor) -> torch.Tensor:
+        return parts.float().sum(1) if parts.ndim == 4 else parts
+
+    for exact, near, dtype in zip(
+        map(summed, answers(True)), answers(False), (torch.float16,) * 2 + (torch.float32,), strict=True
+    ):
         assert near.dtype == dtype
         assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
-    with pytest.raises(ValueError, match=r"contiguous and torch\.float16"):
-        read_keys(keys, queries, heads, folded, fp16x3=False)
+    pairs = torch.stack(to_fp16_pair(keys), dim=1)
+    with pytest.raises(ValueError, match=r"contiguous float16, in a high and a low part"):
+        read_keys(keys.half(), queries.half(), heads, folded, fp16x3=True)
+    with pytest.raises(ValueError, match=r"vectors of prompt tokens must be contiguous and torch\.float16"):
+        read_keys(keys.half(), queries.half(), heads, folded, fp16x3=False)
     with pytest.raises(ValueError, match=r"scores must be contiguous \(2, 8, 512, 8\), torch.float32"):
-        update_second(keys, normal(2, 8, 512, 7), shift, shift, folded, values, 1e-5, fp16x3=True)
+        update_second(pairs, normal(2, 8, 512, 7), shift, shift, folded, values, 1e-5, fp16x3=True)
     with pytest.raises(ValueError, match="steps must be contiguous"):
-        update_second(keys, normal(2, 8, 512, 8), shift[:, :1], shift, folded, values, 1e-5, fp16x3=True)
+        update_second(pairs, normal(2, 8, 512, 8), shift[:, :1], shift, folded, values, 1e-5, fp16x3=True)
 
 
 def run_through(
@@ -115,6 +127,7 @@ def with_affine_parts(
 ) -> tuple[torch.Tensor, ...]:
     """What `Fp16x3ImageTokens` answers, and what it leaves to its readers: see there."""
     first, second = side.first_norm, side.second_norm
+    keys_1, keys_2 = (keys.float().sum(1) for keys in (keys_1, keys_2))  # of their parts
     return keys_1 + first.bias + after, context_1, keys_2 * second.weight + second.bias, context_2
 
 

@@ -25,6 +25,7 @@ from sam2_amg.kernels.launch_configs import (
 )
 from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.decoder import Kept
+from sam2_amg.network.fp16x3_linear import to_fp16_pair
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 
@@ -42,10 +43,14 @@ def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> l
     q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
     hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
+
+    def in_memory(x: Tensor) -> Tensor:
+        return torch.stack(to_fp16_pair(x), dim=-3) if fp16x3 else x.half()
+
     with using_launch_configs(chosen):
         assert launch_configs(DEVICE) is chosen
         scores = position_scores(queries, heads, not fp16x3)
-        queries, heads = queries.to(dtype), heads.to(dtype)
+        queries, heads = in_memory(queries), heads.to(dtype)
         vectors = normal(256), normal(256), normal(256)
         first = update_first(keys[0].to(dtype), vectors[0], queries, heads, values, *vectors[1:], 1e-5, fp16x3)
         second = first.clone()
@@ -54,9 +59,9 @@ def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> l
             first,
             second,
             scores[0].float(),
-            read_keys(keys.to(dtype), queries, heads, folded, fp16x3),
+            read_keys(in_memory(keys), queries, heads, folded, fp16x3),
             attention(q, k, v),
-            upscaling.masks(normal(1, 1024, 256).to(dtype), hyper, children, grandchildren, kept),
+            upscaling.masks(in_memory(normal(1, 1024, 256)), hyper, children, grandchildren, kept),
         ]
 
 
@@ -66,6 +71,8 @@ def test_every_launch_gives_the_same(demo_model: SAM2Base, fp16x3: bool, toleran
     upscaling = FusedUpscaling(deepcopy(demo_model.sam_mask_decoder).to(DEVICE), fp16x3)
     for one, other in zip(*(run_all(upscaling, chosen, fp16x3) for chosen in (HOPPER, SAFE)), strict=True):
         assert one.shape == other.shape
+        if one.ndim == 4 and one.dtype == torch.float16 and fp16x3:  # what is rounded up in one is less in the other
+            one, other = (parts.float().sum(1) for parts in (one, other))
         assert (one - other).norm() <= tolerance * one.norm()
 
 
