@@ -1,9 +1,10 @@
 """Low-res logits -> pixel counts above three thresholds, and boxes, at the photograph's size. Stores no masks.
 
-A lane handles an output column and goes down its rows. It keeps two input rows, interpolated at its column, in
-registers, so an output pixel needs no load, only a mix of the two and the comparisons. If both input rows are on the
-same side of each threshold in all lanes, as nearly everywhere in a mask, all output rows between them are counted at
-once.
+A program takes a tile of input pixels at a time. If they are all on the same side of each threshold, as nearly
+everywhere in a mask, so is every output pixel between them, and all are counted at once. Otherwise a lane handles an
+output column and goes down its rows. It keeps two input rows, interpolated at its column, in registers, so an output
+pixel needs no load, only a mix of the two and the comparisons. If both input rows are on the same side of each
+threshold in all lanes, all output rows between them are counted at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
+from sam2_amg.kernels.bilinear import bounds, first_of, mix_columns, mix_rows, rows_until, scales_of, source_of
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.postprocess.mask_stats import MaskStats
 
@@ -21,6 +22,8 @@ _BLOCK = 64  # columns per program, one lane each
 _ROWS = 256  # maximum rows per program: enough to amortise its start, few enough that ten masks fill a GPU
 _MASKS = 128  # masks per program of `box_kernel`
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
+_TILE_ROWS = tl.constexpr(16)  # input pixels that are looked at before their interpolation
+_TILE_COLUMNS = tl.constexpr(32)  # enough for _BLOCK columns of a photograph that is 550 or more pixels wide
 
 
 @triton.jit
@@ -33,6 +36,40 @@ def widen_box(box, x, top, bottom, width, height):
     tl.atomic_max(box + 1, tl.max(height - top))
     tl.atomic_max(box + 2, tl.max(tl.where(bottom > 0, x + 1, 0)))
     tl.atomic_max(box + 3, tl.max(bottom))
+
+
+@triton.jit
+def on_one_side(least, most, high, middle, low):
+    """Whether numbers between these bounds are on one side of each threshold."""
+    return ((least > high) | (most <= high)) & ((least > middle) | (most <= middle)) & ((least > low) | (most <= low))
+
+
+@triton.jit
+def count_rows(in_high, in_middle, in_low, y, until, above_high, above_middle, above_low, top, bottom):
+    """The last five, after output rows from `y` to before `until`, in which the lanes are above thresholds or not."""
+    return (
+        above_high + tl.where(in_high, until - y, 0),
+        above_middle + tl.where(in_middle, until - y, 0),
+        above_low + tl.where(in_low, until - y, 0),
+        tl.where(in_middle, tl.minimum(top, y), top),
+        tl.where(in_middle, until, bottom),
+    )
+
+
+@triton.jit
+def tile_bounds(logits, row, column, last_column, h, w):
+    """Bounds of what any mix of a tile's input pixels is, rounding included: least and most.
+
+    The tile begins at `row` and `column`, and ends before _TILE_ROWS further rows, and with `last_column`. The least is
+    infinite below and the most above where it has more columns than _TILE_COLUMNS, or a number that is not finite.
+    """
+    rows = tl.minimum(row + tl.arange(0, _TILE_ROWS), h - 1)
+    columns = tl.minimum(column + tl.arange(0, _TILE_COLUMNS), last_column)
+    tile = tl.load(logits + rows[:, None] * w + columns[None, :]).to(tl.float32)
+    fine = tl.min(tl.min((tl.abs(tile) <= _LARGEST).to(tl.int32), 1), 0) > 0  # comparisons with NaN are false
+    least, most = bounds(tl.min(tl.min(tile, 1), 0), tl.max(tl.max(tile, 1), 0))
+    known = fine & (last_column < column + _TILE_COLUMNS)
+    return tl.where(known, least, float("-inf")), tl.where(known, most, float("inf"))
 
 
 # Sizes differ between photographs. Without specialisation on them, a new size does not compile a new variant.
@@ -58,36 +95,44 @@ def mask_stats_kernel(
     not_finite = tl.zeros((BLOCK,), tl.int32)
     top = tl.zeros((BLOCK,), tl.int32) + height  # first row above middle
     bottom = tl.zeros((BLOCK,), tl.int32)  # one past the last
+    column = first_of(tl.program_id(1) * BLOCK, scale_x, w)
+    last_column = tl.minimum(first_of(tl.minimum((tl.program_id(1) + 1) * BLOCK, width) - 1, scale_x, w) + 1, w - 1)
     y = begin
     while y < end:  # not range(): with NumPy 2.4, Triton 3.6's interpreter does not accept a tensor as its end
-        first, second, weight_y = source_of(y, scale_y, h)
-        until = rows_until(first + 1, scale_y, h, y, end)
-        upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
-        lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
-        # comparisons with NaN are false, and infinity is above the largest number
-        fine = (tl.abs(upper) <= _LARGEST) & (tl.abs(lower) <= _LARGEST)
-        not_finite |= (lanes & (fine == 0)).to(tl.int32)
-        least, most = bounds(upper, lower)
-        all_high, all_middle, all_low = least > high, least > middle, least > low
-        decided = (all_high | (most <= high)) & (all_middle | (most <= middle)) & (all_low | (most <= low))
-        if tl.max((lanes & (decided == 0)).to(tl.int32)) == 0:
-            inside = lanes & all_middle
-            above_high += tl.where(lanes & all_high, until - y, 0)
-            above_middle += tl.where(inside, until - y, 0)
-            above_low += tl.where(lanes & all_low, until - y, 0)
-            top = tl.where(inside, tl.minimum(top, y), top)
-            bottom = tl.where(inside, until, bottom)
-            y = until
-        while y < until:
-            first, second, weight_y = source_of(y, scale_y, h)  # the same rows
-            value = mix_rows(upper, lower, weight_y)
-            inside = lanes & (value > middle)
-            above_high += (lanes & (value > high)).to(tl.int32)
-            above_middle += inside.to(tl.int32)
-            above_low += (lanes & (value > low)).to(tl.int32)
-            top = tl.where(inside, tl.minimum(top, y), top)
-            bottom = tl.where(inside, y + 1, bottom)
-            y += 1
+        row = first_of(y, scale_y, h)
+        tile_end = rows_until(row + _TILE_ROWS - 1, scale_y, h, y, end)
+        tile_least, tile_most = tile_bounds(logits, row, column, last_column, h, w)
+        if on_one_side(tile_least, tile_most, high, middle, low):
+            every = tl.zeros((BLOCK,), tl.float32) + tile_least
+            above_high, above_middle, above_low, top, bottom = count_rows(
+                lanes & (every > high), lanes & (every > middle), lanes & (every > low), y, tile_end,
+                above_high, above_middle, above_low, top, bottom,
+            )  # fmt: skip
+            y = tile_end
+        while y < tile_end:
+            first, second, weight_y = source_of(y, scale_y, h)
+            until = rows_until(first + 1, scale_y, h, y, tile_end)
+            upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
+            lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
+            # comparisons with NaN are false, and infinity is above the largest number
+            fine = (tl.abs(upper) <= _LARGEST) & (tl.abs(lower) <= _LARGEST)
+            not_finite |= (lanes & (fine == 0)).to(tl.int32)
+            least, most = bounds(upper, lower)
+            undecided = lanes & (on_one_side(least, most, high, middle, low) == 0)
+            if tl.max(undecided.to(tl.int32)) == 0:
+                above_high, above_middle, above_low, top, bottom = count_rows(
+                    lanes & (least > high), lanes & (least > middle), lanes & (least > low), y, until,
+                    above_high, above_middle, above_low, top, bottom,
+                )  # fmt: skip
+                y = until
+            while y < until:
+                first, second, weight_y = source_of(y, scale_y, h)  # the same rows
+                value = mix_rows(upper, lower, weight_y)
+                above_high, above_middle, above_low, top, bottom = count_rows(
+                    lanes & (value > high), lanes & (value > middle), lanes & (value > low), y, y + 1,
+                    above_high, above_middle, above_low, top, bottom,
+                )  # fmt: skip
+                y += 1
 
     found += mask * 8
     tl.atomic_add(found, tl.sum(above_high))
