@@ -10,7 +10,7 @@ from sam2_amg.kernels.attention import attention
 from sam2_amg.modes.compiled import CompiledRecipe
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_image_tokens import Fp16x3ImageTokens
-from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder, use_fp16x3_linears
 from sam2_amg.network.fused_upscaling import FusedUpscaling
 
 
@@ -27,9 +27,11 @@ def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -
 
 
 def fp16x3_decoder(model: SAM2Base) -> FoldedDecoder:
-    """The decoder on a GPU."""
+    """The decoder on a GPU. Modifies `model`."""
     upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3=True)
-    return FoldedDecoder(model, upscaling, Fp16x3ImageTokens, attention)
+    decoder = FoldedDecoder(model, upscaling, Fp16x3ImageTokens, attention)  # takes weights of the linear layers
+    use_fp16x3_linears(model.sam_mask_decoder.transformer)
+    return decoder
 
 
 RECIPE = CompiledRecipe(
