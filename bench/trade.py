@@ -80,7 +80,6 @@ def forms() -> list[Form]:
     return [
         Form("furious", own),
         *(Form(f"furious, more exact in {stages} stages of the encoder", recipe) for stages, recipe in staged.items()),
-        Form("furious with fast's upscaling", replace(own, fp16x3=True)),
         Form("furious with fast's encoder", recipe_of(own, fast_encoder, fp16_decoder)),
         Form("furious with fast's decoder", recipe_of(exact, Fp16Encoder, fast.fp16x3_decoder)),
         Form("fast", exact),
