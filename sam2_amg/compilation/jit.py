@@ -18,6 +18,7 @@ from sam2_amg.compilation.cuda_graphs import Capturer
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_configs import fingerprint, launch_configs
+from sam2_amg.kernels.layer_norm import layer_norm_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
@@ -61,6 +62,6 @@ def compiler_errors() -> Iterator[None]:
 
 def count_compilations() -> int:
     """The number of torch.compile graphs and Triton kernel variants compiled in this process so far."""
-    kernels = (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel)
+    kernels = (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel, layer_norm_kernel)
     variants = sum(len(caches[0]) for kernel in kernels for caches in getattr(kernel, "device_caches", {}).values())
     return counters["stats"]["unique_graphs"] + variants

@@ -1,4 +1,4 @@
-"""Image tokens of the folded decoder in plain torch: their updates by each point's tokens.
+"""Image tokens of the folded decoder in float32: their updates by each point's tokens.
 
 The reference for `fp16x3_image_tokens.py`. Symbols as in `folded_attention.py`; U points with a kept mask.
 """
@@ -13,6 +13,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask_tokens, position_scores, read
+from sam2_amg.network.layer_norm import normalise
 from sam2_amg.network.upscaling import LinearUpscaling
 
 
@@ -78,7 +79,7 @@ class PlainImageTokens:
         """See `ImageTokens`; the state is the image tokens [P, N, C]."""
         weights = ask_tokens(position_scores(update.keys, image.first_queries), self.heads)  # [P, H*T, N]
         keys = image.keys.expand(len(update.values), -1, -1)  # [P, N, C]
-        keys = self.first_norm(torch.baddbmm(keys, weights.mT, update.values))
+        keys = normalise(self.first_norm, torch.baddbmm(keys, weights.mT, update.values))
         return keys, read(queries, keys, self.second_keys)
 
     def second(
@@ -86,7 +87,8 @@ class PlainImageTokens:
     ) -> tuple[Tensor, Tensor]:
         """See `ImageTokens`; the state is the image tokens [P, N, C]."""
         scores = torch.baddbmm(position_scores(update.keys, self.second_queries), update.keys.folded, state.mT)
-        keys = self.second_norm(torch.baddbmm(state, ask_tokens(scores, self.heads).mT, update.values))
+        keys = torch.baddbmm(state, ask_tokens(scores, self.heads).mT, update.values)
+        keys = normalise(self.second_norm, keys)
         return keys, read(queries, keys, self.final_keys)
 
     def upscale(self, image: SharedImage, state: Tensor, hyper: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from sam2.modeling.sam.mask_decoder import MaskDecoder as Sam2MaskDecoder
 from torch import Tensor
 
 from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.layer_norm import normalise
 
 
 class LinearUpscaling:
@@ -41,9 +42,9 @@ class LinearUpscaling:
 
     def __call__(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor) -> Tensor:
         """Low-res logits [U, 3, 4h, 4w] of image tokens `keys` [U, N, C], with mask vectors `hyper` [U, C/8, 3]."""
-        norm, side = self.norm, square_side(keys.shape[1])
+        side = square_side(keys.shape[1])
         x = (keys @ self.first).unflatten(-1, (4, -1))  # [U, N, 2*2, C/4]
-        x = F.gelu(F.layer_norm(x + children, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+        x = normalise(self.norm, x, added=children, with_gelu=True)
         x = F.gelu(x @ self.second + grandchildren)  # [U, N, 2*2, 2*2*C/8]
         logits = x.reshape(len(keys), 16 * side * side, hyper.shape[1]) @ hyper  # [U, N*2*2*2*2, 3]
         logits = logits.reshape(len(keys), side, side, 2, 2, 2, 2, hyper.shape[2])

@@ -22,6 +22,8 @@ from sam2_amg.kernels import launch_configs
 from sam2_amg.kernels.attention import attention_kernel
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
+from sam2_amg.kernels.layer_norm import LAUNCH as LAYER_NORM_LAUNCH
+from sam2_amg.kernels.layer_norm import layer_norm_kernel
 from sam2_amg.kernels.linear import LAUNCH as LINEAR_LAUNCH
 from sam2_amg.kernels.linear import linear_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
@@ -33,6 +35,7 @@ FLOATS = ("scale_y", "scale_x", "high", "middle", "low", "threshold", "eps")
 # of kernels outside CUDA graphs: pointers at the beginning of a tensor of torch's, which is aligned, and any others
 POINTERS = ("keys", "hyper", "children", "grandchildren", "first", "first_low", "second", "second_low", "gain", "bias")
 FREE_POINTERS = ("logits", "found", "boxes", "counts", "ends", "boundaries", "points", "masks")
+OWN_POINTERS = {upscale_kernel: ("logits",), layer_norm_kernel: ("x", "added", "out")}  # aligned, too
 SHARED_MEMORY = {90: 227 * 1024, 89: 99 * 1024, 80: 163 * 1024}  # bytes that a program may have, by architecture
 
 
@@ -57,7 +60,7 @@ def check_specialization(kernel: triton.JITFunction) -> None:
     """Triton compiles a variant for each specialization of the arguments: none may depend on a number or an address."""
     bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
     memory = torch.zeros(64, dtype=torch.uint8)
-    aligned = (*POINTERS, "logits") if kernel is upscale_kernel else POINTERS  # which is its output
+    aligned = (*POINTERS, *OWN_POINTERS.get(kernel, ()))
     found = set()
     for i, number in enumerate((0, 1, 2, 16, 17, 1 << 20)):
         values = dict.fromkeys(kernel.arg_names, number)
@@ -72,7 +75,7 @@ def check_specialization(kernel: triton.JITFunction) -> None:
 def main(everything: bool) -> None:
     """Without `everything`, of the safe configs only the kernel that takes the most shared memory, and nothing that no
     mode uses."""
-    for kernel in (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel):
+    for kernel in (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel, layer_norm_kernel):
         check_specialization(kernel)
     numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0"), "i32")
     numbers |= dict.fromkeys(FLOATS[:-1], "fp32")
@@ -84,6 +87,11 @@ def main(everything: bool) -> None:
             compile_kernel(boundaries_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
     types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
     compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
+    types = dict.fromkeys(("x", "added", "gain", "bias", "out"), "*fp32") | {"eps": "fp32", "count": "i32"}
+    for channels, upscaling in ((64, True), (256, False)):  # of ao: children, and image tokens
+        launch = parts_of(LAYER_NORM_LAUNCH)
+        launch["constants"] |= {"CHANNELS": channels, "ADDED": upscaling, "GELU": upscaling}
+        compile_kernel(layer_norm_kernel, types, **launch)
     for fp16x3, architecture in ((True, 80), (False, 89)):
         compile_products(HOPPER, 90, fp16x3, everything)
         compile_products(SAFE, architecture, fp16x3, everything)
