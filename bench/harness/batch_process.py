@@ -38,8 +38,13 @@ def run_batch(
         if done.returncode != 0:
             said = "\n".join(done.stderr.splitlines()[-_LINES:])
             raise WorkerFailed(f"the batch job ended with status {done.returncode}\n{said}")
-        ends = sorted(path.stat().st_mtime for path in shards.glob("*.jsonl"))
+        ends = ends_of(shards)
     return {"images_per_second": round(rate(ends, devices, _SHARD), 3), "shards": len(ends)}
+
+
+def ends_of(output: Path) -> list[float]:
+    """The moments at which shards were there, in order. The list of inputs is not one: it is there from the start."""
+    return sorted(path.stat().st_mtime for path in output.glob("[0-9]*.jsonl"))
 
 
 def rate(ends: Sequence[float], first: int, size: int) -> float:

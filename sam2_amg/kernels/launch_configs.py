@@ -40,7 +40,7 @@ class LaunchConfigs:
 
 HOPPER = LaunchConfigs(
     update_first={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 3},
-    update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 8, "num_stages": 1},
+    update_second={"BLOCK": 64, "PARTS": 2, "num_warps": 4, "num_stages": 2},
     read={"BLOCK": 32, "PARTS": 4, "num_warps": 4, "num_stages": 2},
     position_scores={"BLOCK": 128, "POINTS": 8, "num_warps": 4, "num_stages": 1},
     fp16_update_first={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sam2_amg.kernels.launch import require_kernel_device
 
-LAUNCH = {"TILE": 2048, "num_warps": 4}  # numbers of a program: 32 rows of 64 channels, or 8 of 256
+LAUNCH = {"TILE": 1024, "num_warps": 4}  # numbers of a program: 16 rows of 64 channels, or 4 of 256
 _ROOT_OF_HALF = tl.constexpr(0.5**0.5)
 
 

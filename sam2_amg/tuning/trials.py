@@ -105,7 +105,7 @@ def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3
     """Every point with one kept mask, with float32's accuracy (`fp16x3`) or in float16. `decoder` has the weights."""
     dtype = torch.float32 if fp16x3 else torch.float16
     hyper = inputs.normal(points, _CHANNELS // 8, 3)
-    features = inputs.normal(_PIXELS, 4, 64), inputs.normal(_PIXELS, 4, 128)
+    features = inputs.normal(_PIXELS, 4, 64, dtype=dtype), inputs.normal(_PIXELS, 4, 128, dtype=dtype)
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
     upscaling = FusedUpscaling(decoder, fp16x3)

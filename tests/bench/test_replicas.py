@@ -14,7 +14,7 @@ import pytest
 from helpers import photograph, png
 
 from bench.front import medians
-from bench.harness.batch_process import rate
+from bench.harness.batch_process import ends_of, rate
 from bench.harness.clients import Clients, Load, figures_of
 from bench.harness.failures import WorkerFailed
 from bench.harness.instant import ANSWER, InstantBackend
@@ -76,6 +76,13 @@ def test_a_rate_leaves_the_start_out() -> None:
     assert rate([100.0, 101.0, 103.0, 105.0], first=2, size=50) == 25.0
     with pytest.raises(WorkerFailed, match="--batch_images"):
         rate([100.0, 101.0], first=2, size=50)
+
+
+def test_only_shards_end(tmp_path: Path) -> None:
+    for moment, name in enumerate(("inputs-0000.jsonl", "000000.jsonl", "000001.jsonl", "manifest.json")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (moment, moment))
+    assert ends_of(tmp_path) == [1, 2]
 
 
 def a_row(replicas: int, images_per_second: float, lone: float | None = None) -> dict[str, Any]:

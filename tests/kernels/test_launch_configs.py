@@ -41,7 +41,7 @@ def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> l
     folded, values = (0.1 * normal(1, 64, 256)).to(dtype), normal(1, 64, 256).to(dtype)
     queries, heads = normal(512, 128), normal(1, 8, 8, 16)
     q, k, v = normal(1, 70, 3, 2, 24).to(dtype).unbind(2)
-    hyper, children, grandchildren = normal(1, 32, 3), normal(1024, 4, 64), normal(1024, 4, 128)
+    hyper, features = normal(1, 32, 3), (normal(1024, 4, 64).to(dtype), normal(1024, 4, 128).to(dtype))
     kept = Kept(*(torch.tensor([index], device=DEVICE) for index in (0, 2)))
 
     def in_memory(x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def run_all(upscaling: FusedUpscaling, chosen: LaunchConfigs, fp16x3: bool) -> l
             scores[0].float(),
             read_keys(in_memory(keys), queries, heads, folded, fp16x3),
             attention(q, k, v),
-            upscaling.masks(in_memory(normal(1, 1024, 256)), hyper, children, grandchildren, kept),
+            upscaling.masks(in_memory(normal(1, 1024, 256)), hyper, *features, kept),
         ]
 
 

@@ -117,7 +117,7 @@ def test_what_the_kernel_is_not_written_for_is_refused() -> None:
         with pytest.raises(ValueError, match="contiguous and float32"):
             call(x, added=added)
     for channels in (0, 96, 4096):
-        with pytest.raises(ValueError, match=f"a power of two up to 2048 of channels, not {channels}"):
+        with pytest.raises(ValueError, match=f"a power of two up to 1024 of channels, not {channels}"):
             call(random(2, channels))
     with pytest.raises(ValueError, match=r"do not fit together: \(6, 128\), \(64,\), \(64,\)"):
         call(random(6, 128))
