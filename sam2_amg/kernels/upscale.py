@@ -19,16 +19,18 @@ from sam2_amg.kernels.image_tokens import CHANNELS
 CHILD = tl.constexpr(64)  # channels of a child
 GRANDCHILD = tl.constexpr(32)  # channels of a grandchild
 FOUR = tl.constexpr(128)  # channels of the four children of a child, 4 * GRANDCHILD
+TWO = tl.constexpr(64)  # of two of them
 MASKS = tl.constexpr(3)
 
 
 @triton.jit
-def load_mask_vectors(pointer):
-    """Loads a point's mask vectors [GRANDCHILD, MASKS] -> [FOUR, 16].
+def load_mask_vectors(pointer, HALF: tl.constexpr):
+    """Loads a point's mask vectors [GRANDCHILD, MASKS] -> [TWO, 16], for the first or the last two grandchildren.
 
     Column 4 g + m has mask m's vector in the rows of grandchild g, and zeros elsewhere.
     """
-    row, column = tl.arange(0, FOUR), tl.arange(0, 16)
+    row = tl.arange(0, TWO) + HALF * TWO
+    column = tl.arange(0, 16)
     own = (row // GRANDCHILD)[:, None] == (column // 4)[None, :]
     mask = column % 4
     place = (row % GRANDCHILD)[:, None] * MASKS + mask[None, :]
@@ -62,15 +64,14 @@ def upscale_kernel(
     if tl.load(points + entry - 1, mask=entry > 0, other=-1) == point:
         return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    channel, small, four = tl.arange(0, CHANNELS), tl.arange(0, CHILD), tl.arange(0, FOUR)
+    channel, small = tl.arange(0, CHANNELS), tl.arange(0, CHILD)
     tokens = keys + point * ((2 if FP16X3 else 1) * SIDE * SIDE * CHANNELS) + n[:, None] * CHANNELS
     if not FP16X3:
         tile = tl.load(tokens + channel[None, :])
-    vectors_high, vectors_low = to_fp16_pair(load_mask_vectors(hyper + point * (GRANDCHILD * MASKS)))
+    vectors = hyper + point * (GRANDCHILD * MASKS)
+    first_two_high, first_two_low = to_fp16_pair(load_mask_vectors(vectors, 0))
+    last_two_high, last_two_low = to_fp16_pair(load_mask_vectors(vectors, 1))
     gains, biases = tl.load(gain + small), tl.load(bias + small)
-    cells_of_second = small[:, None] * FOUR + four[None, :]
-    weights = tl.load(second + cells_of_second)
-    weights_low = tl.load(second_low + cells_of_second) if FP16X3 else weights
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
     row = find_rows(points, masks, count, entry, point, mask)
@@ -90,12 +91,20 @@ def upscale_kernel(
         x *= tl.rsqrt(tl.sum(x * x, 1) / CHILD + eps)[:, None]
         x = gelu(x * gains[None, :] + biases[None, :])
         high, low = to_fp16_pair(x)
-        x = dot_fp16x3(high, low, weights, weights_low, tl.zeros((BLOCK, FOUR), tl.float32), FP16X3)  # [BLOCK, FOUR]
-        x += tl.load(grandchildren + (n * 4 + child)[:, None] * FOUR + four[None, :]).to(tl.float32)
-        x = gelu(x)
-        high, low = to_fp16_pair(x)
-        found = dot_fp16x3(high, low, vectors_high, vectors_low, tl.zeros((BLOCK, 16), tl.float32), True)
-        y = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
-        x_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
-        place = row[None, :] * (16 * SIDE * SIDE) + y * (4 * SIDE) + x_
+        found = tl.zeros((BLOCK, 16), tl.float32)
+        for half in tl.static_range(2):  # two grandchildren, for four at once take too many registers
+            some = half * TWO + tl.arange(0, TWO)
+            cells = small[:, None] * FOUR + some[None, :]
+            weights = tl.load(second + cells)
+            weights_low = tl.load(second_low + cells) if FP16X3 else weights
+            y = dot_fp16x3(high, low, weights, weights_low, tl.zeros((BLOCK, TWO), tl.float32), FP16X3)
+            y += tl.load(grandchildren + (n * 4 + child)[:, None] * FOUR + some[None, :]).to(tl.float32)
+            part_high, part_low = to_fp16_pair(gelu(y))
+            if half == 0:
+                found = dot_fp16x3(part_high, part_low, first_two_high, first_two_low, found, True)
+            else:
+                found = dot_fp16x3(part_high, part_low, last_two_high, last_two_low, found, True)
+        row_ = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
+        column_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
+        place = row[None, :] * (16 * SIDE * SIDE) + row_ * (4 * SIDE) + column_
         tl.store(logits + place, found, mask=(row >= 0)[None, :])
