@@ -48,8 +48,8 @@ HOPPER = LaunchConfigs(
     fp16_read={"BLOCK": 64, "PARTS": 1, "num_warps": 4, "num_stages": 3},
     attention={"BLOCK": 64, "num_warps": 4, "num_stages": 1},
     small_attention={"BLOCK": 16, "num_warps": 2, "num_stages": 1},
-    upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 2},
-    fp16_upscale={"BLOCK": 128, "num_warps": 8, "num_stages": 2},
+    upscale={"BLOCK": 64, "num_warps": 4, "num_stages": 3},
+    fp16_upscale={"BLOCK": 128, "num_warps": 4, "num_stages": 1},
 )
 SAFE = LaunchConfigs(
     update_first={"BLOCK": 16, "PARTS": 2, "num_warps": 4, "num_stages": 1},

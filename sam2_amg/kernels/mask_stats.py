@@ -22,7 +22,7 @@ _BLOCK = 64  # columns per program, one lane each
 _ROWS = 256  # maximum rows per program: enough to amortise its start, few enough that ten masks fill a GPU
 _MASKS = 128  # masks per program of `box_kernel`
 _LARGEST = tl.constexpr(3.4028234663852886e38)  # of float32
-_TILE_ROWS = tl.constexpr(16)  # input pixels that are looked at before their interpolation
+_TILE_ROWS = tl.constexpr(8)  # input pixels that are looked at before their interpolation
 _TILE_COLUMNS = tl.constexpr(32)  # enough for _BLOCK columns of a photograph that is 550 or more pixels wide
 
 
