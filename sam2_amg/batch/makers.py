@@ -94,11 +94,12 @@ def _local(config: BatchConfig, model: ModelConfig, output: Output) -> Iterator[
     from sam2_amg.modes.load import keep_compiled, load_generator
     from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors
     from sam2_amg.pipeline.host_memory import give_back_memory
+    from sam2_amg.pipeline.pinned_memory import empty_pinned
 
     if config.compile_cache is not None:
         keep_compiled(config.compile_cache)
     device = torch.device(model.device)
-    with DecoderPool(config.limits) as decoders, memory_errors("--points_per_batch or --batch_size"):
+    with DecoderPool(config.limits, empty_pinned) as decoders, memory_errors("--points_per_batch or --batch_size"):
         generator = load_generator(model, config.own, _say)
         work = LocalWork(
             generator,

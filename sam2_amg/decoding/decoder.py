@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from sam2_amg.decoding.memory import bytes_held
 from sam2_amg.decoding.messages import Message, receive, send, socket_pair
 from sam2_amg.decoding.shared_memory import SharedMemory, create_memory
 from sam2_amg.errors import RequestError
+
+Empty = Callable[[int], NDArray[np.uint8]]  # bytes -> memory for them
 
 logger = logging.getLogger(__name__)
 _MIB = 1 << 20
@@ -51,11 +54,18 @@ def describe_end(status: int | None) -> str:
     return f"ended by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
+def usual_memory(size: int) -> NDArray[np.uint8]:
+    """An array of `size` bytes, with anything in it."""
+    return np.empty(size, np.uint8)
+
+
 class ForkServer:
     """The process that forks decoders; a new one where it has ended."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, empty: Empty) -> None:
+        """`empty` makes the memory that pixels are copied to."""
         self._limits = limits
+        self._empty = empty
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._start()
@@ -89,7 +99,8 @@ class ForkServer:
                     self.close()
                     self._start()
                     socket.send_fds(self._control, *message)
-            return Decoder(self, number, ours, SharedMemory(memory, self._limits.max_body_mib * _MIB), self._limits)
+            shared = SharedMemory(memory, self._limits.max_body_mib * _MIB)
+            return Decoder(self, number, ours, shared, self._limits, self._empty)
         finally:
             theirs.close()
             os.close(memory)
@@ -113,13 +124,20 @@ class Decoder:
     """One decoder, used by one thread at a time. Where it raises DecoderDied or TimeoutError it is to be closed."""
 
     def __init__(
-        self, server: ForkServer, number: int, sock: socket.socket, memory: SharedMemory, limits: Limits
+        self,
+        server: ForkServer,
+        number: int,
+        sock: socket.socket,
+        memory: SharedMemory,
+        limits: Limits,
+        empty: Empty,
     ) -> None:
         self._server = server
         self._number = number
         self._sock = sock
         self._memory = memory
         self._limits = limits
+        self._empty = empty
         self._file_bytes = 0
         self.is_usable = True
 
@@ -172,9 +190,10 @@ class Decoder:
         if not 0 < size <= bytes_held(self._limits.max_pixels) or min(height, width) < 1:
             self.is_usable = False  # what it says cannot be trusted
             raise DecoderDied(None)
-        image = self._memory.pixels[:size].reshape(height, width, 3).copy()
+        image = self._empty(size)
+        np.copyto(image, self._memory.pixels[:size])
         self._memory.give_back(self._file_bytes, size)
-        return image
+        return image.reshape(height, width, 3)
 
     def _ask(self, message: Message, deadline: float) -> Message:
         try:

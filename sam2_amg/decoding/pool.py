@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.config import Limits
 from sam2_amg.decoding.budget import Budget, Lease
-from sam2_amg.decoding.decoder import Decoder, DecoderDied, ForkServer, describe_end
+from sam2_amg.decoding.decoder import Decoder, DecoderDied, Empty, ForkServer, describe_end, usual_memory
 from sam2_amg.decoding.refusals import truncated
 from sam2_amg.errors import RequestError, shutting_down
 
@@ -37,11 +37,12 @@ class DecoderPool:
     The bytes of an image count as taken until the end of the block.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, empty: Empty = usual_memory) -> None:
+        """Pixels lie in memory that `empty` makes."""
         self._limits = limits
         self.size = limits.decoder_count
         self.budget = Budget(limits.max_decoded_mib << 20, max(1, self.size - 1))
-        self._server = ForkServer(limits)
+        self._server = ForkServer(limits, empty)
         self._changed = threading.Condition()
         self._idle: list[Decoder | None] = [self._server.fork() for _ in range(self.size)]  # None: to be forked
         self._closed = False

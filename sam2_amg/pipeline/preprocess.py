@@ -31,7 +31,8 @@ class Preprocess:
 
 
 class Upload:
-    """Copies a photograph to a device; on a GPU asynchronously, through pinned memory."""
+    """Copies a photograph to a device; on a GPU asynchronously, from pinned memory. One that lies elsewhere is copied
+    there first."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -43,6 +44,8 @@ class Upload:
         """uint8 [H, W, 3] on the device."""
         if self.device.type != "cuda":
             return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+        if image.flags.c_contiguous and image.flags.writeable and (pinned := torch.from_numpy(image)).is_pinned():
+            return pinned.to(self.device, non_blocking=True)  # torch keeps the memory until it has been copied
         with self._lock:
             if self._copied is not None:
                 self._copied.synchronize()  # the previous image must have left the staging buffer

@@ -19,6 +19,7 @@ from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import RequestError, StartupError
 from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
+from sam2_amg.pipeline.pinned_memory import empty_pinned
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import ModelFiles, local_model
 from sam2_amg.replicas.listener import Listener
@@ -89,7 +90,7 @@ class Replica:
         config = self._plan.config
         model = local_model(config.model, self._plan.files, self._read)
         config = replace(config, model=model)
-        decoders = DecoderPool(config.limits)
+        decoders = DecoderPool(config.limits, empty_pinned)
         self._segmenting = Segmenting(self._engine, decoders)
         with after_the_first(model, config.compile_cache, self._engine.report):
             get_ready(config, self._engine, decoders)

@@ -21,6 +21,7 @@ from sam2_amg.modes.load import keep_compiled, load_generator
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.host_memory import give_back_memory
+from sam2_amg.pipeline.pinned_memory import empty_pinned
 from sam2_amg.program import prefix_for
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
@@ -106,7 +107,7 @@ class LocalBackend:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._decoders = DecoderPool(config.limits)
+        self._decoders = DecoderPool(config.limits, empty_pinned)
         self._engine = Engine(None, config.limits, end_process)
         self.desk = local_desk(self._engine, self._decoders)
 

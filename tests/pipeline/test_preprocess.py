@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
+from sam2_amg.pipeline.pinned_memory import empty_pinned
 from sam2_amg.pipeline.preprocess import Preprocess, PreprocessOnDevice, Upload
 
 
@@ -37,3 +38,38 @@ def test_uploads_do_not_overwrite_each_other() -> None:
     uploaded = [upload(image) for image in images]
     for image, pixels in zip(images, uploaded, strict=True):
         assert np.array_equal(pixels.cpu().numpy(), image)
+
+
+@pytest.mark.gpu
+def test_what_lies_in_pinned_memory_is_not_copied_on_the_host() -> None:
+    upload = Upload(torch.device("cuda"))
+    torch.cuda.init()
+    uploaded, expected = [], []
+    for seed in range(20):  # more than may be pinned at once; each is gone while its copy may still be on its way
+        image = drawn_image(900, 1300, seed)
+        pinned = empty_pinned(image.nbytes).reshape(image.shape)
+        np.copyto(pinned, image)
+        assert torch.from_numpy(pinned).is_pinned()
+        uploaded.append(upload(pinned))
+        expected.append(image)
+    assert upload._staged.numel() == 0
+    for image, pixels in zip(expected, uploaded, strict=True):
+        assert np.array_equal(pixels.cpu().numpy(), image)
+
+
+@pytest.mark.gpu
+def test_few_photographs_are_pinned_at_a_time() -> None:
+    torch.cuda.init()
+    held = [empty_pinned(1 << 20)[100:] for _ in range(6)]
+    assert [torch.from_numpy(array).is_pinned() for array in held] == [True] * 4 + [False] * 2
+    del held[0]
+    assert torch.from_numpy(empty_pinned(10)).is_pinned()
+    assert not torch.from_numpy(empty_pinned((32 << 20) + 1)).is_pinned()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for hosts without a GPU")
+def test_without_cuda_nothing_is_pinned() -> None:
+    array = empty_pinned(100)
+    assert array.shape == (100,)
+    assert array.dtype == np.uint8
+    assert array.flags.owndata
