@@ -6,7 +6,8 @@ first start compiles and the others find it. With `--planted`, decoder outputs a
 photograph in four has 3.4 megapixels.
 
 Two replicas are to be 1.9 times as fast as one device, four 3.8 times and eight 7.4 times, and a lone request through
-one replica is to take at most 4 ms more than without Ray; the exit status is 1 if not.
+one replica is to take at most 4 ms more than without Ray; the exit status is 1 if not. On Ctrl-C, what has been
+measured makes the page.
 
 `--batch` measures batch jobs instead.
 """
@@ -31,6 +32,7 @@ from bench.harness.arguments import add_system
 from bench.harness.batch_process import run_batch
 from bench.harness.clients import Load, run_clients
 from bench.harness.failures import WorkerFailed
+from bench.harness.interrupts import stopping_early
 from bench.harness.machine import machine
 from bench.harness.photographs import enlarge_truck
 from bench.harness.server_process import Server, running
@@ -94,17 +96,22 @@ def measure(args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, s
         if args.weights == "seeded":
             directory = Path(folder)
             write_seeded(directory, args.model_type)
-        for count in (0, *sorted(set(args.replicas))):
-            name = name_of(count)
-            if (problem := why_not(count, args.device)) is not None:
-                missing[name] = problem
-                continue
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
-                rows.append(measure_count(count, args, directory, args.caches or Path(folder) / "caches"))
-            except WorkerFailed as error:
-                print(f"{name}: {error}", file=sys.stderr, flush=True)
-                missing[name] = str(error).splitlines()[0]
+        counts = [0, *sorted(set(args.replicas))]
+        with stopping_early():
+            for count in counts:
+                name = name_of(count)
+                if (problem := why_not(count, args.device)) is not None:
+                    missing[name] = problem
+                    continue
+                print(f"{name} ...", file=sys.stderr, flush=True)
+                try:
+                    rows.append(measure_count(count, args, directory, args.caches or Path(folder) / "caches"))
+                    print(f"{name}: {rows[-1]['images_per_second']:.1f} images/s", file=sys.stderr, flush=True)
+                except WorkerFailed as error:
+                    print(f"{name}: {error}", file=sys.stderr, flush=True)
+                    missing[name] = str(error).splitlines()[0]
+        done = {row["replicas"] for row in rows}
+        missing |= {name: "interrupted" for c in counts if c not in done and (name := name_of(c)) not in missing}
     return with_times(rows), missing
 
 

@@ -4,14 +4,14 @@
 
 Agreement is that of `bench.decisions`: uncompiled, with the kernels that compiled modes have, beside mode ao. Time is
 that of generate() on truck.jpg, compiled, with seeded weights and planted masks; in each round every form has a turn.
-All forms lie in the GPU's memory at once, large takes about 30 GB.
+All forms lie in the GPU's memory at once, large takes about 30 GB. On Ctrl-C, the forms that are done make the page.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from torch import nn
 
 from bench.decisions import figures, find_all, generator_of
 from bench.harness.arguments import model_parser, model_result, parse_model
+from bench.harness.interrupts import stopping_early
 from bench.harness.photographs import crops_named
 from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import get_model, seeded_model
@@ -103,16 +104,14 @@ def build(
 
 def measure_agreement(
     made: Sequence[Form], config: GeneratorConfig, device: torch.device, new_model: Callable[[], SAM2Base]
-) -> dict[str, dict[str, Any]]:
-    """The figures of `bench.decisions` for each form."""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each form's name, and its figures of `bench.decisions`."""
     crops = crops_named()
     expected = find_all("ao", generator_of(new_model(), Mode.AO, config, device), crops)
-    rows = {}
     for form in made:
         generator = build(form, new_model(), config, device, lambda subgraphs, _: subgraphs)
         found = find_all(form.name, generator, crops)
-        rows[form.name] = figures(list(zip(expected, found, strict=True)), config)
-    return rows
+        yield form.name, figures(list(zip(expected, found, strict=True)), config)
 
 
 def measure_times(
@@ -143,15 +142,15 @@ def main(arguments: list[str]) -> None:
         parser.error("furious needs a CUDA GPU, and there is none here")
     device, config, made = torch.device(args.device), GeneratorConfig(points_per_side=args.points_per_side), forms()
     times = measure_times(made, args.timed, config, device, args.rounds)
+    print("\n".join(f"{name}: {ms} ms" for name, ms in times.items()), file=sys.stderr)
     agreement = measure_agreement(
         made, config, device, lambda: get_model(args.weights, args.checkpoint_dir, args.model_type, device)
     )
-    result = {
-        **model_result("trade", args, arguments),
-        "timed": args.timed,
-        "rows": [{"form": form.name, "median_ms": times[form.name], **agreement[form.name]} for form in made],
-    }
-    write(result, args.out)
+    rows = []
+    with stopping_early():
+        for name, found in agreement:
+            rows.append({"form": name, "median_ms": times[name], **found})
+    write({**model_result("trade", args, arguments), "timed": args.timed, "rows": rows, "missing": {}}, args.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from training.network import build
 
 @torch.inference_mode()
 def test_forms_have_fewer_and_fewer_float16_weights() -> None:
-    """Counted in the encoder, which has eleven blocks of four layers: one block in stage 1, two in stage 2."""
+    """Counted in the encoder, which has eleven blocks of four layers: three blocks in stages 1 and 2."""
     plain = build(64).eval()
     rounded, twice = {}, {}
     for form in forms():
@@ -30,7 +30,6 @@ def test_forms_have_fewer_and_fewer_float16_weights() -> None:
         twice[form.name] = sum(isinstance(each, Fp16x3Linear) for each in modules)
     own = "furious, more exact in {} stages of the encoder"
     assert rounded[own.format(0)] == 4 * 11
-    assert rounded[own.format(1)] == 4 * 11 - 2 * 1
     assert rounded["furious"] == rounded["furious with fast's decoder"] == 4 * 11 - 2 * 3
     assert rounded[own.format(4)] == 2 * 11
     assert rounded["furious with fast's encoder"] == rounded["fast"] == 0
@@ -50,7 +49,7 @@ def test_signal_to_noise_grows_with_each_form() -> None:
         decibels[form.name] = signal_to_noise(expected, subgraphs.encode(pixels)[0])
         assert decibels[form.name] is not None
     own = "furious, more exact in {} stages of the encoder"
-    assert decibels[own.format(0)] < decibels[own.format(1)] < decibels["furious"] < decibels[own.format(4)]
+    assert decibels[own.format(0)] < decibels["furious"] < decibels[own.format(4)]
     assert decibels["furious"] == decibels["furious with fast's decoder"]
     assert decibels["furious with fast's encoder"] == decibels["fast"] > 90
 
