@@ -11,7 +11,6 @@ from sam2_amg.kernels.launch import require_kernel_device
 from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.upscale import CHILD, FOUR, upscale_kernel
 from sam2_amg.network.decoder import Kept
-from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.fp16x3_linear import to_fp16_pair
 from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
@@ -31,17 +30,11 @@ class FusedUpscaling(LinearUpscaling):
         self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
         self.first = norm.weight[:, None] * self.first
         self.fp16x3 = fp16x3
-        self.dtype = torch.float32 if fp16x3 else torch.float16  # of high-resolution features
         self.operands = tuple(
             part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)
         )
         if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
             raise ValueError("the upscaling kernel supports only SAM 2's mask decoder")
-
-    def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
-        """See `LinearUpscaling`; in float16, unless `fp16x3`."""
-        children, grandchildren = super().arrange(features)
-        return children.to(self.dtype), grandchildren.to(self.dtype)
 
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
@@ -55,6 +48,7 @@ class FusedUpscaling(LinearUpscaling):
         side = square_side(pixels)
         configs = launch_configs(keys.device)
         config = configs.upscale if self.fp16x3 else configs.fp16_upscale
+        dtype = torch.float32 if self.fp16x3 else torch.float16
         if pixels % config["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {pixels}")
         if keys.dtype != torch.float16 or keys.ndim != 3 + self.fp16x3:
@@ -63,14 +57,12 @@ class FusedUpscaling(LinearUpscaling):
             )
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
-        if not children.dtype == grandchildren.dtype == self.dtype:
-            raise ValueError(f"features must be {self.dtype}, as `arrange` makes them")
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         if count > 0:
             upscale_kernel[(count, pixels // config["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
-                children, grandchildren, *self.operands,
+                children.to(dtype), grandchildren.to(dtype), *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,
             )  # fmt: skip
         return logits
