@@ -6,8 +6,8 @@ first start compiles and the others find it. With `--planted`, decoder outputs a
 photograph in four has 3.4 megapixels.
 
 Two replicas are to be 1.9 times as fast as one device, four 3.8 times and eight 7.4 times, and a lone request through
-one replica is to take at most 4 ms more than without Ray; the exit status is 1 if not. On Ctrl-C, what has been
-measured makes the page.
+one replica is to take at most 4 ms more than without Ray. The exit status is 1 if that does not hold, or if a row is
+missing. On Ctrl-C, what has been measured makes the page.
 
 `--batch` measures batch jobs instead.
 """
@@ -57,8 +57,9 @@ def flags_of(args: argparse.Namespace, caches: Path) -> list[str]:
 def measure_server(server: Server, args: argparse.Namespace) -> dict[str, Any]:
     """A row. One client asks alone where there is one device."""
 
+    files = [str(path) for path in [*SAMPLES, *([enlarge_truck()] if args.enlarged else [])]]
+
     def load(clients: int, seconds: float) -> Load:
-        files = [str(path) for path in [*SAMPLES, *([enlarge_truck()] if args.enlarged else [])]]
         return Load(server.port, server.process, files, clients, seconds, args.warm_up)
 
     devices = max(1, server.replicas)

@@ -428,6 +428,7 @@ def trade_markdown(result: dict[str, Any]) -> str:
         f"{_made_by(result)}. Agreement on crops of photographs, uncompiled, beside ao. {_COUNTED} generate() is "
         f"that of {result['timed']} on truck.jpg, compiled, seeded weights, planted masks.\n\n"
         f"{table(['form', 'generate(), ms', 'more than furious', *_DECISIONS], rows)}\n"
+        + (f"\nNot measured: {', '.join(missing)}.\n" if (missing := result["missing"]) else "")
     )
 
 

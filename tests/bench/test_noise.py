@@ -13,7 +13,7 @@ from bench.noise import Network, groups_of, stability
 from bench.numerics import points_on, signal_to_noise
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16_decoder import fp16_decoder
+from sam2_amg.network.fused_decoder import fused_decoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
 from sam2_amg.pipeline.preprocess import Preprocess
 from training.network import build
@@ -69,7 +69,7 @@ def test_furious_places_of_the_decoder_are_as_loud_as_the_modes_own(pixels: torc
     features = PlainEncoder(load_demo_model(CPU))(pixels)
     points = points_on(IMAGE, 2, 512)
     rounding = Rounding()
-    rounded, modes = rounded_decoder(load_demo_model(CPU), rounding), fp16_decoder(load_demo_model(CPU))
+    rounded, modes = rounded_decoder(load_demo_model(CPU), rounding), fused_decoder(load_demo_model(CPU), fp16x3=False)
     exact = rounded.attend(rounded.prepare(features), points)
     rounding.places = frozenset(filter(rounded_by_furious, rounding.known))
     found = [decoder.attend(decoder.prepare(features), points) for decoder in (rounded, modes)]

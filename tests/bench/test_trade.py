@@ -63,8 +63,9 @@ def test_the_page_has_forms_in_the_order_of_their_times(tmp_path: Path) -> None:
     ]
     host = {"device": "a GPU", "torch": "2"}
     result = {"what": "trade", "model": "m", "command": "c", "machine": host, "weights": "w", "timed": "large"}
-    write({**result, "rows": rows}, tmp_path)
+    write({**result, "rows": rows, "missing": {"fast": "interrupted"}}, tmp_path)
     (page,) = tmp_path.glob("*.md")
+    assert "Not measured: fast." in page.read_text()
     less, furious = (line for line in page.read_text().splitlines() if line.startswith(("| less", "| furious")))
     assert less == "| less | 21.0 | -1.0 | 140 | 28 | 0.990000 | 5.000 | 7 | 2 | 5.000 | 7 | 2 |"
     assert furious.startswith("| furious | 22.0 | +0.0 | 140 | 14 |")
