@@ -21,12 +21,12 @@ def to_fp16_pair(x):
 
 
 @triton.jit
-def load_pair(pointer, LOW, place, FP16X3: tl.constexpr):
-    """What lies at `place` of a matrix in float16, and of its low parts, LOW numbers further on."""
+def load_pair(pointer, further, place, FP16X3: tl.constexpr):
+    """What lies at `place` of a matrix in float16, and of its low parts, which lie `further` numbers on."""
     high = tl.load(pointer + place)
     low = high
     if FP16X3:
-        low = tl.load(pointer + LOW + place)
+        low = tl.load(pointer + further + place)
     return high, low
 
 
@@ -56,11 +56,13 @@ def fp16_parts_kernel(x, parts, count, BLOCK: tl.constexpr):
 
 @triton_op("sam2_amg::fp16_parts", mutates_args={})
 def fp16_parts(x: Tensor) -> Tensor:
-    """Float32 [...] -> float16 [2, ...]: high parts and low parts. Raises ValueError for other devices.
+    """Float32 [...] -> float16 [2, ...]: high parts and low parts. Raises ValueError for other devices and dtypes.
 
     A compiler that fuses the casts would compute low parts as zero. Twin: `network.fp16x3_linear.to_fp16_pair`.
     """
     require_kernel_device(x, "x")
+    if x.dtype != torch.float32:
+        raise ValueError(f"what is split into two parts must be float32, not {x.dtype}")
     x = x.contiguous()
     parts = x.new_empty(2, *x.shape, dtype=torch.float16)
     launcher(fp16_parts_kernel)[(triton.cdiv(x.numel(), LAUNCH["BLOCK"]),)](x, parts, x.numel(), **LAUNCH)

@@ -179,13 +179,14 @@ def _check(pixels: int, channels: int, rows: int) -> None:
         raise ValueError(f"the kernels take SAM 2's decoder, not {pixels} x {channels} image tokens and {rows} vectors")
 
 
-def _check_pairs(fp16x3: bool, *tensors: Tensor) -> None:
-    """Raises ValueError unless all are float16, in two parts with `fp16x3`: [..., 2, N, C]."""
-    require_kernel_device(tensors[0], "keys")
-    for x in tensors:
-        if not x.is_contiguous() or x.dtype != torch.float16 or (fp16x3 and x.shape[-3:-2] != (2,)):
-            parts = ", in a high and a low part" if fp16x3 else ""
-            raise ValueError(f"image tokens and projections must be contiguous float16{parts}")
+def _check_pairs(fp16x3: bool, x: Tensor, *shape: int) -> None:
+    """Raises ValueError unless it is float16 [..., N, C], in two parts with `fp16x3`: [..., 2, N, C]."""
+    require_kernel_device(x, "keys")
+    expected = (*shape[:-2], 2, *shape[-2:]) if fp16x3 else shape
+    if not x.is_contiguous() or x.dtype != torch.float16 or x.shape != expected:
+        parts = ", in a high and a low part" if fp16x3 else ""
+        found = f"{x.dtype} {tuple(x.shape)}"
+        raise ValueError(f"image tokens and projections must be contiguous float16 {expected}{parts}, not {found}")
 
 
 def _check_vectors(fp16x3: bool, *vectors: Tensor) -> None:
@@ -214,11 +215,12 @@ def update_first(
     points, rows, channels = values.shape
     pixels = len(keys)
     _check(pixels, channels, rows)
-    _check_pairs(fp16x3, queries)
+    _check_pairs(fp16x3, queries, pixels, int(HEAD_CHANNELS))
     _check_vectors(fp16x3, keys, heads, values)
     for name, vector in (("centre", centre), ("gain", gain), ("after", after)):
         _check_shape(name, vector, (channels,))
-    updated = keys.new_empty(points, *(2,) * fp16x3, pixels, channels, dtype=torch.float16)
+    parts = (2, pixels, channels) if fp16x3 else (pixels, channels)
+    updated = keys.new_empty(points, *parts, dtype=torch.float16)
     configs = launch_configs(keys.device)
     config = configs.update_first if fp16x3 else configs.fp16_update_first
     launcher(update_first_kernel)[(points, config["PARTS"])](
@@ -241,7 +243,7 @@ def update_second(
     points, rows, channels = values.shape
     pixels = keys.shape[-2]
     _check(pixels, channels, rows)
-    _check_pairs(fp16x3, keys)
+    _check_pairs(fp16x3, keys, points, pixels, channels)
     _check_vectors(fp16x3, folded, values)
     _check_shape("scores", scores, (points, int(HEADS), pixels, int(SLOTS)), torch.float32 if fp16x3 else torch.int16)
     _check_shape("steps", steps, (points, rows))
@@ -265,7 +267,8 @@ def read_parts(
     points, rows, channels = folded.shape
     pixels = keys.shape[-2]
     _check(pixels, channels, rows)
-    _check_pairs(fp16x3, keys, positions)
+    _check_pairs(fp16x3, keys, points, pixels, channels)
+    _check_pairs(fp16x3, positions, pixels, int(HEAD_CHANNELS))
     _check_vectors(fp16x3, heads, folded)
     configs = launch_configs(keys.device)
     config = configs.read if fp16x3 else configs.fp16_read

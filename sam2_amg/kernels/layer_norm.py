@@ -56,7 +56,7 @@ def layer_norm(
         raise ValueError("rows, gain, bias and what is added must be contiguous and float32")
     channels = x.shape[-1] if x.ndim else 0
     if not 0 < channels <= LAUNCH["TILE"] or channels & (channels - 1):
-        raise ValueError(f"rows must have a power of two up to {LAUNCH['TILE']} of channels, not {channels}")
+        raise ValueError(f"channels must be a power of two, and at most {LAUNCH['TILE']}, not {channels}")
     rows = x.numel() // channels
     count = rows if added is None else len(added)  # of a block
     fits = added is None or (added.shape == (count, channels) and (rows % count if count else rows) == 0)

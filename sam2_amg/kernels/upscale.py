@@ -104,7 +104,7 @@ def upscale_kernel(
                 found = dot_fp16x3(part_high, part_low, first_two_high, first_two_low, found, True)
             else:
                 found = dot_fp16x3(part_high, part_low, last_two_high, last_two_low, found, True)
-        row_ = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
-        column_ = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
-        place = row[None, :] * (16 * SIDE * SIDE) + row_ * (4 * SIDE) + column_
+        output_row = 4 * (n // SIDE)[:, None] + 2 * (child // 2) + (pixel // 2)[None, :]
+        output_column = 4 * (n % SIDE)[:, None] + 2 * (child % 2) + (pixel % 2)[None, :]
+        place = row[None, :] * (16 * SIDE * SIDE) + output_row * (4 * SIDE) + output_column
         tl.store(logits + place, found, mask=(row >= 0)[None, :])

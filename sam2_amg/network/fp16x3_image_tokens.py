@@ -28,7 +28,7 @@ from sam2_amg.network.upscaling import LinearUpscaling
 
 
 class Fp16x3ImageTokens(PlainImageTokens):
-    """Keeps the image tokens of every point in two float16 parts, [P, 2, N, C], as exact as `PlainImageTokens`.
+    """Keeps the image tokens of every point in two float16 parts, [P, 2, N, C], which have 22 bits together.
 
     Upscaling reads layer 2's image tokens as stored; see `FusedUpscaling`.
     """
@@ -66,6 +66,10 @@ class Fp16x3ImageTokens(PlainImageTokens):
         update_second(state, scores, steps, shift, folded, values, norm.eps, self.fp16x3)
         context = self._read(state, queries, queries.folded * norm.weight, self.asked_last)
         return state, context * norm.weight + norm.bias
+
+    def upscale(self, image: SharedImage, state: Tensor, hyper: Tensor) -> Tensor:
+        """See `ImageTokens`; in plain torch, beside the kernel of `FusedUpscaling`."""
+        return super().upscale(image, state.float().sum(1) if self.fp16x3 else state.float(), hyper)
 
     def _read(self, keys: Tensor, queries: FoldedTokens, folded: Tensor, positions: Tensor) -> Tensor:
         heads, folded = self._operand(queries.heads), self._operand(folded)

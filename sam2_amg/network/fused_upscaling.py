@@ -51,7 +51,7 @@ class FusedUpscaling(LinearUpscaling):
         dtype = torch.float32 if self.fp16x3 else torch.float16
         if pixels % config["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {pixels}")
-        if keys.dtype != torch.float16 or keys.ndim != 3 + self.fp16x3:
+        if keys.dtype != torch.float16 or keys.shape[1:-2] != ((2,) if self.fp16x3 else ()):
             raise ValueError(
                 f"image tokens must be float16, in two parts by fp16x3, not {keys.dtype} {tuple(keys.shape)}"
             )

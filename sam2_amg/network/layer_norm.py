@@ -15,9 +15,13 @@ def normalise(
 ) -> Tensor:
     """`norm` of `x` [..., C], to which `added`, of its last dimensions, is added before; GELU after it if `with_gelu`.
 
-    On a GPU, float32 goes to the kernel, unless a compiler traces: it has kernels of its own.
+    On a GPU, float32 goes to the kernel, unless a compiler traces, which has kernels of its own, or gradients are
+    wanted, which ours has not. Raises ValueError if `added` has other dimensions.
     """
-    if x.is_cuda and x.dtype == torch.float32 and not torch.compiler.is_compiling():
+    if added is not None and added.shape != x.shape[x.ndim - added.ndim :]:
+        raise ValueError(f"what is added must have the last dimensions of {tuple(x.shape)}, not {tuple(added.shape)}")
+    wanted = torch.is_grad_enabled() and (x.requires_grad or norm.weight.requires_grad)
+    if x.is_cuda and x.dtype == torch.float32 and not wanted and not torch.compiler.is_compiling():
         rows = None if added is None else added.flatten(0, -2).contiguous()  # [M, C]
         return layer_norm(x.contiguous(), norm.weight, norm.bias, norm.eps, rows, with_gelu)
     y = F.layer_norm(x if added is None else x + added, norm.weight.shape, norm.weight, norm.bias, norm.eps)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sam2.utils.transforms import SAM2Transforms
 from torch import Tensor
 
+from sam2_amg.pipeline.pinned_memory import begins_pinned
+
 
 class Preprocess:
     """RGB uint8 [H, W, 3] -> normalised float32 [1, 3, S, S] on the model's device, exactly as sam2's predictor does.
@@ -44,8 +46,8 @@ class Upload:
         """uint8 [H, W, 3] on the device."""
         if self.device.type != "cuda":
             return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-        if image.flags.c_contiguous and image.flags.writeable and (pinned := torch.from_numpy(image)).is_pinned():
-            return pinned.to(self.device, non_blocking=True)  # torch keeps the memory until it has been copied
+        if begins_pinned(image):
+            return torch.from_numpy(image).to(self.device, non_blocking=True)
         with self._lock:
             if self._copied is not None:
                 self._copied.synchronize()  # the previous image must have left the staging buffer

@@ -13,8 +13,8 @@ from bench.noise import Network, groups_of, stability
 from bench.numerics import points_on, signal_to_noise
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fused_decoder import fused_decoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
+from sam2_amg.network.fused_decoder import fused_decoder
 from sam2_amg.pipeline.preprocess import Preprocess
 from training.network import build
 

@@ -151,6 +151,8 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
     rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
+    if fp16x3:
+        compile_for(rows_kernel.fp16_parts_kernel, rows, rows_kernel.LAUNCH)
     compile_linear(compile_for, everything)
     if not fp16x3:  # stages 1 and 2
         compile_for(attention_kernel, types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})
@@ -164,9 +166,10 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
 def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
     """The layers of short rows, which both modes have."""
     types = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low"), "*fp16") | {"rows": "i32"}
-    sizes = {"SCALE": 2.0**-8, "INPUTS": 144, "OUTPUTS": 576}
-    for gelu, out in ((True, "*fp16"), (False, "*fp32"))[: 2 if everything else 1]:
-        compile_for(linear_kernel, types | {"out": out}, {**sizes, "GELU": gelu, **LINEAR_LAUNCH})
+    for inputs, outputs in ((144, 576), (256, 2048), (128, 256))[: 3 if everything else 1]:  # encoder, prompt tokens
+        sizes = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs}
+        for gelu, out in ((True, "*fp16"), (False, "*fp32"))[: 2 if everything else 1]:
+            compile_for(linear_kernel, types | {"out": out}, {**sizes, "GELU": gelu, **LINEAR_LAUNCH})
 
 
 if __name__ == "__main__":

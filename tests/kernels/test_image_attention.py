@@ -94,7 +94,7 @@ def test_products_of_float16_are_near(tokens: int) -> None:
         assert near.dtype == dtype
         assert 1e-6 < (near - exact).norm() / exact.norm() < 2e-3
     pairs = torch.stack(to_fp16_pair(keys), dim=1)
-    with pytest.raises(ValueError, match=r"contiguous float16, in a high and a low part"):
+    with pytest.raises(ValueError, match=r"contiguous float16 \(2, 2, 512, 256\), in a high and a low part"):
         read_keys(keys.half(), queries.half(), heads, folded, fp16x3=True)
     with pytest.raises(ValueError, match=r"vectors of prompt tokens must be contiguous and torch\.float16"):
         read_keys(keys.half(), queries.half(), heads, folded, fp16x3=False)

@@ -44,22 +44,24 @@ def test_measurements_equal_the_twins(size: tuple[int, int], dtype: torch.dtype)
     assert_same_stats(few_logits().to(dtype), size, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("size", [(96, 200), (60, 30)], ids=str)
+@pytest.mark.parametrize("size", [(96, 200), (60, 30)], ids=str)  # tiles of enough columns, and of too many
 def test_tiles_that_a_mask_fills_cuts_and_leaves_out(size: tuple[int, int]) -> None:
-    logits = torch.full((3, 48, 80), -8.0, device=DEVICE)  # three tiles high
-    logits[0, :32, :50] = 8.0  # two tiles, and more columns than one
-    logits[1, 15:17, 30:] = 0.5  # the last row of a tile and the first of the next; between two thresholds
+    logits = torch.full(
+        (3, 48, 80), -8.0, device=DEVICE
+    )  # a tile has 8 rows, the last of which is the next one's first
+    logits[0, :22, :50] = 8.0  # three tiles, and more columns than one
+    logits[1, 13:16, 30:] = 0.5  # the end of a tile and the beginning of the next; between two thresholds
     logits[2] = 8.0
     logits[2, 47, 79] = -8.0
     assert_same_stats(logits, size, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("place", [(0, 0), (15, 40), (47, 79)], ids=str)
+@pytest.mark.parametrize("place", [(0, 0), (7, 25), (30, 40), (47, 79)], ids=str)
 def test_one_number_that_is_not_finite_in_a_tile_is_found(place: tuple[int, int]) -> None:
     logits = torch.full((1, 48, 80), -8.0, device=DEVICE)
     logits[0, *place] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinity"):
-        kernel.mask_stats(logits, (60, 100), 0.0, 1.0).require_finite()
+        kernel.mask_stats(logits, (96, 200), 0.0, 1.0).require_finite()
 
 
 @pytest.mark.parametrize(("threshold", "offset"), [(0.0, 0.0), (0.5, 2.0), (-1.0, 0.25)])

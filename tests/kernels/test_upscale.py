@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.encoder import ImageFeatures
+from sam2_amg.network.fp16x3_image_tokens import Fp16ImageTokens, Fp16x3ImageTokens
 from sam2_amg.network.fp16x3_linear import to_fp16_pair
 from sam2_amg.network.fused_upscaling import FusedUpscaling
+from sam2_amg.network.image_tokens import SharedImage
 
 
 def random_case(points: int, side: int) -> tuple[Tensor, Tensor, ImageFeatures]:
@@ -60,3 +62,21 @@ def test_other_numbers_of_tokens_are_refused(demo_model: SAM2Base) -> None:
     keys, hyper, features = random_case(1, 16)
     with pytest.raises(ValueError, match=r"float16, in two parts by fp16x3, not torch\.float32"):
         upscaling.masks(keys, hyper, *upscaling.arrange(features), none)
+
+
+@pytest.mark.parametrize("fp16x3", [True, False])
+@torch.inference_mode()
+def test_without_the_kernel_every_mask_is_the_same(demo_model: SAM2Base, fp16x3: bool) -> None:
+    model = deepcopy(demo_model).to(DEVICE)
+    upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3)
+    kind = Fp16x3ImageTokens if fp16x3 else Fp16ImageTokens
+    image_tokens = kind(model, torch.zeros(256, 256, device=DEVICE), upscaling)
+    keys, hyper, features = random_case(2, 16)
+    children, grandchildren = upscaling.arrange(features)
+    nothing = keys[0, :0]
+    image = SharedImage(nothing, nothing, nothing, nothing, children, grandchildren)
+    state = torch.stack(to_fp16_pair(keys), dim=1) if fp16x3 else keys.half()
+    every = Kept(*torch.ones(2, 3, device=DEVICE).nonzero(as_tuple=True))
+    found = image_tokens.upscale(image, state, hyper).flatten(0, 1)
+    expected = upscaling.masks(state, hyper, children, grandchildren, every)
+    assert (found - expected).norm() < (5e-6 if fp16x3 else 5e-4) * expected.norm()
