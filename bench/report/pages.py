@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,16 @@ _PAGES = {
 }
 
 
+_PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"scale": draw_scale, "trade": draw_trade}
+
+
 def page_of(result: dict[str, Any]) -> str:
     """The Markdown of a result."""
-    return _PAGES.get(result["what"].split("-")[0], to_markdown)(result)
+    return _PAGES.get(_kind_of(result), to_markdown)(result)
+
+
+def _kind_of(result: dict[str, Any]) -> str:
+    return str(result["what"]).split("-")[0]
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
@@ -63,11 +71,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
     Path(f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     page = page_of(result)
     Path(f"{stem}.md").write_text(page)
-    if result.get("systems") and result["what"] != "accuracy":
-        draw(result, Path(f"{stem}.png"))
-    if result["what"] == "scale":
-        draw_scale(result, Path(f"{stem}.png"))
-    if result["what"].split("-")[0] == "trade":
-        draw_trade(result, Path(f"{stem}.png"))
+    plot = _PLOTS.get(_kind_of(result), draw if result.get("systems") and result["what"] != "accuracy" else None)
+    if plot is not None:
+        plot(result, Path(f"{stem}.png"))
     print(page)
     print(f"Written: {stem}.json and .md", file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.tables import table
@@ -95,12 +97,15 @@ def _times(row: dict[str, Any]) -> str | None:
 
 
 def draw_scale(result: dict[str, Any], path: Path) -> None:
-    """Writes a PNG: images a second, and latency, by number of replicas; dashed what one device times N would be."""
+    """Writes a PNG: images a second by number of replicas, dashed what one device times N would be; of a server also
+    latency."""
     rows = [row for row in result["rows"] if row["replicas"]]
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    figure.suptitle(f"replicas: {result['model']} on {result['machine']['device']}")
-    rates, latency = figure.subplots(1, 2)
     counts = [row["replicas"] for row in rows]
+    is_server = result["what"] == "scale"
+    figure = Figure(figsize=(11 if is_server else 5.5, 4.4), layout="constrained")
+    kind = "replicas" if is_server else "batch job"
+    figure.suptitle(f"{kind}: {result['model']} on {result['machine']['device']}")
+    rates = figure.add_subplot(1, 1 + is_server, 1)
     rates.plot(counts, [row["images_per_second"] for row in rows], "o-", color="C0", label="replicas")
     if counts and counts[0] == 1:
         one = rows[0]["images_per_second"]
@@ -111,9 +116,14 @@ def draw_scale(result: dict[str, Any], path: Path) -> None:
     rates.set(title="Images a second", xlabel="replicas", xticks=counts)
     rates.set_ylim(bottom=0)
     rates.legend(fontsize="small")
-    for key, style in (("p50", "o-"), ("p99", "x:")):
-        latency.plot(counts, [row[key] for row in rows], style, color="C0", label=f"{key}, busy")
-    latency.set(title=f"Latency, {result['clients']} clients a replica", xlabel="replicas", ylabel="ms", xticks=counts)
-    latency.set_ylim(bottom=0)
-    latency.legend(fontsize="small")
+    if is_server:
+        _draw_latency(figure.add_subplot(1, 2, 2), rows, counts, result["clients"])
     figure.savefig(path, dpi=80)
+
+
+def _draw_latency(axes: Axes, rows: Sequence[dict[str, Any]], counts: Sequence[int], clients: int) -> None:
+    for key, style in (("p50", "o-"), ("p99", "x:")):
+        axes.plot(counts, [row[key] for row in rows], style, color="C0", label=f"{key}, busy")
+    axes.set(title=f"Latency, {clients} clients a replica", xlabel="replicas", ylabel="ms", xticks=counts)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize="small")

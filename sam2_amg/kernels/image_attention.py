@@ -15,11 +15,11 @@ save registers, no kernel adds LayerNorm's bias, and the second does not multipl
 
 With FP16X3, products are fp16x3 (`network/fp16x3_linear.py`), with float32 accuracy. Image tokens and projections then
 lie in memory as two float16 parts, so that tiles go straight to the tensor cores. Without it, there are only the high
-parts, and accumulation is float32; the weights of layer 2 are still two parts, because rounding them
-would add more noise than all other products of the updates. LayerNorm's epsilon is a constant, because a compiled graph
-would pass it as float64 and promote what it is added to. m, gain, d, and what scales and shifts s, are loaded in the
-loops: kept in registers, they would not leave room for the tiles. Twin: `PlainImageTokens` in
-`network/image_tokens.py`, with the same symbols.
+parts, and accumulation is float32; the weights of layer 2 are still two parts, because rounding them would add more
+noise than all other products of the updates. LayerNorm's epsilon is a constant, because a compiled graph would pass it
+as float64 and promote what it is added to. m, gain, d, and what scales and shifts s, are loaded in the loops: kept in
+registers, they would not leave room for the tiles. Twin: `PlainImageTokens` in `network/image_tokens.py`, with the same
+symbols.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def updated_tile(
 
 
 @triton.jit
-def store_pair(pointer, LOW, place, tile, FP16X3: tl.constexpr):
-    """Stores a tile in float16, with FP16X3 also its low parts, LOW numbers further on."""
+def store_pair(pointer, further, place, tile, FP16X3: tl.constexpr):
+    """Stores a tile in float16, with FP16X3 also its low parts, `further` numbers on."""
     high, low = to_fp16_pair(tile)
     tl.store(pointer + place, high)
     if FP16X3:
-        tl.store(pointer + LOW + place, low)
+        tl.store(pointer + further + place, low)
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from bench.harness.clients import Clients, Load, figures_of
 from bench.harness.failures import WorkerFailed
 from bench.harness.instant import ANSWER, InstantBackend
 from bench.report.docs import tables_of
+from bench.report.pages import write
 from bench.report.replicas import draw_scale, front_markdown, scale_markdown
 from bench.scale import hand_over, verdict, with_times
 from sam2_amg.config import ModelConfig, ServerConfig
@@ -159,3 +160,14 @@ def test_the_page_of_the_front_tells_the_hand_over() -> None:
     page = front_markdown(result)
     assert "takes 1.50 ms of CPU an image from 16 clients, and 2.50 ms of a lone request" in page
     assert "not held (2.75 ms)" in page
+
+
+def test_the_page_and_the_plot_of_batch_jobs(tmp_path: Path) -> None:
+    rows = with_times([{"replicas": count, "images_per_second": 60.0 * max(1, count)} for count in (0, 1, 2)])
+    model = {"model": "large", "command": "c", "machine": _HOST, "mode": "furious", "points_per_side": 32}
+    measured = {"weights": "seeded", "planted": False, "enlarged": False, "rows": rows, "verdict": [], "missing": {}}
+    write({"what": "scale-batch", **model, **measured}, tmp_path)
+    (page,) = tmp_path.glob("scale-batch-*.md")
+    assert "| 2 replicas | 120.00 | 2.00 |" in page.read_text()
+    (plot,) = tmp_path.glob("scale-batch-*.png")
+    assert plot.stat().st_size > 5_000
