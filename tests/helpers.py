@@ -169,7 +169,8 @@ def _source(record: MaskRecord) -> tuple[Any, ...]:
 
 
 def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord]) -> None:
-    """The same masks, in the same order, but for the last bits of sums that are made in another order.
+    """The same masks, in the same order, but for the last bits of sums that are made in another order: masks to an IoU
+    of 0.9998 or a pixel, which of fewer than 5,000 is more.
 
     Masks whose predicted IoUs differ by no more may change places.
     """
@@ -183,7 +184,9 @@ def assert_all_but_equal(records: list[MaskRecord], expected: list[MaskRecord]) 
         assert record["stability_score"] == pytest.approx(twin["stability_score"], abs=1e-3)
         size = record["segmentation"]["size"]
         runs = [coco_mask.frPyObjects(dict(one["segmentation"]), *size) for one in (record, twin)]
-        assert coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0] >= 0.9998
+        iou = coco_mask.iou([runs[0]], [runs[1]], [0])[0, 0]
+        different = (record["area"] + twin["area"]) * (1 - iou) / (1 + iou)  # pixels
+        assert iou >= 0.9998 or different < 1.5, f"{different:.0f} of {twin['area']} pixels"
 
 
 def shares_with_partners(found: list[MaskRecord], expected: list[MaskRecord], iou: float) -> tuple[float, float]:
