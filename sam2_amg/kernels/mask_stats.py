@@ -45,14 +45,15 @@ def on_one_side(least, most, high, middle, low):
 
 
 @triton.jit
-def count_rows(in_high, in_middle, in_low, y, until, above_high, above_middle, above_low, top, bottom):
-    """The last five, after output rows from `y` to before `until`, in which the lanes are above thresholds or not."""
+def count_rows(lanes, value, high, middle, low, y, until, above_high, above_middle, above_low, top, bottom):
+    """The last five, after output rows from `y` to before `until`, on the side of each threshold that `value` is on."""
+    inside = lanes & (value > middle)
     return (
-        above_high + tl.where(in_high, until - y, 0),
-        above_middle + tl.where(in_middle, until - y, 0),
-        above_low + tl.where(in_low, until - y, 0),
-        tl.where(in_middle, tl.minimum(top, y), top),
-        tl.where(in_middle, until, bottom),
+        above_high + tl.where(lanes & (value > high), until - y, 0),
+        above_middle + tl.where(inside, until - y, 0),
+        above_low + tl.where(lanes & (value > low), until - y, 0),
+        tl.where(inside, tl.minimum(top, y), top),
+        tl.where(inside, until, bottom),
     )
 
 
@@ -105,9 +106,8 @@ def mask_stats_kernel(
         if on_one_side(tile_least, tile_most, high, middle, low):
             every = tl.zeros((BLOCK,), tl.float32) + tile_least
             above_high, above_middle, above_low, top, bottom = count_rows(
-                lanes & (every > high), lanes & (every > middle), lanes & (every > low), y, tile_end,
-                above_high, above_middle, above_low, top, bottom,
-            )  # fmt: skip
+                lanes, every, high, middle, low, y, tile_end, above_high, above_middle, above_low, top, bottom
+            )
             y = tile_end
         while y < tile_end:
             first, second, weight_y = source_of(y, scale_y, h)
@@ -121,17 +121,15 @@ def mask_stats_kernel(
             undecided = lanes & (on_one_side(least, most, high, middle, low) == 0)
             if tl.max(undecided.to(tl.int32)) == 0:
                 above_high, above_middle, above_low, top, bottom = count_rows(
-                    lanes & (least > high), lanes & (least > middle), lanes & (least > low), y, until,
-                    above_high, above_middle, above_low, top, bottom,
-                )  # fmt: skip
+                    lanes, least, high, middle, low, y, until, above_high, above_middle, above_low, top, bottom
+                )
                 y = until
             while y < until:
                 first, second, weight_y = source_of(y, scale_y, h)  # the same rows
                 value = mix_rows(upper, lower, weight_y)
                 above_high, above_middle, above_low, top, bottom = count_rows(
-                    lanes & (value > high), lanes & (value > middle), lanes & (value > low), y, y + 1,
-                    above_high, above_middle, above_low, top, bottom,
-                )  # fmt: skip
+                    lanes, value, high, middle, low, y, y + 1, above_high, above_middle, above_low, top, bottom
+                )
                 y += 1
 
     found += mask * 8
