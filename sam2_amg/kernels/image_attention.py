@@ -110,8 +110,7 @@ def update_second_kernel(
     point = tl.program_id(0).to(tl.int64)
     own = keys + point * (2 if FP16X3 else 1) * PIXELS * CHANNELS
     source, real = tile_rows(TOKENS)
-    row = tl.arange(0, ROWS)
-    column = (row % HEADS) * (PIXELS * SLOTS) + row // HEADS  # of scores [H, N, 8]
+    head = tl.arange(0, HEADS)
     first = point * HEADS * TOKENS
     values_high, values_low = to_fp16_pair(load_vectors(values + first * CHANNELS, TOKENS))
     folded_high, folded_low = to_fp16_pair(tl.trans(load_vectors(folded + first * CHANNELS, TOKENS)))
@@ -119,7 +118,10 @@ def update_second_kernel(
     for start in range(0, PIXELS // PARTS, BLOCK):
         n = begin + start + tl.arange(0, BLOCK)
         high, low = load_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), FP16X3)
-        score = tl.load(scores + point * (PIXELS * ROWS) + n[:, None] * SLOTS + column[None, :]).to(tl.float32)
+        # a head's tokens are adjacent in memory: loaded at once, and then put in the order of a tile's rows
+        place = point * (PIXELS * ROWS) + n[:, None, None] * SLOTS + head[None, :, None] * (PIXELS * SLOTS)
+        score = tl.load(scores + place + tl.arange(0, SLOTS)[None, None, :])  # [BLOCK, HEADS, SLOTS]
+        score = tl.reshape(tl.permute(score, (0, 2, 1)), (BLOCK, ROWS)).to(tl.float32)
         if not FP16X3:
             score *= tl.load(steps + first + source, mask=real, other=0.0)[None, :]
         score = dot_fp16x3(high, low, folded_high, folded_low, score, FP16X3)
