@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import triton_op
 
+from sam2_amg.kernels.gelu import gelu
 from sam2_amg.kernels.launch import launcher, require_kernel_device
 
 LAUNCH = {"BLOCK": 1024, "num_warps": 4}
@@ -70,11 +71,14 @@ def fp16_parts(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
+def fp16x3_rows_kernel(x, bias, parts, count, width, SCALE: tl.constexpr, GELU: tl.constexpr, BLOCK: tl.constexpr):
     """A program splits BLOCK of `count` numbers. Rows of `width` become rows of low part, high part, high part."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real = place < count
-    high, low = to_fp16_pair(tl.load(x + place, mask=real, other=0.0))
+    number = tl.load(x + place, mask=real, other=0.0)
+    if GELU:
+        number = gelu(number * SCALE + tl.load(bias + place % width, mask=real, other=0.0))
+    high, low = to_fp16_pair(number)
     out = parts + place + place // width * (2 * width)
     tl.store(out, low, mask=real)
     tl.store(out + width, high, mask=real)
@@ -82,15 +86,18 @@ def fp16x3_rows_kernel(x, parts, count, width, BLOCK: tl.constexpr):
 
 
 @triton_op("sam2_amg::fp16x3_rows", mutates_args={})
-def fp16x3_rows(x: Tensor) -> Tensor:
+def fp16x3_rows(x: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """Rows of float32 [N, K] -> float16 [N, 3 K]: low part, high part, high part, for `Fp16x3Linear`.
 
-    It is one kernel, because a compiler that fuses the three parts would compute x three times. Raises ValueError for
-    other devices. Twin: the concatenation in `Fp16x3Linear.as_one_product`.
+    With a `bias` [K], they are the parts of GELU(x * scale + bias). It is one kernel, because a compiler that fuses the
+    three parts would compute x three times. Raises ValueError for other devices. Twin: the concatenation in
+    `Fp16x3Linear`.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()
     rows, width = x.shape
     parts = x.new_empty(rows, 3 * width, dtype=torch.float16)
-    launcher(fp16x3_rows_kernel)[(triton.cdiv(rows * width, LAUNCH["BLOCK"]),)](x, parts, rows * width, width, **LAUNCH)
+    launcher(fp16x3_rows_kernel)[(triton.cdiv(rows * width, LAUNCH["BLOCK"]),)](
+        x, x if bias is None else bias, parts, rows * width, width, SCALE=scale, GELU=bias is not None, **LAUNCH
+    )
     return parts

@@ -22,9 +22,12 @@ LAUNCH = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16, "num_warps": 4, "num_stages": 
 @triton.jit
 def linear_kernel(
     x, high, low, bias, out, rows, SCALE: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
-    GELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    GELU: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """A program computes ROWS x COLUMNS of the output. Programs of the same rows follow each other."""
+    """A program computes ROWS x COLUMNS of the output. Programs of the same rows follow each other.
+
+    With PARTS, rows of the output are low part, high part, high part, OUTPUTS numbers each.
+    """
     blocks: tl.constexpr = (OUTPUTS + COLUMNS - 1) // COLUMNS
     row = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
@@ -44,15 +47,25 @@ def linear_kernel(
     y = (sum + small) * SCALE + tl.load(bias + column, mask=column < OUTPUTS, other=0.0)[None, :]
     if GELU:
         y = gelu(y)
-    tl.store(out + row[:, None] * OUTPUTS + column[None, :], y.to(out.dtype.element_ty), mask=here & there)
+    if PARTS:
+        y_high, y_low = to_fp16_pair(y)
+        place = out + row[:, None] * (3 * OUTPUTS) + column[None, :]
+        tl.store(place, y_low, mask=here & there)
+        tl.store(place + OUTPUTS, y_high, mask=here & there)
+        tl.store(place + 2 * OUTPUTS, y_high, mask=here & there)
+    else:
+        tl.store(out + row[:, None] * OUTPUTS + column[None, :], y.to(out.dtype.element_ty), mask=here & there)
 
 
 @triton_op("sam2_amg::fp16x3_linear", mutates_args={})
-def fp16x3_linear(x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: float, with_gelu: bool) -> Tensor:
+def fp16x3_linear(
+    x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: float, with_gelu: bool, in_parts: bool = False
+) -> Tensor:
     """Float32 rows [N, K] times (high + low) [K, M] times `scale`, plus bias [M]: float32 [N, M].
 
-    `high` and `low` are float16. With GELU behind it, the result is float16. Raises ValueError for other devices,
-    shapes and dtypes, and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
+    `high` and `low` are float16. With GELU behind it, the result is float16; `in_parts`, it is [N, 3 M] as from
+    `fp16x3_rows`. Raises ValueError for other devices, shapes and dtypes, and for tensors that are not contiguous.
+    Twin: `Fp16x3Linear` on a CPU.
     """
     require_kernel_device(x, "x")
     for tensor, name, dimensions in ((x, "x", 2), (high, "high", 2), (low, "low", 2), (bias, "bias", 1)):
@@ -62,9 +75,11 @@ def fp16x3_linear(x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: flo
     if high.shape != (inputs, outputs) or low.shape != high.shape or types != _TYPES:
         shapes = ", ".join(str(tuple(each.shape)) for each in (x, high, low, bias))
         raise ValueError(f"rows, weights and bias do not fit together: {shapes}; {types}")
-    out = x.new_empty(rows, outputs, dtype=torch.float16 if with_gelu else torch.float32)
+    half = with_gelu or in_parts
+    out = x.new_empty(rows, 3 * outputs if in_parts else outputs, dtype=torch.float16 if half else torch.float32)
     programs = triton.cdiv(rows, LAUNCH["ROWS"]) * triton.cdiv(outputs, LAUNCH["COLUMNS"])
     launcher(linear_kernel)[(programs,)](
-        x, high, low, bias, out, rows, SCALE=scale, INPUTS=inputs, OUTPUTS=outputs, GELU=with_gelu, **LAUNCH
-    )
+        x, high, low, bias, out, rows,
+        SCALE=scale, INPUTS=inputs, OUTPUTS=outputs, GELU=with_gelu, PARTS=in_parts, **LAUNCH,
+    )  # fmt: skip
     return out

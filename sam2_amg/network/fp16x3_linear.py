@@ -17,6 +17,7 @@ import math
 import torch
 import torch.nn.functional as F
 from sam2.modeling.backbones.image_encoder import ImageEncoder
+from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
@@ -60,23 +61,62 @@ class Fp16x3Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`linear(x)`, float32; with GELU, float16."""
-        multiply = self.in_one_kernel if x.is_cuda and x.shape[-1] <= _SHORT_ROWS else self.as_one_product
-        return multiply(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        rows = x.flatten(0, -2)
+        multiply = self.in_one_kernel if self.is_short(rows) else self.as_one_product
+        return multiply(rows).unflatten(0, x.shape[:-1])
 
-    def in_one_kernel(self, rows: Tensor) -> Tensor:
-        """Rows [N, K] -> [N, M], on a GPU."""
+    def is_short(self, rows: Tensor) -> bool:
+        """Whether a kernel is to take rows as they are."""
+        return rows.is_cuda and rows.shape[1] <= _SHORT_ROWS
+
+    def in_one_kernel(self, rows: Tensor, in_parts: bool = False) -> Tensor:
+        """Rows [N, K] -> [N, M], on a GPU; or `in_parts` [N, 3 M]."""
         high, low, _ = self.product.split(rows.shape[1])
-        return fp16x3_linear(rows.contiguous(), high, low, self.bias, self.scale, self.with_gelu)
+        return fp16x3_linear(rows.contiguous(), high, low, self.bias, self.scale, self.with_gelu, in_parts)
 
     def as_one_product(self, rows: Tensor) -> Tensor:
-        """Rows [N, K] -> [N, M]. A CPU multiplies the same parts in float32, where each product is exact."""
-        if rows.is_cuda:
-            y = torch.mm(fp16x3_rows(rows), self.product, out_dtype=torch.float32)
-        else:
-            hi, lo = to_fp16_pair(rows)
-            y = torch.cat([lo, hi, hi], dim=-1).float() @ self.product.float()
-        y = y * self.scale + self.bias
+        """Rows [N, K] -> [N, M]."""
+        y = self.multiply(in_three(rows)) * self.scale + self.bias
         return F.gelu(y).half() if self.with_gelu else y
+
+    def multiply(self, parts: Tensor) -> Tensor:
+        """Parts of rows [N, 3 K] -> [N, M], without scale and bias. A CPU multiplies the same parts in float32, where
+        each product is exact."""
+        if parts.is_cuda:
+            return torch.mm(parts, self.product, out_dtype=torch.float32)
+        return parts.float() @ self.product.float()
+
+
+def in_three(rows: Tensor) -> Tensor:
+    """Rows [N, K] -> float16 [N, 3 K]: low part, high part, high part."""
+    if rows.is_cuda:
+        return fp16x3_rows(rows)
+    hi, lo = to_fp16_pair(rows)
+    return torch.cat([lo, hi, hi], dim=-1)
+
+
+class Fp16x3Mlp(nn.Module):
+    """sam2's MLP of two layers with GELU between. What is between lies in memory once, in parts."""
+
+    def __init__(self, mlp: MLP) -> None:
+        """Raises ValueError for an MLP of another structure."""
+        super().__init__()
+        if len(mlp.layers) != 2 or type(mlp.act) is not nn.GELU or mlp.sigmoid_output:
+            raise ValueError("the MLP is written for two layers with GELU between, as in SAM 2's encoder")
+        first, second = mlp.layers
+        self.first, self.second = Fp16x3Linear(first, with_gelu=True), Fp16x3Linear(second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`mlp(x)`, float32 [..., C]."""
+        rows, first = x.flatten(0, -2), self.first
+        if first.is_short(rows):
+            hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]
+        elif rows.is_cuda:
+            hidden = fp16x3_rows(first.multiply(fp16x3_rows(rows)), first.bias, first.scale)
+        else:
+            hidden = in_three(F.gelu(first.multiply(in_three(rows)) * first.scale + first.bias))
+        y = self.second.multiply(hidden) * self.second.scale + self.second.bias
+        return y.unflatten(0, x.shape[:-1])
 
 
 def use_fp16x3_linears(module: nn.Module) -> None:
@@ -89,7 +129,7 @@ def use_fp16x3_linears(module: nn.Module) -> None:
 
 
 def use_fp16x3_encoder(encoder: ImageEncoder) -> None:
-    """Replaces the linear layers and the attention of sam2's image encoder by fp16x3 versions, in place."""
-    use_fp16x3_linears(encoder)
+    """Replaces linear layers, MLPs and attention of sam2's image encoder by fp16x3 versions, in place."""
     for block in encoder.trunk.blocks:
-        block.attn = LaidOutAttention(block.attn, attention)
+        block.attn, block.mlp = LaidOutAttention(block.attn, attention), Fp16x3Mlp(block.mlp)
+    use_fp16x3_linears(encoder)

@@ -149,8 +149,8 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
         if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
-    rows = {"x": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
-    compile_for(rows_kernel.fp16x3_rows_kernel, rows, rows_kernel.LAUNCH)
+    rows = {"x": "*fp32", "bias": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
+    compile_for(rows_kernel.fp16x3_rows_kernel, rows, {"SCALE": 0.5, "GELU": True, **rows_kernel.LAUNCH})
     if fp16x3:
         compile_for(rows_kernel.fp16_parts_kernel, rows, rows_kernel.LAUNCH)
     compile_linear(compile_for, everything)
@@ -166,10 +166,12 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
 def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
     """The layers of short rows, which both modes have."""
     types = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low"), "*fp16") | {"rows": "i32"}
+    forms = (True, True, "*fp16"), (True, False, "*fp16"), (False, False, "*fp32")
     for inputs, outputs in ((144, 576), (256, 2048), (128, 256))[: 3 if everything else 1]:  # encoder, prompt tokens
         sizes = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs}
-        for gelu, out in ((True, "*fp16"), (False, "*fp32"))[: 2 if everything else 1]:
-            compile_for(linear_kernel, types | {"out": out}, {**sizes, "GELU": gelu, **LINEAR_LAUNCH})
+        for gelu, parts, out in forms[: 3 if everything else 1]:
+            launch = {**sizes, "GELU": gelu, "PARTS": parts, **LINEAR_LAUNCH}
+            compile_for(linear_kernel, types | {"out": out}, launch)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,19 @@ import pytest
 import torch
 from helpers import CPU, DEVICE, photograph
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import MLP
 from torch import nn
 
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16x3_linear import Fp16x3Linear, to_fp16_pair, use_fp16x3_encoder, use_fp16x3_linears
+from sam2_amg.network.fp16x3_linear import (
+    Fp16x3Linear,
+    Fp16x3Mlp,
+    to_fp16_pair,
+    use_fp16x3_encoder,
+    use_fp16x3_linears,
+)
 from sam2_amg.network.precision import float32_convolutions
 from sam2_amg.pipeline.preprocess import Preprocess
 from training.network import build
@@ -52,6 +59,9 @@ def test_one_kernel_computes_what_one_product_does(shape: tuple[int, int, int], 
         assert found.dtype == (torch.float16 if with_gelu else torch.float32)
         norms = rows.double().norm(dim=-1, keepdim=True) * linear.weight.norm(dim=1)
         assert ((found - exact).abs() <= 2.0**-20 * norms + with_gelu * 2.0**-11 * exact.abs() + 2e-6).all()
+    low, high, again = layer.in_one_kernel(rows.to(DEVICE), in_parts=True).cpu().split(outputs, dim=1)
+    assert torch.equal(high, again)
+    assert ((high.double() + low - exact).abs() <= 2.0**-20 * (norms + exact.abs()) + 2e-6).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
@@ -60,6 +70,35 @@ def test_rows_made_by_a_kernel_are_those_made_by_torch(shape: tuple[int, int]) -
     hi, lo = to_fp16_pair(x)
     found = fp16x3_rows(x.to(DEVICE))
     assert torch.equal(found.cpu(), torch.cat([lo, hi, hi], dim=1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 700), (65, 48)], ids=str)
+def test_rows_behind_gelu_are_parts_of_it(shape: tuple[int, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    x, bias = torch.randn(*shape, generator=random) * 8, torch.randn(shape[1], generator=random)
+    low, high, again = fp16x3_rows(x.to(DEVICE), bias.to(DEVICE), 0.25).cpu().split(shape[1], dim=1)
+    assert torch.equal(high, again)
+    expected = torch.nn.functional.gelu(x.double() * 0.25 + bias)
+    assert (high.double() + low - expected).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 24), (5, 13, 16), (257, 300)], ids=str)  # the last has long rows
+@torch.inference_mode()
+def test_an_mlp_is_as_exact_as_float32(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    width = shape[-1]
+    mlp = MLP(width, 4 * width, width, 2, activation=nn.GELU)
+    x = torch.randn(*shape)
+    expected = deepcopy(mlp).double()(x.double())
+    for found in (Fp16x3Mlp(mlp)(x), Fp16x3Mlp(mlp).to(DEVICE)(x.to(DEVICE)).cpu()):
+        assert found.dtype == torch.float32
+        assert found.shape == x.shape
+        assert (found - expected).abs().max() < 4e-6
+
+
+def test_another_mlp_is_refused() -> None:
+    with pytest.raises(ValueError, match="two layers with GELU between"):
+        Fp16x3Mlp(MLP(4, 8, 4, 2))
 
 
 def test_fp16x3_product_of_zeros() -> None:
