@@ -20,51 +20,74 @@ _WIDEST = 128  # maximum channels per head
 
 
 @triton.jit
-def load_tile(pointer, row, length, stride, channel, width):
-    """Loads rows of a head [L, D], padded with zeros: [BLOCK, WIDE]"""
-    real = (row < length)[:, None] & (channel < width)[None, :]
+def load_tile(pointer, row, length, stride, channel, WIDTH: tl.constexpr):
+    """Loads channels of rows of a head [L, D], padded with zeros."""
+    real = (row < length)[:, None] & (channel < WIDTH)[None, :]
     return tl.load(pointer + row[:, None] * stride + channel[None, :], mask=real, other=0.0)
 
 
 @triton.jit
+def load_pair(pointer, row, length, stride, channel, WIDTH: tl.constexpr, SCALE: tl.constexpr):
+    """Those channels times SCALE, in two float16 parts."""
+    return to_fp16_pair(load_tile(pointer, row, length, stride, channel, WIDTH).to(tl.float32) * SCALE)
+
+
+@triton.jit
 def attention_kernel(
-    q, k, v, out, heads, queries, width,
-    q_image, q_row, q_head, k_image, k_row, k_head, v_image, v_row, v_head,
-    SCALE: tl.constexpr, KEYS: tl.constexpr, WIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
+    q, k, v, out, heads, queries, q_image, q_row, k_image, k_row, v_image, v_row,
+    SCALE: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, REST: tl.constexpr,
+    Q_HEAD: tl.constexpr, K_HEAD: tl.constexpr, V_HEAD: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program computes BLOCK queries of one head of one image (or window).
 
-    The grid has one dimension, because the others are limited to 65,535, too few for the windows of eight images.
+    A tile has WIDE channels, and a further one the REST, if there are any: 72 channels, those of the large encoder, are
+    64 and 16, where one power of two would be 128. WIDTH and the strides of heads are compiled in: if they are
+    multiples of four or eight, but not of 16, loads of 16 bytes are possible only so. The grid has one dimension,
+    because the others are limited to 65,535, too few for the windows of eight images.
     """
     blocks = tl.cdiv(queries, BLOCK)
     place = tl.program_id(0) // blocks
     image, head = (place // heads).to(tl.int64), place % heads
     channel = tl.arange(0, WIDE)
     row = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
-    query = load_tile(q + image * q_image + head * q_head, row, queries, q_row, channel, width)
-    query_high, query_low = to_fp16_pair(query.to(tl.float32) * SCALE)
-    k += image * k_image + head * k_head
-    v += image * v_image + head * v_head
+    q += image * q_image + head * Q_HEAD
+    query_high, query_low = load_pair(q, row, queries, q_row, channel, WIDTH, SCALE)
+    if REST:
+        further = WIDE + tl.arange(0, REST)
+        more_high, more_low = load_pair(q, row, queries, q_row, further, WIDTH, SCALE)
+        more = tl.zeros((BLOCK, REST), tl.float32)
+    k += image * k_image + head * K_HEAD
+    v += image * v_image + head * V_HEAD
     most = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     sum = tl.zeros((BLOCK, WIDE), tl.float32)
     for start in range(0, KEYS, BLOCK):
         n = start + tl.arange(0, BLOCK)
-        high, low = to_fp16_pair(load_tile(k, n, KEYS, k_row, channel, width))
+        high, low = to_fp16_pair(load_tile(k, n, KEYS, k_row, channel, WIDTH))
         score = tl.zeros((BLOCK, BLOCK), tl.float32)
         score = dot_fp16x3(query_high, query_low, tl.trans(high), tl.trans(low), score, FP16X3)
+        if REST:
+            high, low = to_fp16_pair(load_tile(k, n, KEYS, k_row, further, WIDTH))
+            score = dot_fp16x3(more_high, more_low, tl.trans(high), tl.trans(low), score, FP16X3)
         score = tl.where((n < KEYS)[None, :], score, float("-inf"))
         now = tl.maximum(most, tl.max(score, 1))
         shrink = tl.exp(most - now)
         weights = tl.exp(score - now[:, None])
         total = total * shrink + tl.sum(weights, 1)
         weights_high, weights_low = to_fp16_pair(weights)
-        high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, channel, width))
+        high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, channel, WIDTH))
         here = dot_fp16x3(weights_high, weights_low, high, low, tl.zeros((BLOCK, WIDE), tl.float32), FP16X3)
         sum = sum * shrink[:, None] + here  # see `dot_fp16x3`
+        if REST:
+            high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, further, WIDTH))
+            here = dot_fp16x3(weights_high, weights_low, high, low, tl.zeros((BLOCK, REST), tl.float32), FP16X3)
+            more = more * shrink[:, None] + here
         most = now
-    answer = ((image * queries + row) * heads + head)[:, None] * width + channel[None, :]
-    tl.store(out + answer, sum / total[:, None], mask=(row < queries)[:, None] & (channel < width)[None, :])
+    out += ((image * queries + row) * heads + head)[:, None] * WIDTH
+    here = (row < queries)[:, None]
+    tl.store(out + channel[None, :], sum / total[:, None], mask=here & (channel < WIDTH)[None, :])
+    if REST:
+        tl.store(out + further[None, :], more / total[:, None], mask=here & (further < WIDTH)[None, :])
 
 
 @triton_op("sam2_amg::attention", mutates_args={})
@@ -81,12 +104,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor, to_float32: bool = False) -> Tens
     if q.dtype not in (torch.float32, torch.float16) or not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"the attention kernel takes float32 or float16, not {q.dtype}, {k.dtype} and {v.dtype}")
     out = q.new_empty(images, queries, heads, width, dtype=torch.float32 if to_float32 else q.dtype)
+    wide, rest = tile_widths(width)
     configs = launch_configs(q.device)
     config = configs.small_attention if k.shape[1] <= configs.small_attention["BLOCK"] else configs.attention
     launcher(attention_kernel)[(triton.cdiv(queries, config["BLOCK"]) * images * heads,)](
-        q, k, v, out, heads, queries, width,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-        SCALE=width**-0.5, KEYS=k.shape[1], WIDE=max(16, triton.next_power_of_2(width)),
-        FP16X3=q.dtype == torch.float32, **config,
+        q, k, v, out, heads, queries, *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
+        SCALE=width**-0.5, KEYS=k.shape[1], WIDTH=width, WIDE=wide, REST=rest,
+        Q_HEAD=q.stride(2), K_HEAD=k.stride(2), V_HEAD=v.stride(2), FP16X3=q.dtype == torch.float32, **config,
     )  # fmt: skip
     return out
+
+
+def tile_widths(width: int) -> tuple[int, int]:
+    """WIDE and REST for heads of `width` channels: powers of two from 16 on, or no REST."""
+    whole = max(16, triton.next_power_of_2(width))
+    rest = max(16, triton.next_power_of_2(width - whole // 2))
+    return (whole, 0) if rest >= whole // 2 else (whole // 2, rest)

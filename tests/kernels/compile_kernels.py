@@ -124,8 +124,13 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     floats = (*operands, "centre", "gain", "bias", "after", "shift", "steps", "context", "most", "total")
     floats += ("hyper", "children", "grandchildren", "logits")
     types = dict.fromkeys(floats, "*fp32") | {"eps": "fp32"}
-    numbers = ("points", "heads", "queries", "width")
-    numbers += tuple(f"{tensor}_{part}" for tensor in "qkv" for part in ("image", "row", "head"))
+    numbers = (
+        "points",
+        "heads",
+        "queries",
+        "width",
+        *(f"{name}_{part}" for name in "qkv" for part in ("image", "row")),
+    )
     types |= dict.fromkeys(numbers, "i32")
     if not fp16x3:
         types |= dict.fromkeys(operands, "*fp16")
@@ -143,9 +148,11 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(update_second_kernel, types | scores | in_memory, {**shape, **epsilon, **second})
     compile_for(read_kernel, types | own | in_memory, {**shape, **read})
     in_float32 = types | dict.fromkeys(("q", "k", "v", "out"), "*fp32")  # tokens of the decoder's first layer
-    decoder = {"SCALE": 0.25, "WIDE": 16, "FP16X3": True, "KEYS": 4096}
+    strides = dict.fromkeys(("WIDTH", "Q_HEAD", "K_HEAD", "V_HEAD"), 16)
+    decoder = {"SCALE": 0.25, "WIDE": 16, "REST": 0, **strides, "FP16X3": True, "KEYS": 4096}
     compile_for(attention_kernel, in_float32, {**decoder, **configs.attention})
-    shape = {"SCALE": 72**-0.5, "WIDE": 128, "FP16X3": fp16x3}
+    strides = dict.fromkeys(strides, 72)
+    shape = {"SCALE": 72**-0.5, "WIDE": 64, "REST": 16, **strides, "FP16X3": fp16x3}
     for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
         if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
             compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
