@@ -44,6 +44,9 @@ def attention_kernel(
     64 and 16, where one power of two would be 128. WIDTH and the strides of heads are compiled in: if they are
     multiples of four or eight, but not of 16, loads of 16 bytes are possible only so. The grid has one dimension,
     because the others are limited to 65,535, too few for the windows of eight images.
+
+    `zero` hides that further channels of values lie side by side. Triton would put them so into shared memory, too, and
+    the ptxas of CUDA 12.8 computes the addresses of rows of 32 and 64 bytes from a register that nothing has written.
     """
     blocks = tl.cdiv(queries, BLOCK)
     place = tl.program_id(0) // blocks
@@ -54,6 +57,7 @@ def attention_kernel(
     query_high, query_low = load_pair(q, row, queries, q_row, channel, WIDTH, SCALE)
     if REST:
         further = WIDE + tl.arange(0, REST)
+        zero = tl.program_id(1)
         more_high, more_low = load_pair(q, row, queries, q_row, further, WIDTH, SCALE)
         more = tl.zeros((BLOCK, REST), tl.float32)
     k += image * k_image + head * K_HEAD
@@ -79,7 +83,7 @@ def attention_kernel(
         here = dot_fp16x3(weights_high, weights_low, high, low, tl.zeros((BLOCK, WIDE), tl.float32), FP16X3)
         sum = sum * shrink[:, None] + here  # see `dot_fp16x3`
         if REST:
-            high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, further, WIDTH))
+            high, low = to_fp16_pair(load_tile(v, n, KEYS, v_row, further ^ zero, WIDTH))
             here = dot_fp16x3(weights_high, weights_low, high, low, tl.zeros((BLOCK, REST), tl.float32), FP16X3)
             more = more * shrink[:, None] + here
         most = now

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import triton
+from registers import read_before_written
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
@@ -51,9 +52,11 @@ def compile_kernel(
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
     pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
     hints = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
-    return triton.compile(
+    binary = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
     )
+    assert not (faults := read_before_written(binary.asm["cubin"])), f"{kernel.__name__} for {constants}: {faults}"
+    return binary
 
 
 def check_specialization(kernel: triton.JITFunction) -> None:
