@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from bench import RESULTS
 from bench.accuracy import add_agreement, find_sets, measure_accuracy, summarise
 from bench.harness.arguments import job_of
 from bench.harness.images import VERSION, draw_scenes
+from bench.harness.interrupts import interruptible
 from bench.harness.lists import find_list
 from bench.harness.machine import machine, stem_of
 from bench.harness.run import Plan, measure_all
@@ -212,5 +212,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a time limit is like Ctrl-C
-    sys.exit(main(sys.argv[1:]))
+    with interruptible():
+        sys.exit(main(sys.argv[1:]))

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+_AGAIN = 1.0  # seconds
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A block in which Ctrl-C and SIGTERM, the end of a time limit, raise KeyboardInterrupt.
+
+    Not twice in a second: `timeout` sends its signal to a program, and then to the program's group.
+    """
+    last = float("-inf")
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > _AGAIN:
+            raise KeyboardInterrupt
+
+    replaced = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def stopping_early() -> Iterator[None]:
     """A block that Ctrl-C or SIGTERM ends, while the program goes on with what has been measured in it."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a time limit is like Ctrl-C
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted: what has been measured is kept", file=sys.stderr)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with interruptible():
+        try:
+            yield
+        except KeyboardInterrupt:
+            print("interrupted: what has been measured is kept", file=sys.stderr)

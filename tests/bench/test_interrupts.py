@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
-from bench.harness.interrupts import stopping_early
+from bench.harness.interrupts import interruptible, stopping_early
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C is heard, also where a shell has started the tests in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_block_alone(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -31,6 +21,14 @@ def test_a_signal_ends_the_block_alone(number: signal.Signals, capsys: pytest.Ca
     assert done == [1]
     assert "what has been measured is kept" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_comes_twice_ends_the_block_once() -> None:
+    with interruptible():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):  # `timeout` sends to the program, and then to its group
+            os.kill(os.getpid(), number)
 
 
 def test_other_ends_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
