@@ -419,15 +419,18 @@ def decisions_markdown(result: dict[str, Any]) -> str:
 def trade_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.trade` as a page."""
     (own,) = (row["median_ms"] for row in result["rows"] if row["form"] == "furious")
-    rows = [
-        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *_decision_cells(row)]
-        for row in sorted(result["rows"], key=lambda row: row["median_ms"])
+    forms = sorted(result["rows"], key=lambda row: row["median_ms"])
+    costs = [
+        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *_decision_cells(row)[:3]]
+        for row in forms
     ]
+    errors = [[row["form"], *_decision_cells(row)[3:]] for row in forms]
     return (
         f"# Agreement and time of furious, more and less exact: {result['model']}\n\n"
         f"{_made_by(result)}. Agreement on crops of photographs, uncompiled, beside ao. {_COUNTED} generate() is "
         f"that of {result['timed']} on truck.jpg, compiled, seeded weights, planted masks.\n\n"
-        f"{table(['form', 'generate(), ms', 'more than furious', *_DECISIONS], rows)}\n"
+        f"{table(['form', 'generate(), ms', 'more than furious', *_DECISIONS[:3]], costs)}\n"
+        f"\n{table(['form', *_DECISIONS[3:]], errors)}\n"
         + (f"\nNot measured: {', '.join(missing)}.\n" if (missing := result["missing"]) else "")
     )
 

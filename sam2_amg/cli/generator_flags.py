@@ -78,11 +78,11 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
         "Agreement with baseline is measured on 360 crops of photographs (demo model, H200).",
     )
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
-    text = "ao, compiled: starts a minute or two later; another number of masks than baseline in about 1 image in 200"
+    text = "ao, compiled: starts a minute or two later; as many masks as baseline in every image"
     modes.add_argument("--fast", action="store_true", help=text)
     text = (
         "with --fast, on a CUDA GPU: float16 products, faster still; another number of masks than baseline in about "
-        "1 image in 4; if masks must match baseline's, use --fast alone"
+        "1 image in 6; if masks must match baseline's, use --fast alone"
     )
     modes.add_argument("--furious", action="store_true", help=text)
     starts = parser.add_argument_group("faster start")
