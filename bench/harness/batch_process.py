@@ -20,8 +20,10 @@ _LINES = 6  # of what a job says, that are told if it fails
 def run_batch(
     model: Sequence[str], flags: Sequence[str], replicas: int, images: int, patience: float
 ) -> dict[str, Any]:
-    """Images a second of a job of `images` an image-making process, between the first shards and the last. Raises
-    WorkerFailed. The job may take `patience` seconds to start, and as long again."""
+    """Images a second of a job of `images` an image-making process, while all of them work, and when its shards ended.
+
+    The job may take `patience` seconds to start, and as long again. Raises WorkerFailed.
+    """
     devices = max(1, replicas)
     more = ["--replicas", str(replicas)] if replicas else []
     with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +41,10 @@ def run_batch(
             said = "\n".join(done.stderr.splitlines()[-_LINES:])
             raise WorkerFailed(f"the batch job ended with status {done.returncode}\n{said}")
         ends = ends_of(shards)
-    return {"images_per_second": round(rate(ends, devices, _SHARD), 3), "shards": len(ends)}
+    return {
+        "images_per_second": round(rate(ends, devices, _SHARD), 3),
+        "ends": [round(end - ends[0], 2) for end in ends],
+    }
 
 
 def ends_of(output: Path) -> list[float]:
@@ -47,9 +52,13 @@ def ends_of(output: Path) -> list[float]:
     return sorted(path.stat().st_mtime for path in output.glob("[0-9]*.jsonl"))
 
 
-def rate(ends: Sequence[float], first: int, size: int) -> float:
-    """Images a second, from the moments at which shards of `size` were there, in order. The `first` are left out:
-    until then, processes start. Raises WorkerFailed if no others are left."""
-    if len(ends) <= first or ends[-1] == ends[first - 1]:
+def rate(ends: Sequence[float], devices: int, size: int) -> float:
+    """Images a second while every device works, from the moments at which shards of `size` were there, in order.
+
+    The first half is left out, in which some devices still load the model, and the end, when others have no more to do.
+    What counts is as many shards a device. Raises WorkerFailed if too few are left.
+    """
+    last, count = len(ends) - devices, len(ends) // 2 // devices * devices
+    if not 0 < count <= last or ends[last] == ends[last - count]:
         raise WorkerFailed(f"{len(ends)} shards are too few to tell a rate; give more --batch_images")
-    return (len(ends) - first) * size / (ends[-1] - ends[first - 1])
+    return count * size / (ends[last] - ends[last - count])

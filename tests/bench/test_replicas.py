@@ -73,10 +73,13 @@ def test_figures_need_an_answer_for_every_file() -> None:
         figures_of(answers[::2], 2.0, 0.3, 2)
 
 
-def test_a_rate_leaves_the_start_out() -> None:
-    assert rate([100.0, 101.0, 103.0, 105.0], first=2, size=50) == 25.0
+def test_a_rate_is_that_of_all_devices_at_work() -> None:
+    late = [100.0, 101.0, 102.0]  # two devices, the second of which starts 3 s after the first
+    together = [103.0, 103.1, 104.0, 104.1, 105.0, 105.1, 106.0]
+    assert rate([*late, *together, 106.1], devices=2, size=50) == pytest.approx(100)
+    assert rate([*late, 103.0], devices=1, size=50) == 50
     with pytest.raises(WorkerFailed, match="--batch_images"):
-        rate([100.0, 101.0], first=2, size=50)
+        rate([100.0, 101.0], devices=2, size=50)
 
 
 def test_only_shards_end(tmp_path: Path) -> None:
