@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import get_args
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ FORMATS: dict[str, tuple[Format, ...]] = {
     "batch": ("rle", "records", "coco", "polygons"),
 }
 """The endpoints that take images, and the formats of their answers, the default first."""
+_QUERIES = 32  # that are remembered; one may have 64 kB
 BY_TYPE: dict[str, Format] = {"application/json": "rle", "image/png": "png", "application/octet-stream": "npz"}
 """What /segment answers to the header Accept, if no parameter says a format."""
 
@@ -42,8 +44,12 @@ def model_of(endpoint: str, bounds: Bounds) -> type[Parameters]:
     return bounded(bounds, FORMATS[endpoint])
 
 
+@lru_cache(_QUERIES)
 def parameters_of(query: str, model: type[Parameters]) -> Parameters:
-    """The parameters of a query. Raises RequestError unknown_parameter or invalid_parameter (400)."""
+    """The parameters of a query. Raises RequestError unknown_parameter or invalid_parameter (400).
+
+    Each request asks twice, before and after its body is read, and most requests have the query of the one before.
+    """
     with refusing():
         return read_texts(parse_qsl(query, keep_blank_values=True, errors="replace"), model)
 
