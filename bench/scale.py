@@ -32,7 +32,7 @@ from bench.harness.arguments import add_system
 from bench.harness.batch_process import run_batch
 from bench.harness.clients import Load, run_clients
 from bench.harness.failures import WorkerFailed
-from bench.harness.interrupts import stopping_early
+from bench.harness.interrupts import interruptible, stopping_early
 from bench.harness.machine import machine
 from bench.harness.photographs import enlarge_truck
 from bench.harness.server_process import Server, running
@@ -215,4 +215,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with interruptible():
+        sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,7 @@ from torch import nn
 
 from bench.decisions import figures, find_all, generator_of
 from bench.harness.arguments import model_parser, model_result, parse_model
-from bench.harness.interrupts import stopping_early
+from bench.harness.interrupts import interruptible, stopping_early
 from bench.harness.photographs import crops_named
 from bench.harness.planted import PlantedDecoder, plant
 from bench.harness.weights import get_model, seeded_model
@@ -162,4 +162,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with interruptible():
+        sys.exit(main(sys.argv[1:]))

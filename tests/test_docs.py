@@ -231,7 +231,7 @@ def test_help_tells_the_agreement_of_the_results() -> None:
     help_ = " ".join(serve.build_parser().format_help().split())
     assert "in about 1 image in 6" in help_
     assert 0.8 < accuracy["furious"]["count_mismatches"] / accuracy["furious"]["images"] * 6 < 1.25
-    assert "as many masks as baseline in every image" in help_
+    assert "as many masks as baseline in all of them" in help_
     assert accuracy["ao"]["count_mismatches"] == accuracy["fast"]["count_mismatches"] == 0
     assert f"on {accuracy['ao']['images']} crops of photographs ({result['model']} model, H200)" in help_
 

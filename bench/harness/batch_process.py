@@ -20,7 +20,7 @@ _LINES = 6  # of what a job says, that are told if it fails
 def run_batch(
     model: Sequence[str], flags: Sequence[str], replicas: int, images: int, patience: float
 ) -> dict[str, Any]:
-    """Images a second of a job of `images` an image-making process, while all of them work, and when its shards ended.
+    """Images a second of a batch job of `images` for each device, while all devices work, and when its shards ended.
 
     The job may take `patience` seconds to start, and as long again. Raises WorkerFailed.
     """
@@ -53,12 +53,14 @@ def ends_of(output: Path) -> list[float]:
 
 
 def rate(ends: Sequence[float], devices: int, size: int) -> float:
-    """Images a second while every device works, from the moments at which shards of `size` were there, in order.
+    """Images a second of `devices` that all work, from the moments at which shards of `size` were there, in order.
 
-    The first half is left out, in which some devices still load the model, and the end, when others have no more to do.
-    What counts is as many shards a device. Raises WorkerFailed if too few are left.
+    The first half of the shards does not count, because a device that loads its model later makes fewer of them. Nor do
+    the last, which some devices make while others have none left. Each device counts with as many shards. Raises
+    WorkerFailed if too few are left.
     """
-    last, count = len(ends) - devices, len(ends) // 2 // devices * devices
-    if not 0 < count <= last or ends[last] == ends[last - count]:
+    first, last = len(ends) // 2 - 1, len(ends) - devices
+    count = max(0, last - first) // devices * devices
+    if first < 0 or count == 0 or ends[last] == ends[last - count]:
         raise WorkerFailed(f"{len(ends)} shards are too few to tell a rate; give more --batch_images")
     return count * size / (ends[last] - ends[last - count])

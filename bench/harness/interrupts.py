@@ -10,23 +10,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 _AGAIN = 1.0  # seconds
+_last = float("-inf")  # when a signal was heard
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, but not twice in a second: `timeout` sends its signal to a program, and then to the
+    program's group."""
+    global _last
+    before, _last = _last, time.monotonic()
+    if _last - before > _AGAIN:
+        raise KeyboardInterrupt
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A block in which Ctrl-C and SIGTERM, the end of a time limit, raise KeyboardInterrupt.
-
-    Not twice in a second: `timeout` sends its signal to a program, and then to the program's group.
-    """
-    last = float("-inf")
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > _AGAIN:
-            raise KeyboardInterrupt
-
-    replaced = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    """A block in which Ctrl-C and SIGTERM, the end of a time limit, raise KeyboardInterrupt."""
+    replaced = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -64,7 +64,7 @@ def scale_markdown(result: dict[str, Any]) -> str:
     if result["what"].startswith("scale-batch"):
         header = ["", "images/s", "times one device"]
         cells = [[name_of(row["replicas"]), f"{row['images_per_second']:.2f}", _times(row)] for row in rows]
-        how = "The rate is that of the second half of the job, without its last shards: all devices are at work."
+        how = "The rate is that of the second half of the job without its last shards: all devices should be at work."
         return f"# Batch jobs by number of replicas: {title}\n\n{made}{how}\n\n{table(header, cells)}{verdict}{left}\n"
     header = ["", "clients", "images/s", "times one device", "p50, ms", "p99, ms", "of one client: p50, ms"]
     header += ["CPU of the front, cores", "CPU of the front an image, ms", "all ready after, s"]

@@ -78,7 +78,7 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
         "Agreement with baseline is measured on 360 crops of photographs (demo model, H200).",
     )
     modes.add_argument("--baseline", action="store_true", help="sam2's own generator, unchanged")
-    text = "ao, compiled: starts a minute or two later; as many masks as baseline in every image"
+    text = "ao, compiled: starts a minute or two later; as many masks as baseline in all of them"
     modes.add_argument("--fast", action="store_true", help=text)
     text = (
         "with --fast, on a CUDA GPU: float16 products, faster still; another number of masks than baseline in about "

@@ -27,7 +27,7 @@ def load_tile(pointer, row, length, stride, channel, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def load_pair(pointer, row, length, stride, channel, WIDTH: tl.constexpr, SCALE: tl.constexpr):
+def load_scaled_pair(pointer, row, length, stride, channel, WIDTH: tl.constexpr, SCALE: tl.constexpr):
     """Those channels times SCALE, in two float16 parts."""
     return to_fp16_pair(load_tile(pointer, row, length, stride, channel, WIDTH).to(tl.float32) * SCALE)
 
@@ -45,8 +45,8 @@ def attention_kernel(
     multiples of four or eight, but not of 16, loads of 16 bytes are possible only so. The grid has one dimension,
     because the others are limited to 65,535, too few for the windows of eight images.
 
-    `zero` hides that further channels of values lie side by side. Triton would put them so into shared memory, too, and
-    the ptxas of CUDA 12.8 computes the addresses of rows of 32 and 64 bytes from a register that nothing has written.
+    `zero` hides that further channels of values lie side by side. Triton would put them so into shared memory, too.
+    Then the ptxas of CUDA 12.8 computes addresses of this second tile from a register that nothing has written.
     """
     blocks = tl.cdiv(queries, BLOCK)
     place = tl.program_id(0) // blocks
@@ -54,11 +54,11 @@ def attention_kernel(
     channel = tl.arange(0, WIDE)
     row = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     q += image * q_image + head * Q_HEAD
-    query_high, query_low = load_pair(q, row, queries, q_row, channel, WIDTH, SCALE)
+    query_high, query_low = load_scaled_pair(q, row, queries, q_row, channel, WIDTH, SCALE)
     if REST:
         further = WIDE + tl.arange(0, REST)
         zero = tl.program_id(1)
-        more_high, more_low = load_pair(q, row, queries, q_row, further, WIDTH, SCALE)
+        more_high, more_low = load_scaled_pair(q, row, queries, q_row, further, WIDTH, SCALE)
         more = tl.zeros((BLOCK, REST), tl.float32)
     k += image * k_image + head * K_HEAD
     v += image * v_image + head * V_HEAD

@@ -89,13 +89,15 @@ def fp16x3_rows_kernel(x, bias, parts, count, width, SCALE: tl.constexpr, GELU: 
 def fp16x3_rows(x: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """Rows of float32 [N, K] -> float16 [N, 3 K]: low part, high part, high part, for `Fp16x3Linear`.
 
-    With a `bias` [K], they are the parts of GELU(x * scale + bias). It is one kernel, because a compiler that fuses the
-    three parts would compute x three times. Raises ValueError for other devices. Twin: the concatenation in
-    `Fp16x3Linear`.
+    With a `bias`, float32 [K], they are the parts of GELU(x * scale + bias). It is one kernel, because a compiler that
+    fuses the three parts would compute x three times. Raises ValueError for other devices, and for another bias. Twin:
+    `network.fp16x3_linear.in_three`.
     """
     require_kernel_device(x, "x")
     x = x.contiguous()
     rows, width = x.shape
+    if bias is not None and ((bias.shape, bias.dtype) != ((width,), torch.float32) or not bias.is_contiguous()):
+        raise ValueError(f"bias must be contiguous float32 ({width},), not {bias.dtype} {tuple(bias.shape)}")
     parts = x.new_empty(rows, 3 * width, dtype=torch.float16)
     launcher(fp16x3_rows_kernel)[(triton.cdiv(rows * width, LAUNCH["BLOCK"]),)](
         x, x if bias is None else bias, parts, rows * width, width, SCALE=scale, GELU=bias is not None, **LAUNCH

@@ -96,7 +96,7 @@ def in_three(rows: Tensor) -> Tensor:
 
 
 class Fp16x3Mlp(nn.Module):
-    """sam2's MLP of two layers with GELU between. What is between lies in memory once, in parts."""
+    """sam2's MLP of two layers with GELU between. GELU and the split into parts of what is between are one step."""
 
     def __init__(self, mlp: MLP) -> None:
         """Raises ValueError for an MLP of another structure."""

@@ -7,7 +7,13 @@ import signal
 
 import pytest
 
+from bench.harness import interrupts
 from bench.harness.interrupts import interruptible, stopping_early
+
+
+@pytest.fixture(autouse=True)
+def nothing_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_last", float("-inf"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -23,12 +29,24 @@ def test_a_signal_ends_the_block_alone(number: signal.Signals, capsys: pytest.Ca
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_signal_that_comes_twice_ends_the_block_once() -> None:
+def test_a_signal_that_comes_twice_is_heard_once() -> None:
+    """`timeout` sends it to the program, and then to its group: maybe while the program writes what it has."""
+    written = []
     with interruptible():
-        with pytest.raises(KeyboardInterrupt):
+        with stopping_early():
             os.kill(os.getpid(), signal.SIGINT)
-        for number in (signal.SIGINT, signal.SIGTERM):  # `timeout` sends to the program, and then to its group
+        for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
+        written.append(1)
+    assert written == [1]
+
+
+def test_a_later_signal_is_heard_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "_AGAIN", 0.0)
+    with interruptible():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
 
 
 def test_other_ends_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:

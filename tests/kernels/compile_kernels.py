@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import triton
-from registers import read_before_written
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
+from uniform_registers import disassembled, instructions, read_before_written
 
 from sam2_amg.kernels import fp16x3 as rows_kernel
 from sam2_amg.kernels import launch_configs
-from sam2_amg.kernels.attention import attention_kernel
+from sam2_amg.kernels.attention import attention_kernel, tile_widths
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
 from sam2_amg.kernels.layer_norm import LAUNCH as LAYER_NORM_LAUNCH
@@ -37,6 +38,7 @@ FLOATS = ("scale_y", "scale_x", "high", "middle", "low", "threshold", "eps")
 POINTERS = ("keys", "hyper", "children", "grandchildren", "first", "first_low", "second", "second_low", "gain", "bias")
 FREE_POINTERS = ("logits", "found", "boxes", "counts", "ends", "boundaries", "points", "masks")
 OWN_POINTERS = {upscale_kernel: ("logits",), layer_norm_kernel: ("x", "added", "out")}  # aligned, too
+STRIDES = tuple(f"{name}_{part}" for name in "qkv" for part in ("image", "row"))
 SHARED_MEMORY = {90: 227 * 1024, 89: 99 * 1024, 80: 163 * 1024}  # bytes that a program may have, by architecture
 
 
@@ -48,14 +50,16 @@ def compile_kernel(
     architecture: int = 90,
     **options: int,
 ) -> Any:
-    """The binary of a kernel for arguments of these types; `aligned` where every pointer is, to 16 bytes."""
+    """The binary of a kernel for arguments of these types. Pointers are multiples of 16 bytes where all are `aligned`,
+    and strides of 16 numbers, as those of the models are."""
     signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
-    pointers = [i for i, kind in enumerate(signature.values()) if kind.startswith("*")]
-    hints = {(i,): [["tt.divisibility", 16]] for i in pointers} if aligned else {}
+    multiples = [i for i, (name, kind) in enumerate(signature.items()) if kind.startswith("*") or name in STRIDES]
+    hints = {(i,): [["tt.divisibility", 16]] for i in multiples} if aligned else {}
     binary = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
     )
-    assert not (faults := read_before_written(binary.asm["cubin"])), f"{kernel.__name__} for {constants}: {faults}"
+    faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
+    assert not faults, f"{kernel.__name__} for {constants}: {faults}"
     return binary
 
 
@@ -127,14 +131,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     floats = (*operands, "centre", "gain", "bias", "after", "shift", "steps", "context", "most", "total")
     floats += ("hyper", "children", "grandchildren", "logits")
     types = dict.fromkeys(floats, "*fp32") | {"eps": "fp32"}
-    numbers = (
-        "points",
-        "heads",
-        "queries",
-        "width",
-        *(f"{name}_{part}" for name in "qkv" for part in ("image", "row")),
-    )
-    types |= dict.fromkeys(numbers, "i32")
+    types |= dict.fromkeys(("points", "heads", "queries", "width", *STRIDES), "i32")
     if not fp16x3:
         types |= dict.fromkeys(operands, "*fp16")
     shape = {"PIXELS": 4096, "TOKENS": 8, "FP16X3": fp16x3}
@@ -151,26 +148,39 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(update_second_kernel, types | scores | in_memory, {**shape, **epsilon, **second})
     compile_for(read_kernel, types | own | in_memory, {**shape, **read})
     in_float32 = types | dict.fromkeys(("q", "k", "v", "out"), "*fp32")  # tokens of the decoder's first layer
-    strides = dict.fromkeys(("WIDTH", "Q_HEAD", "K_HEAD", "V_HEAD"), 16)
-    decoder = {"SCALE": 0.25, "WIDE": 16, "REST": 0, **strides, "FP16X3": True, "KEYS": 4096}
+    decoder = {**heads_of(16), "K_HEAD": 16 * 4096, "V_HEAD": 16 * 4096, "FP16X3": True, "KEYS": 4096}
     compile_for(attention_kernel, in_float32, {**decoder, **configs.attention})
-    strides = dict.fromkeys(strides, 72)
-    shape = {"SCALE": 72**-0.5, "WIDE": 64, "REST": 16, **strides, "FP16X3": fp16x3}
-    for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
-        if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
-            compile_for(attention_kernel, types, {"KEYS": keys, **shape, **launch})
+    compile_attention(partial(compile_for, attention_kernel), configs, types, fp16x3, everything)
     rows = {"x": "*fp32", "bias": "*fp32", "parts": "*fp16", "count": "i32", "width": "i32"}
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, {"SCALE": 0.5, "GELU": True, **rows_kernel.LAUNCH})
     if fp16x3:
         compile_for(rows_kernel.fp16_parts_kernel, rows, rows_kernel.LAUNCH)
     compile_linear(compile_for, everything)
-    if not fp16x3:  # stages 1 and 2
-        compile_for(attention_kernel, types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
     types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
     compile_for(upscale_kernel, types | in_memory, {"SIDE": 64, "FP16X3": fp16x3, **upscale})
+
+
+def compile_attention(
+    compile_for: Callable[..., None], configs: LaunchConfigs, types: dict[str, str], fp16x3: bool, everything: bool
+) -> None:
+    """The encoder's attention."""
+    for width in (72, 96, 56)[: 3 if everything else 1]:  # of large, of tiny and small, of base plus
+        shape = {**heads_of(width), "FP16X3": fp16x3}
+        for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
+            if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
+                compile_for(types, {"KEYS": keys, **shape, **launch})
+        if not fp16x3:  # stages 1 and 2
+            compile_for(types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})
+
+
+def heads_of(width: int) -> dict[str, object]:
+    """The constants of attention with heads of so many channels, which lie side by side."""
+    wide, rest = tile_widths(width)
+    strides = dict.fromkeys(("WIDTH", "Q_HEAD", "K_HEAD", "V_HEAD"), width)
+    return {"SCALE": width**-0.5, "WIDE": wide, "REST": rest, **strides}
 
 
 def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
