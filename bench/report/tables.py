@@ -408,11 +408,11 @@ def noise_markdown(result: dict[str, Any]) -> str:
 
 def decisions_markdown(result: dict[str, Any]) -> str:
     """The rows of `bench.decisions` as a page."""
-    rows = [[row["mode"], *_decision_cells(row)] for row in result["rows"]]
+    rows = [[row["mode"], *_count_cells(row), *_error_cells(row)] for row in result["rows"]]
     return (
         f"# Scores beside float32's, and decisions that turn: {result['model']}\n\n"
         f"{_made_by(result)}; crops: {', '.join(result['crops'])}. Uncompiled modes beside ao. {_COUNTED}\n\n"
-        f"{table(['mode', *_DECISIONS], rows)}\n"
+        f"{table(['mode', *_COUNTS, *_ERRORS], rows)}\n"
     )
 
 
@@ -421,32 +421,35 @@ def trade_markdown(result: dict[str, Any]) -> str:
     (own,) = (row["median_ms"] for row in result["rows"] if row["form"] == "furious")
     forms = sorted(result["rows"], key=lambda row: row["median_ms"])
     costs = [
-        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *_decision_cells(row)[:3]]
-        for row in forms
+        [row["form"], f"{row['median_ms']:.1f}", f"{row['median_ms'] - own:+.1f}", *_count_cells(row)] for row in forms
     ]
-    errors = [[row["form"], *_decision_cells(row)[3:]] for row in forms]
+    errors = [[row["form"], *_error_cells(row)] for row in forms]
     return (
         f"# Agreement and time of furious, more and less exact: {result['model']}\n\n"
         f"{_made_by(result)}. Agreement on crops of photographs, uncompiled, beside ao. {_COUNTED} generate() is "
         f"that of {result['timed']} on truck.jpg, compiled, seeded weights, planted masks.\n\n"
-        f"{table(['form', 'generate(), ms', 'more than furious', *_DECISIONS[:3]], costs)}\n"
-        f"\n{table(['form', *_DECISIONS[3:]], errors)}\n"
+        f"{table(['form', 'generate(), ms', 'more than furious', *_COUNTS], costs)}\n"
+        f"\n{table(['form', *_ERRORS], errors)}\n"
         + (f"\nNot measured: {', '.join(missing)}.\n" if (missing := result["missing"]) else "")
     )
 
 
 _COUNTED = "Predicted IoU counts from 0.1 below the threshold, stability where predicted IoU passes it."
-_DECISIONS = [
-    *("images", "other mask count", "matched mIoU"),
+_COUNTS = ["images", "other mask count", "matched mIoU"]
+_ERRORS = [
     *("predicted IoU: mean error, 1e-5", "masks", "decisions turned"),
     *("stability: mean error, 1e-5", "masks", "decisions turned"),
 ]
 
 
-def _decision_cells(row: dict[str, Any]) -> list[object]:
-    """What is under _DECISIONS."""
-    counted = [row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"]
-    return counted + [cell for score in ("predicted_iou", "stability") for cell in _score_cells(row[score])]
+def _count_cells(row: dict[str, Any]) -> list[object]:
+    """What is under _COUNTS."""
+    return [row["images"], row["count_mismatches"], f"{row['matched_miou']:.6f}"]
+
+
+def _error_cells(row: dict[str, Any]) -> list[object]:
+    """What is under _ERRORS."""
+    return [cell for score in ("predicted_iou", "stability") for cell in _score_cells(row[score])]
 
 
 def _score_cells(score: dict[str, Any]) -> list[object]:

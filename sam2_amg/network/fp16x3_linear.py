@@ -76,8 +76,12 @@ class Fp16x3Linear(nn.Module):
 
     def as_one_product(self, rows: Tensor) -> Tensor:
         """Rows [N, K] -> [N, M]."""
-        y = self.multiply(in_three(rows)) * self.scale + self.bias
+        y = self.of_parts(in_three(rows))
         return F.gelu(y).half() if self.with_gelu else y
+
+    def of_parts(self, parts: Tensor) -> Tensor:
+        """Parts of rows [N, 3 K] -> [N, M], without GELU."""
+        return self.multiply(parts) * self.scale + self.bias
 
     def multiply(self, parts: Tensor) -> Tensor:
         """Parts of rows [N, 3 K] -> [N, M], without scale and bias. A CPU multiplies the same parts in float32, where
@@ -112,11 +116,10 @@ class Fp16x3Mlp(nn.Module):
         if first.is_short(rows):
             hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]
         elif rows.is_cuda:
-            hidden = fp16x3_rows(first.multiply(fp16x3_rows(rows)), first.bias, first.scale)
+            hidden = fp16x3_rows(first.multiply(in_three(rows)), first.bias, first.scale)
         else:
-            hidden = in_three(F.gelu(first.multiply(in_three(rows)) * first.scale + first.bias))
-        y = self.second.multiply(hidden) * self.second.scale + self.second.bias
-        return y.unflatten(0, x.shape[:-1])
+            hidden = in_three(F.gelu(first.of_parts(in_three(rows))))
+        return self.second.of_parts(hidden).unflatten(0, x.shape[:-1])
 
 
 def use_fp16x3_linears(module: nn.Module) -> None:

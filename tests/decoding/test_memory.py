@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pillow_heif
 import pytest
+from decoder_processes import processes
 from helpers import wait_until
 from numpy.typing import NDArray
 from PIL import Image
 from tiff_files import tiff
 
 from bench.harness.image_bombs import black_png, encoded
-from bench.harness.vitals import children, kibibytes
+from bench.harness.vitals import kibibytes
 from sam2_amg.config import Limits
 from sam2_amg.decoding.decode import inspect_image
 from sam2_amg.decoding.pool import DecoderPool
@@ -81,16 +82,9 @@ def image() -> Image.Image:
     return Image.fromarray(np.stack([x % 256, y % 256, (x + y) % 256], -1).astype(np.uint8))
 
 
-def decoder_of(pool: DecoderPool) -> int:
-    """The one decoder's process, which begins a moment after its pool."""
-    wait_until(lambda: bool(children(pool._server.process.pid)))
-    (process,) = children(pool._server.process.pid)
-    return process
-
-
 def peak_of(pool: DecoderPool, data: bytes) -> int:
     """Bytes of memory that a decoder takes for a file, beside what it has before, and the libraries that it reads."""
-    process = decoder_of(pool)
+    (process,) = processes(pool)
     status = f"/proc/{process}/status"
     Path(f"/proc/{process}/clear_refs").write_text("5")  # forgets the peak
     before, libraries = kibibytes(status, "VmRSS"), kibibytes(status, "RssFile")
@@ -117,7 +111,7 @@ def require_enough(pool: DecoderPool, image: Image.Image, data: bytes) -> int:
 
     They are those of a decoder that is new: one that has decoded such a file may have kept memory of it.
     """
-    process = decoder_of(pool)
+    (process,) = processes(pool)
     os.kill(process, signal.SIGKILL)
     wait_until(lambda: pool._idle[0].has_ended)
     with pool.decoded(encoded(image.resize((64, 64)), "PNG")):

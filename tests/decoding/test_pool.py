@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoder_processes import processes
 from helpers import ROOT, drawn_image, wait_until
 from numpy.typing import NDArray
 from PIL import Image
@@ -56,12 +57,6 @@ def error_of(pool: DecoderPool, data: bytes, seconds: float = 20) -> RequestErro
     with pytest.raises(RequestError) as caught:
         decode(pool, data, seconds)
     return caught.value
-
-
-def processes(pool: DecoderPool) -> list[int]:
-    """The decoders, once all are there."""
-    wait_until(lambda: len(children(pool._server.process.pid)) == pool.size)
-    return children(pool._server.process.pid)
 
 
 def stop_all(pool: DecoderPool) -> list[int]:
