@@ -34,7 +34,7 @@ from bench.harness.systems import SYSTEMS
 from bench.harness.weights import add_device, add_model, check_device, choose_model
 from bench.numerics import measure_numerics
 from bench.report.pages import write
-from sam2_amg.agreement_lists import UnusableList, compare
+from sam2_amg.agreement.lists import UnusableList, compare
 from sam2_amg.config import require_batch_size
 from sam2_amg.errors import StartupError
 from sam2_amg.network.model_types import MODEL_TYPES

@@ -11,7 +11,7 @@ from bench.harness.images import draw_scenes, find_images
 from bench.harness.lists import count_masks, find_list, keep_list
 from bench.harness.photographs import enlarge_truck, listed_photographs, make_crops
 from bench.harness.worker import Job
-from sam2_amg.agreement_lists import compare
+from sam2_amg.agreement.lists import compare
 
 # a name -> its images, each with what it is a crop of
 Sets = dict[str, dict[Path, str]]

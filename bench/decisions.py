@@ -29,7 +29,7 @@ from bench.harness.systems import modes_on
 from bench.harness.weights import get_model
 from bench.numerics import points_on
 from bench.report.pages import write
-from sam2_amg.agreement import ImageAgreement, Masks, compare_images, parse_masks, summarise
+from sam2_amg.agreement.masks import ImageAgreement, Masks, compare_images, parse_masks, summarise
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes
 from sam2_amg.config import GeneratorConfig, Mode

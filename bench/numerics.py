@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bench.harness.images import scene
 from bench.harness.systems import modes_on
 from bench.harness.weights import seeded_model
-from sam2_amg import agreement
+from sam2_amg.agreement import masks
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator
 from sam2_amg.network.decoder import MaskDecoder, PlainDecoder, every_mask, predict
@@ -31,8 +31,8 @@ TENSORS = ("image embedding", "high-res features 0", "high-res features 1", "low
 
 
 def signal_to_noise(reference: Tensor, value: Tensor) -> float | None:
-    """Of `agreement.signal_to_noise`, in dB; None where the tensors are equal."""
-    decibels = agreement.signal_to_noise(reference.cpu().numpy(), value.cpu().numpy())
+    """Of `agreement.masks.signal_to_noise`, in dB; None where the tensors are equal."""
+    decibels = masks.signal_to_noise(reference.cpu().numpy(), value.cpu().numpy())
     return None if decibels == math.inf else decibels
 
 

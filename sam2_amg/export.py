@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sam2_amg.agreement import signal_to_noise
+from sam2_amg.agreement.masks import signal_to_noise
 from sam2_amg.compilation.aot import export_subgraphs, file_names, from_packages
 from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.isolated_process import ProcessDied, run_in_subprocess

@@ -27,7 +27,7 @@ FLOORS = (
     ("parameters",),
     ("server",),
     ("agreement",),
-    ("export", "agreement_lists", "library"),
+    ("export", "library"),
     ("segment_files", "batch"),
     ("replicas",),
     ("cli",),

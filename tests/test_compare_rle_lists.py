@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sam2.utils.amg import mask_to_rle_pytorch
 from scipy.optimize import linear_sum_assignment
 
-from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.cli.main import status_of
 
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises StartupError if the lists cannot be compared.
     """
     args = build_parser().parse(arguments)
-    from sam2_amg.agreement_lists import UnusableList, compare, report  # imports numpy and scipy; --help does not wait
+    from sam2_amg.agreement.lists import UnusableList, compare, report  # imports numpy and scipy; --help does not wait
 
     try:
         figures = compare(args.a, args.b)

@@ -22,8 +22,8 @@ from bench.harness.lists import find_list
 from bench.harness.photographs import listed_photographs, make_crops
 from bench.harness.worker import Job
 from bench.report.tables import accuracy_markdown, counts_table, sources_table
-from sam2_amg.agreement import compare_images, parse_masks
-from sam2_amg.agreement_lists import read_list
+from sam2_amg.agreement.lists import read_list
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator

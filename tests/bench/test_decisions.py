@@ -12,7 +12,7 @@ from small_model import small_demo_model
 
 from bench.decisions import Found, figures, find, generator_of
 from bench.report.tables import decisions_markdown
-from sam2_amg.agreement import parse_masks
+from sam2_amg.agreement.masks import parse_masks
 from sam2_amg.config import GeneratorConfig, Mode
 
 CONFIG = GeneratorConfig(points_per_side=3, pred_iou_thresh=0.5, stability_score_thresh=0.8)

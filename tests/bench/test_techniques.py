@@ -16,7 +16,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
 
 from bench.techniques import Form, Parts, forms, main, time_forms
-from sam2_amg.agreement import Masks, compare_images, parse_masks
+from sam2_amg.agreement.masks import Masks, compare_images, parse_masks
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.compilation.subgraphs import Encode

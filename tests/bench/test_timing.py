@@ -19,7 +19,7 @@ from bench.harness.planted import plant
 from bench.harness.systems import SYSTEMS, build_baseline
 from bench.harness.timing import StageClock, time_methods
 from bench.harness.weights import seeded_model
-from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.modes.build import build_generator

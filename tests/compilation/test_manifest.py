@@ -107,7 +107,7 @@ def test_another_checkpoint_is_refused(copied: Path, tmp_path: Path) -> None:
         ("server/app.py", False),
         ("decoding/decode.py", False),
         ("cli/main.py", False),
-        ("agreement.py", False),
+        ("agreement/masks.py", False),
     ],
 )
 def test_a_changed_line_of_code(

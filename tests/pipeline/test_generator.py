@@ -15,7 +15,7 @@ from helpers import CPU, assert_all_but_equal, drawn_image, photograph
 from numpy.typing import NDArray
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.compilation.jit import compile_subgraphs
 from sam2_amg.config import GeneratorConfig, Mode

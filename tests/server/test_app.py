@@ -21,7 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from sam2.modeling.sam2_base import SAM2Base
 
-from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.answers.rle import rles_by_name
 from sam2_amg.config import AGREEMENT_SOURCE, GeneratorConfig, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS

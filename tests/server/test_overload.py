@@ -13,7 +13,7 @@ import requests
 from helpers import DEVICE, LENIENT, RunningServer, assert_error, start_server, wait_until
 from local_server import serving
 
-from sam2_amg.agreement import compare_images, parse_masks
+from sam2_amg.agreement.masks import compare_images, parse_masks
 from sam2_amg.config import Limits
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import PHOTOGRAPHS

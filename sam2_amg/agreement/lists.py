@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sam2_amg.agreement import ImageAgreement, InvalidRle, compare_images, parse_masks, summarise
+from sam2_amg.agreement.masks import ImageAgreement, InvalidRle, compare_images, parse_masks, summarise
 
 _CHUNK = 8  # images per task of a worker
 
