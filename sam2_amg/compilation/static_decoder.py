@@ -50,7 +50,8 @@ class StaticAttended:
     predicted_iou: Tensor  # [P, 3]
     hyper: Tensor  # [P, C/8, 3]
     keys: Tensor  # [P, N, C]
-    image: SharedImage
+    children: Tensor  # high-resolution features, from `LinearUpscaling.arrange`
+    grandchildren: Tensor
 
 
 class StaticUpscaling:
@@ -80,11 +81,21 @@ class StaticDecoder:
     The result of `attend` is valid until any subgraph runs again.
     """
 
-    def __init__(self, subgraphs: Subgraphs, at_once: int, upscale: Callable[..., Tensor]) -> None:
-        """`subgraphs.attend` takes `at_once` points; `upscale` has the signature of `StaticUpscaling.__call__`."""
+    def __init__(
+        self,
+        subgraphs: Subgraphs,
+        at_once: int,
+        upscale: Callable[..., Tensor],
+        features: torch.dtype = torch.float32,
+    ) -> None:
+        """`subgraphs.attend` takes `at_once` points; `upscale` has the signature of `StaticUpscaling.__call__`.
+
+        It takes high-resolution features of the dtype `features`.
+        """
         self.subgraphs = subgraphs
         self.at_once = at_once
         self.upscale = upscale
+        self.features = features
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
         """Computes what all points of an image share."""
@@ -100,9 +111,10 @@ class StaticDecoder:
             raise ValueError(f"the subgraph takes {self.at_once} points at a time, not {count}")
         padded = F.pad(points, (0, 0, 0, missing)) if missing else points
         iou, hyper, keys = self.subgraphs.attend(padded.contiguous(), *prepared.tensors())
-        return StaticAttended(iou[:count], hyper[:count], keys[:count], prepared)
+        # rounded here, so that this is queued before the host waits for predicted IoU
+        features = prepared.children.to(self.features), prepared.grandchildren.to(self.features)
+        return StaticAttended(iou[:count], hyper[:count], keys[:count], *features)
 
     def predict_masks(self, attended: StaticAttended, kept: Kept) -> Tensor:
         """Low-res logits of the kept masks, float32 [n, 4h, 4w]; only their points are upscaled."""
-        image = attended.image
-        return self.upscale(attended.keys, attended.hyper, image.children, image.grandchildren, kept)
+        return self.upscale(attended.keys, attended.hyper, attended.children, attended.grandchildren, kept)

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sam2_amg.kernels.bilinear import bounds, mix_columns, mix_rows, rows_until, scales_of, source_of
+from sam2_amg.kernels.host_copy import begin_copy
 from sam2_amg.kernels.launch import require_contiguous, require_kernel_device
 from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.rle import RunBoundaries
@@ -104,7 +105,7 @@ def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold:
     where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
     boundaries_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK, num_warps=1)
     ends = counts.flatten().cumsum(0)  # int64 [n * crop_width]
-    last = ends[crop_width - 1 :: crop_width].cpu().numpy()  # int64 [n], where the boundaries of each mask end
+    last = begin_copy(ends[crop_width - 1 :: crop_width])().numpy()  # int64 [n], where each mask's boundaries end
     boundaries = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
     boundaries_kernel[grid](logits, counts, ends, boundaries, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
-    return np.split(boundaries.cpu().numpy(), last[:-1])
+    return np.split(begin_copy(boundaries)().numpy(), last[:-1])

@@ -9,7 +9,6 @@ from functools import partial
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
 from triton.runtime import driver
 
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
@@ -80,13 +79,14 @@ def compiled_stages(
     _let_go(model)
     on_gpu = device.type == "cuda"
     if subgraphs.upscale is None:
-        upscale: Callable[..., Tensor] = FusedUpscaling(model.sam_mask_decoder, fp16x3=recipe.fp16x3).masks
+        upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3=recipe.fp16x3)
+        decoder = StaticDecoder(subgraphs, shapes.points, upscaling.masks, upscaling.dtype)
     else:
-        upscale = StaticUpscaling(subgraphs.upscale, shapes.upscale[0][0])
+        decoder = StaticDecoder(subgraphs, shapes.points, StaticUpscaling(subgraphs.upscale, shapes.upscale[0][0]))
     stages = Stages(
         preprocess=(PreprocessOnDevice if on_gpu else Preprocess)(model.image_size, device),
         encode=StaticEncoder(subgraphs),
-        decoder=StaticDecoder(subgraphs, shapes.points, upscale),
+        decoder=decoder,
         sam2_decoder=partial(PlainDecoder, model, mask_decoder=mask_decoder),
         network=StreamOrderedLock(device),
         fixed_points=True,

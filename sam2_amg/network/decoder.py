@@ -79,8 +79,9 @@ def predict(decoder: MaskDecoder, prepared: Any, points: Tensor, keep: Callable[
     parts = []
     for some in points.split(decoder.at_once or len(points)):
         attended = decoder.attend(prepared, some)
-        kept = keep(attended.predicted_iou)
-        parts.append(Predicted(attended.predicted_iou.clone(), kept, decoder.predict_masks(attended, kept)))
+        predicted_iou = attended.predicted_iou.clone()  # before `keep` waits for the device
+        kept = keep(predicted_iou)
+        parts.append(Predicted(predicted_iou, kept, decoder.predict_masks(attended, kept)))
     if len(parts) == 1:
         return parts[0]
     starts = range(0, len(points), len(parts[0].predicted_iou))

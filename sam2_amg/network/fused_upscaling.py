@@ -29,7 +29,7 @@ class FusedUpscaling(LinearUpscaling):
         first, second = self.biases
         self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
         self.first = norm.weight[:, None] * self.first
-        self.fp16x3 = fp16x3
+        self.fp16x3, self.dtype = fp16x3, torch.float32 if fp16x3 else torch.float16
         self.operands = tuple(
             part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)
         )
@@ -48,7 +48,6 @@ class FusedUpscaling(LinearUpscaling):
         side = square_side(pixels)
         configs = launch_configs(keys.device)
         config = configs.upscale if self.fp16x3 else configs.fp16_upscale
-        dtype = torch.float32 if self.fp16x3 else torch.float16
         if pixels % config["BLOCK"]:
             raise ValueError(f"the upscaling kernel takes tiles of {config['BLOCK']} image tokens, not {pixels}")
         if keys.dtype != torch.float16 or keys.shape[1:-2] != ((2,) if self.fp16x3 else ()):
@@ -60,9 +59,12 @@ class FusedUpscaling(LinearUpscaling):
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         if count > 0:
+            point, mask = kept.point, kept.mask
+            if point.stride() != mask.stride():
+                point, mask = point.contiguous(), mask.contiguous()
             upscale_kernel[(count, pixels // config["BLOCK"])](
-                keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
-                children.to(dtype), grandchildren.to(dtype), *self.operands,
+                keys, point, mask, point.stride(0), count, hyper,
+                children.to(self.dtype), grandchildren.to(self.dtype), *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,
             )  # fmt: skip
         return logits

@@ -16,10 +16,11 @@ from torch import Tensor
 from torchvision.ops.boxes import box_area
 
 from sam2_amg.config import GeneratorConfig
+from sam2_amg.kernels.host_copy import begin_copy
 from sam2_amg.network.decoder import Kept, MaskDecoder, predict
 from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.pipeline.base import Generator, MaskRecord, PendingResult, for_call, with_lists
-from sam2_amg.pipeline.candidates import Candidates, tabulate
+from sam2_amg.pipeline.candidates import Candidates, tabulate, to_records
 from sam2_amg.pipeline.device_errors import free_cached_memory, require_device
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.pipeline.small_regions import without_small_regions
@@ -40,7 +41,7 @@ class Stages:
     encode: Callable[[Tensor], ImageFeatures]
     decoder: MaskDecoder
     mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
-    suppress: Callable[[Tensor, Tensor, float], Tensor]
+    suppress: Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
     run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
     network: StreamOrderedLock  # held in encoder and decoder, whose static tensors all threads share
     sam2_decoder: Callable[[bool, bool, int], MaskDecoder]  # from multimask_output, use_m2m and points at once
@@ -166,8 +167,9 @@ class MaskGenerator(Generator):
         crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes, config.crop_nms_thresh)
+        table = begin_copy(candidates.table)
         boundaries = self._find_run_boundaries(candidates, crops, size, config.mask_threshold)
-        pending = candidates.to_host(boundaries, size, crop_boxes)
+        pending = partial(to_records, boundaries, size, table(), crop_boxes)
         return (lambda: without_small_regions(pending(), config)) if config.min_mask_region_area else pending
 
     def _search(self, search: Search, crop: Crop, crop_index: int, features: ImageFeatures | None) -> Candidates:
@@ -182,6 +184,8 @@ class MaskGenerator(Generator):
         batches = both.split(_points_at_once(config), dim=1)
         keep = partial(_keep_predicted_iou, threshold=config.pred_iou_thresh)
         found: list[Candidates] = []
+        measured: list[MaskStats] = []
+        stable = None  # bool [n] of a single batch, whose masks are not chosen twice
         with ExitStack() as network:
             network.enter_context(self.stages.network)
             prepared = decoder.prepare(self.stages.encode(pixels) if features is None else features)
@@ -190,15 +194,22 @@ class MaskGenerator(Generator):
                 masks = PredictedMasks(logits, predicted_iou[kept.point, kept.mask], points[kept.point])
                 if len(found) == len(batches) - 1:
                     network.close()  # another thread's image may use the network while these masks are filtered
-                candidates = self._filter_by_stability(masks, crop, crop_index, search)
-                # with several batches, only surviving masks stay in memory; a single batch needs no copy
-                found.append(candidates.compact() if len(batches) > 1 else candidates)
+                stats, candidates, stable = self._measure(masks, crop, crop_index, search)
+                measured.append(stats)
+                if len(batches) > 1:  # only masks that stay are kept in memory
+                    candidates, stable = candidates.select(stable.nonzero()[:, 0]), None
+                found.append(candidates)
         candidates = Candidates.concatenate(found)
-        survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, config.box_nms_thresh)
-        return candidates.select(survivors).compact()
+        survivors = self.stages.suppress(candidates.boxes, candidates.predicted_iou, config.box_nms_thresh, stable)
+        for stats in measured:
+            stats.require_finite()  # here, because `suppress` has waited for the device
+        return candidates.select(survivors)
 
-    def _filter_by_stability(self, masks: PredictedMasks, crop: Crop, crop_index: int, search: Search) -> Candidates:
-        """The masks that pass the stability threshold and are not near the crop's edge."""
+    def _measure(
+        self, masks: PredictedMasks, crop: Crop, crop_index: int, search: Search
+    ) -> tuple[MaskStats, Candidates, Tensor]:
+        """Statistics of masks, the masks as candidates, and which pass the stability threshold and are not near the
+        crop's edge, bool [n]. Does not wait for the device."""
         config, image_size = search.config, search.size
         stats = self.stages.mask_stats(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
         whole = crop.size == image_size  # masks may touch the edges of the photograph
@@ -215,9 +226,7 @@ class MaskGenerator(Generator):
         keep = stability >= config.stability_score_thresh if demanding else torch.ones_like(stability, dtype=torch.bool)
         if not whole:
             keep &= ~is_box_near_crop_edge(stats.boxes, crop.box, [0, 0, image_size[1], image_size[0]])
-        rows = keep.nonzero()[:, 0]  # waits for the device, so `require_finite` need not wait again
-        stats.require_finite()
-        return Candidates(masks.logits, rows, table[rows])
+        return stats, Candidates(masks.logits, table), keep
 
     def _drop_duplicates_across_crops(
         self, candidates: Candidates, crop_boxes: Sequence[list[int]], threshold: float
@@ -225,7 +234,7 @@ class MaskGenerator(Generator):
         """Of masks whose boxes overlap by more than the threshold, keeps the one from the smaller crop."""
         areas = box_area(torch.tensor(crop_boxes, device=self.device))
         scores = 1 / areas[candidates.crop.long()]
-        return candidates.select(self.stages.suppress(candidates.boxes, scores, threshold))
+        return candidates.select(self.stages.suppress(candidates.boxes, scores, threshold, None))
 
     def _find_run_boundaries(
         self, candidates: Candidates, crops: list[Crop], size: ImageSize, threshold: float
@@ -236,8 +245,7 @@ class MaskGenerator(Generator):
         boundaries: dict[int, RunBoundaries] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
-            logits = candidates.logits[candidates.row[rows]]
-            found = self.stages.run_boundaries(logits, crop, size, threshold)
+            found = self.stages.run_boundaries(candidates.logits[rows], crop, size, threshold)
             boundaries.update(zip(rows.tolist(), found, strict=True))
         return [boundaries[row] for row in range(len(candidates))]
 

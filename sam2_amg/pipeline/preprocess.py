@@ -76,6 +76,7 @@ class PreprocessOnDevice:
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """The model's input for one image."""
-        pixels = self.upload(image).permute(2, 0, 1)[None].float()  # [1, 3, H, W]
+        pixels = self.upload(image).permute(2, 0, 1)[None]  # [1, 3, H, W]
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)  # as interpolate would make them
         resized = F.interpolate(pixels, self.size, mode="bilinear", align_corners=False, antialias=True)
         return torch.addcmul(self.shift, resized, self.scale)

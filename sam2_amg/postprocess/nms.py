@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torchvision.ops.boxes import batched_nms, nms
@@ -11,18 +13,44 @@ from torchvision.ops.boxes import batched_nms, nms
 _MOVES_CLASSES = {"cpu": 4_000, "cuda": 100_000}
 
 
-def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | None = None) -> Tensor:
     """Rows of `boxes` (int64 or float [n, 4], XYXY) to keep, best score first, int64 [m].
 
     A box is dropped if its IoU with a better box is over the threshold; see `widen_thin` for boxes without area. sam2
     calls torchvision's `batched_nms` with one class. For few boxes that equals `nms`, which is called directly. For
     many it orders ties differently, so `batched_nms` is called.
+
+    `among`, bool [n], are the boxes that count: others are dropped, and drop none. The device is waited for once.
     """
-    boxes = widen_thin(boxes)
-    if boxes.numel() <= _MOVES_CLASSES[boxes.device.type]:
-        return nms(boxes, scores, threshold)
-    one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-    return batched_nms(boxes, scores, one_class, threshold)
+    few = boxes.numel() <= _MOVES_CLASSES[boxes.device.type]
+    if among is None:
+        boxes = widen_thin(boxes)
+        if few:
+            return nms(boxes, scores, threshold)
+        one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return batched_nms(boxes, scores, one_class, threshold)
+    if few and boxes.is_cuda and threshold < 1:
+        return _suppress_among(widen_thin(boxes), scores, threshold, among)
+    rows = among.nonzero()[:, 0]
+    return rows[suppress(boxes[rows], scores[rows], threshold)]
+
+
+def _suppress_among(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor) -> Tensor:
+    """`nms` of some boxes, float [n, 4], for thresholds below 1. To choose them first, the host would have to wait.
+
+    All others become one box that overlaps none, with the worst of scores, and one box more is like that. Of these, the
+    first stays, behind all that count.
+    """
+    apart = _apart(boxes.device)
+    boxes = torch.cat([torch.where(among[:, None], boxes, apart), apart[None]])
+    scores = torch.cat([scores.masked_fill(~among, float("-inf")), scores.new_full((1,), float("-inf"))])
+    return nms(boxes, scores, threshold)[:-1]
+
+
+@cache
+def _apart(device: torch.device) -> Tensor:
+    """Float32 [4], XYXY: a box of one pixel that no photograph has. Copied to a device once, which waits for it."""
+    return torch.tensor([-2.0, -2.0, -1.0, -1.0], device=device)
 
 
 def widen_thin(boxes: Tensor) -> Tensor:

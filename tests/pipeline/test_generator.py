@@ -186,24 +186,19 @@ def test_logits_that_are_no_numbers_are_an_error(small_model: SAM2Base, demo_con
         generator.segment(drawn_image(40, 60))
 
 
-def test_candidates_are_chosen_without_copying_logits() -> None:
+def test_candidates_are_chosen_with_all_that_they_have() -> None:
     logits = torch.arange(5.0)[:, None, None].expand(5, 2, 3).contiguous()
     numbers = torch.arange(5)
     boxes, points = numbers[:, None] + torch.arange(4), 10 + numbers[:, None] + torch.arange(2.0)
-    every = Candidates(logits, numbers, tabulate(boxes, 20.0 + numbers, points, 30.0 + numbers, crop=7))
+    every = Candidates(logits, tabulate(boxes, 20.0 + numbers, points, 30.0 + numbers, crop=7))
     some = every.select(torch.tensor([4, 0, 3])).select(torch.tensor([0, 2]))
-    assert some.logits is logits
-    assert (len(some), some.row.tolist(), some.boxes.tolist()) == (2, [4, 3], [[4, 5, 6, 7], [3, 4, 5, 6]])
+    assert (len(some), some.logits[:, 0, 0].tolist()) == (2, [4, 3])
+    assert some.boxes.tolist() == [[4, 5, 6, 7], [3, 4, 5, 6]]
     assert (some.predicted_iou.tolist(), some.stability.tolist()) == ([24, 23], [34, 33])
     assert (some.points.tolist(), some.crop.tolist()) == ([[14, 15], [13, 14]], [7, 7])
-    own = some.compact()
-    assert own.logits[:, 0, 0].tolist() == [4, 3]
-    assert own.row.tolist() == [0, 1]
     assert Candidates.concatenate([some]) is some
-    for parts in ([some, own], [own, some], [every, own, some]):
-        joined = Candidates.concatenate(parts)
-        assert joined.logits[joined.row][:, 0, 0].tolist() == joined.boxes[:, 0].tolist()
-        assert len(joined) == sum(map(len, parts))
+    joined = Candidates.concatenate([every, some])
+    assert joined.logits[:, 0, 0].tolist() == joined.boxes[:, 0].tolist() == [0, 1, 2, 3, 4, 4, 3]
 
 
 def test_points_per_batch_of_fast_on_a_gpu() -> None:

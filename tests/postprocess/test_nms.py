@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from torchvision.ops.boxes import batched_nms
 
-from sam2_amg.postprocess.nms import restore_thin, suppress, widen_thin
+from sam2_amg.postprocess.nms import _suppress_among, restore_thin, suppress, widen_thin
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 4500])  # torchvision takes another path beyond 1,000 boxes
@@ -89,3 +89,26 @@ def test_widened_boxes_are_restored() -> None:
     assert torch.equal(restore_thin(widened), boxes)
     assert torch.equal(restore_thin(widened + 7), boxes + 7)
     assert torch.equal(restore_thin(widen_thin(boxes[:0])), boxes[:0])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 0.99, 1.0])
+def test_only_some_boxes_count(threshold: float) -> None:
+    """Without choosing them first, as on a GPU, and with."""
+    for seed in range(40):
+        boxes, scores = random_boxes(seed, 8 * seed, least=0)
+        among = torch.rand(len(boxes), generator=torch.Generator().manual_seed(seed)) < seed / 39
+        rows = among.nonzero()[:, 0]
+        expected = rows[suppress(boxes[rows], scores[rows], threshold)]
+        assert torch.equal(suppress(boxes, scores, threshold, among), expected)
+        if threshold < 1:
+            assert torch.equal(_suppress_among(widen_thin(boxes), scores, threshold, among), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [0, 1, 700, 25_001])  # torchvision takes another path beyond 25,000 boxes
+def test_only_some_boxes_count_on_a_gpu(count: int) -> None:
+    boxes, scores = (x.cuda() for x in random_boxes(count, count, least=0))
+    among = scores > 0.3
+    rows = among.nonzero()[:, 0]
+    expected = rows[suppress(boxes[rows], scores[rows], 0.7)]
+    assert torch.equal(suppress(boxes, scores, 0.7, among), expected)
