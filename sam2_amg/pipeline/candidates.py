@@ -57,7 +57,7 @@ class Candidates:
 
     def select(self, rows: Tensor) -> Self:
         """The masks at the given rows, in that order: a copy, so that the other masks can be freed."""
-        return type(self)(self.logits[rows], self.table[rows])
+        return type(self)(self.logits.index_select(0, rows), self.table.index_select(0, rows))
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
