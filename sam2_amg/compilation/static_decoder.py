@@ -86,16 +86,16 @@ class StaticDecoder:
         subgraphs: Subgraphs,
         at_once: int,
         upscale: Callable[..., Tensor],
-        features: torch.dtype = torch.float32,
+        feature_dtype: torch.dtype = torch.float32,
     ) -> None:
         """`subgraphs.attend` takes `at_once` points; `upscale` has the signature of `StaticUpscaling.__call__`.
 
-        It takes high-resolution features of the dtype `features`.
+        It takes high-resolution features of `feature_dtype`.
         """
         self.subgraphs = subgraphs
         self.at_once = at_once
         self.upscale = upscale
-        self.features = features
+        self.feature_dtype = feature_dtype
 
     def prepare(self, features: ImageFeatures) -> SharedImage:
         """Computes what all points of an image share."""
@@ -112,7 +112,7 @@ class StaticDecoder:
         padded = F.pad(points, (0, 0, 0, missing)) if missing else points
         iou, hyper, keys = self.subgraphs.attend(padded.contiguous(), *prepared.tensors())
         # rounded here, so that this is queued before the host waits for predicted IoU
-        features = prepared.children.to(self.features), prepared.grandchildren.to(self.features)
+        features = (x.to(self.feature_dtype) for x in (prepared.children, prepared.grandchildren))
         return StaticAttended(iou[:count], hyper[:count], keys[:count], *features)
 
     def predict_masks(self, attended: StaticAttended, kept: Kept) -> Tensor:

@@ -108,4 +108,4 @@ def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold:
     last = begin_copy(ends[crop_width - 1 :: crop_width])().numpy()  # int64 [n], where each mask's boundaries end
     boundaries = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
     boundaries_kernel[grid](logits, counts, ends, boundaries, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
-    return np.split(begin_copy(boundaries)().numpy(), last[:-1])
+    return np.split(boundaries.cpu().numpy(), last[:-1])  # of any size: nothing is pinned for it

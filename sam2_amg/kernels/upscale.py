@@ -38,30 +38,30 @@ def load_mask_vectors(pointer, HALF: tl.constexpr):
 
 
 @triton.jit
-def find_rows(points, masks, step, count, entry, point, column_mask):
+def find_rows(points, masks, count, entry, point, column_mask):
     """The output row of each column's mask, -1 if it is not kept. A point's kept masks are adjacent, from `entry`."""
     row = tl.full(column_mask.shape, -1, tl.int64)
     for i in tl.static_range(MASKS):
         there = entry + i < count
-        same = tl.load(points + (entry + i) * step, mask=there, other=-1) == point
-        mask = tl.load(masks + (entry + i) * step, mask=there, other=-1)
+        same = tl.load(points + entry + i, mask=there, other=-1) == point
+        mask = tl.load(masks + entry + i, mask=there, other=-1)
         row = tl.where(same & (column_mask == mask), entry + i, row)
     return row
 
 
 # The number of masks differs between photographs. Without specialisation, a new number does not compile a new variant.
-@triton.jit(do_not_specialize=["step", "count"], do_not_specialize_on_alignment=["points", "masks"])
+@triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=["points", "masks"])
 def upscale_kernel(
-    keys, points, masks, step, count, hyper, children, grandchildren, first, first_low, second, second_low, gain, bias,
-    eps, logits, SIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
+    keys, points, masks, count, hyper, children, grandchildren, first, first_low, second, second_low, gain, bias, eps,
+    logits, SIDE: tl.constexpr, FP16X3: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Computes a tile of BLOCK image tokens for all kept masks of a point, in the program of the point's first mask.
 
-    `points` and `masks` are [n], `step` numbers apart. Without FP16X3, the low parts of the weights are not read.
+    `points` and `masks` are [n]. Without FP16X3, the low parts of the weights are not read.
     """
     entry = tl.program_id(0)
-    point = tl.load(points + entry * step)
-    if tl.load(points + (entry - 1) * step, mask=entry > 0, other=-1) == point:
+    point = tl.load(points + entry)
+    if tl.load(points + entry - 1, mask=entry > 0, other=-1) == point:
         return
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel, small = tl.arange(0, CHANNELS), tl.arange(0, CHILD)
@@ -74,7 +74,7 @@ def upscale_kernel(
     gains, biases = tl.load(gain + small), tl.load(bias + small)
     column = tl.arange(0, 16)
     pixel, mask = column // 4, column % 4
-    row = find_rows(points, masks, step, count, entry, point, mask)
+    row = find_rows(points, masks, count, entry, point, mask)
     for child in range(4):
         column_of_first = child * CHILD + small[None, :]
         if FP16X3:  # CHILD channels at a time: all of them, in two parts, would take too much shared memory

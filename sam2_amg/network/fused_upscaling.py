@@ -59,11 +59,8 @@ class FusedUpscaling(LinearUpscaling):
         count = len(kept.point)
         logits = torch.empty(count, 4 * side, 4 * side, device=keys.device)
         if count > 0:
-            point, mask = kept.point, kept.mask
-            if point.stride() != mask.stride():
-                point, mask = point.contiguous(), mask.contiguous()
             upscale_kernel[(count, pixels // config["BLOCK"])](
-                keys, point, mask, point.stride(0), count, hyper,
+                keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
                 children.to(self.dtype), grandchildren.to(self.dtype), *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,
             )  # fmt: skip

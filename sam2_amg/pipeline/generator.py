@@ -164,6 +164,7 @@ class MaskGenerator(Generator):
         known = [features, *[None] * (len(crops) - 1)]  # the first crop is the whole image
         found = [self._search(search, crop, i, known[i]) for i, crop in enumerate(crops)]
         candidates = Candidates.concatenate(found)
+        del found  # logits of crops, which are in `candidates`, too
         crop_boxes = [crop.box for crop in crops]
         if len(crops) > 1:
             candidates = self._drop_duplicates_across_crops(candidates, crop_boxes, config.crop_nms_thresh)
@@ -209,7 +210,7 @@ class MaskGenerator(Generator):
         self, masks: PredictedMasks, crop: Crop, crop_index: int, search: Search
     ) -> tuple[MaskStats, Candidates, Tensor]:
         """Statistics of masks, the masks as candidates, and which pass the stability threshold and are not near the
-        crop's edge, bool [n]. Does not wait for the device."""
+        crop's edge, bool [n]. Of a whole photograph, this does not wait for the device."""
         config, image_size = search.config, search.size
         stats = self.stages.mask_stats(masks.logits, crop.size, config.mask_threshold, config.stability_score_offset)
         whole = crop.size == image_size  # masks may touch the edges of the photograph
@@ -245,7 +246,7 @@ class MaskGenerator(Generator):
         boundaries: dict[int, RunBoundaries] = {}
         for crop_index, crop in enumerate(crops):
             rows = (candidates.crop == crop_index).nonzero()[:, 0]
-            found = self.stages.run_boundaries(candidates.logits[rows], crop, size, threshold)
+            found = self.stages.run_boundaries(candidates.logits.index_select(0, rows), crop, size, threshold)
             boundaries.update(zip(rows.tolist(), found, strict=True))
         return [boundaries[row] for row in range(len(candidates))]
 

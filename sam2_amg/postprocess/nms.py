@@ -20,7 +20,8 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | No
     calls torchvision's `batched_nms` with one class. For few boxes that equals `nms`, which is called directly. For
     many it orders ties differently, so `batched_nms` is called.
 
-    `among`, bool [n], are the boxes that count: others are dropped, and drop none. The device is waited for once.
+    `among`, bool [n], are the boxes that count: others are dropped, and drop none. For few boxes on a GPU, the host
+    waits for it only once.
     """
     few = boxes.numel() <= _MOVES_CLASSES[boxes.device.type]
     if among is None:
@@ -29,15 +30,16 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | No
             return nms(boxes, scores, threshold)
         one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return batched_nms(boxes, scores, one_class, threshold)
-    if few and boxes.is_cuda and threshold < 1:
+    if few and boxes.is_cuda and threshold < _CERTAIN:
         return _suppress_among(widen_thin(boxes), scores, threshold, among)
     rows = among.nonzero()[:, 0]
     return rows[suppress(boxes[rows], scores[rows], threshold)]
 
 
 def _suppress_among(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor) -> Tensor:
-    """`nms` of some boxes, float [n, 4], for thresholds below 1. To choose them first, the host would have to wait.
+    """`nms` of some boxes, float [n, 4], for thresholds below _CERTAIN.
 
+    The host does not wait, as it would to choose them first.
     All others become one box that overlaps none, with the worst of scores, and one box more is like that. Of these, the
     first stays, behind all that count.
     """
@@ -45,6 +47,9 @@ def _suppress_among(boxes: Tensor, scores: Tensor, threshold: float, among: Tens
     boxes = torch.cat([torch.where(among[:, None], boxes, apart), apart[None]])
     scores = torch.cat([scores.masked_fill(~among, float("-inf")), scores.new_full((1,), float("-inf"))])
     return nms(boxes, scores, threshold)[:-1]
+
+
+_CERTAIN = 0.999  # below it, two boxes of one place overlap by more than a threshold also where that is float32
 
 
 @cache

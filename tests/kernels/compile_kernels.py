@@ -159,7 +159,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
-    types |= {"points": "*i64", "masks": "*i64", "step": "i32", "count": "i32"}
+    types |= {"points": "*i64", "masks": "*i64", "count": "i32"}
     compile_for(upscale_kernel, types | in_memory, {"SIDE": 64, "FP16X3": fp16x3, **upscale})
 
 

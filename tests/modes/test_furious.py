@@ -34,7 +34,8 @@ def test_signal_to_noise_of_the_subgraphs(demo_model: SAM2Base) -> None:
     points = torch.tensor([[100.0, 300.0], [256.5, 200.25]], device=DEVICE)
     expected = tensors_of(encode(plain, pixels), PlainDecoder(plain), points)
     subgraphs = furious_subgraphs(model, DEVICE)
-    decoder = StaticDecoder(subgraphs, 2, FusedUpscaling(model.sam_mask_decoder, fp16x3=False).masks)
+    upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3=False)
+    decoder = StaticDecoder(subgraphs, 2, upscaling.masks, upscaling.dtype)
     found = tensors_of(StaticEncoder(subgraphs)(pixels), decoder, points)
     for name, a, b in zip(TENSORS, expected, found, strict=True):
         decibels = signal_to_noise(a, b)

@@ -105,10 +105,12 @@ def test_only_some_boxes_count(threshold: float) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("threshold", [0.0, 0.7, 0.9989, 0.99999999, 1.0])  # a GPU rounds the last but one to 1
 @pytest.mark.parametrize("count", [0, 1, 700, 25_001])  # torchvision takes another path beyond 25,000 boxes
-def test_only_some_boxes_count_on_a_gpu(count: int) -> None:
+def test_only_some_boxes_count_on_a_gpu(count: int, threshold: float) -> None:
     boxes, scores = (x.cuda() for x in random_boxes(count, count, least=0))
-    among = scores > 0.3
-    rows = among.nonzero()[:, 0]
-    expected = rows[suppress(boxes[rows], scores[rows], 0.7)]
-    assert torch.equal(suppress(boxes, scores, 0.7, among), expected)
+    for least in (0.3, 0.99):  # of 40 scores, many are equal; over the second, none are left
+        among = scores > least
+        rows = among.nonzero()[:, 0]
+        expected = rows[suppress(boxes[rows], scores[rows], threshold)]
+        assert torch.equal(suppress(boxes, scores, threshold, among), expected)
