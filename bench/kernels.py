@@ -36,20 +36,20 @@ from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 from sam2_amg.tuning.trials import Inputs, Trial, all_trials
 
-# rows, inputs, outputs, whether GELU is behind: stages 1 to 3 of the large encoder, prompt tokens of 1,024 points
+# rows, inputs, outputs, what is behind: stages 1 to 3 of the large encoder, prompt tokens of 1,024 points
 _LAYERS = (
-    *((65536, 144, 432, False), (65536, 144, 144, False), (65536, 144, 576, True)),
-    *((16384, 288, 864, False), (16384, 288, 288, False), (16384, 288, 1152, True)),
-    *((4096, 576, 576, False), (4096, 576, 2304, True)),
-    *((8192, 256, 128, False), (8192, 256, 256, False), (8192, 256, 2048, False)),
+    *((65536, 144, 432, ""), (65536, 144, 144, ""), (65536, 144, 576, "gelu")),
+    *((16384, 288, 864, ""), (16384, 288, 288, ""), (16384, 288, 1152, "gelu")),
+    *((4096, 576, 576, ""), (4096, 576, 2304, "gelu")),
+    *((8192, 256, 128, ""), (8192, 256, 256, ""), (8192, 256, 2048, "relu")),
 )
 
 
 def linear_trials(inputs: Inputs) -> Iterator[Trial]:
     """fp16x3 layers: reading rows as they are, and as parts of them that lie in memory."""
-    for count, width, outputs, with_gelu in _LAYERS:
-        layer = Fp16x3Linear(nn.Linear(width, outputs).requires_grad_(False), with_gelu).to(inputs.device)
-        rows, name = inputs.normal(count, width), f"linear {count} x {width} to {outputs}" + ", GELU" * with_gelu
+    for count, width, outputs, activation in _LAYERS:
+        layer = Fp16x3Linear(nn.Linear(width, outputs).requires_grad_(False), activation).to(inputs.device)
+        rows, name = inputs.normal(count, width), f"linear {count} x {width} to {outputs} {activation}".rstrip()
         yield Trial(name, "in one kernel", partial(layer.in_one_kernel, rows))
         yield Trial(name, "as one product", partial(layer.as_one_product, rows))
 

@@ -16,13 +16,14 @@ from sam2_amg.kernels.gelu import gelu
 from sam2_amg.kernels.launch import launcher, require_contiguous, require_kernel_device
 
 _TYPES = torch.float32, torch.float16, torch.float16, torch.float32
-LAUNCH = {"ROWS": 64, "COLUMNS": 64, "DEPTH": 16, "num_warps": 4, "num_stages": 4}
+LAUNCH = {"ROWS": 64, "COLUMNS": 128, "DEPTH": 16, "num_warps": 4, "num_stages": 4}  # fewer columns for fewer outputs
 
 
 @triton.jit
 def linear_kernel(
     x, high, low, bias, out, rows, SCALE: tl.constexpr, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
-    GELU: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    GELU: tl.constexpr, RELU: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A program computes ROWS x COLUMNS of the output. Programs of the same rows follow each other.
 
@@ -47,6 +48,8 @@ def linear_kernel(
     y = (sum + small) * SCALE + tl.load(bias + column, mask=column < OUTPUTS, other=0.0)[None, :]
     if GELU:
         y = gelu(y)
+    if RELU:
+        y = tl.where(y < 0, 0.0, y)  # NaN stays NaN
     if PARTS:
         y_high, y_low = to_fp16_pair(y)
         place = out + row[:, None] * (3 * OUTPUTS) + column[None, :]
@@ -57,15 +60,20 @@ def linear_kernel(
         tl.store(out + row[:, None] * OUTPUTS + column[None, :], y.to(out.dtype.element_ty), mask=here & there)
 
 
+def launch_for(outputs: int) -> dict[str, int]:
+    """`LAUNCH` with no more columns than so many outputs need, but at least the 16 that a tensor core takes."""
+    return LAUNCH | {"COLUMNS": min(LAUNCH["COLUMNS"], max(16, triton.next_power_of_2(outputs)))}
+
+
 @triton_op("sam2_amg::fp16x3_linear", mutates_args={})
 def fp16x3_linear(
-    x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: float, with_gelu: bool, in_parts: bool = False
+    x: Tensor, high: Tensor, low: Tensor, bias: Tensor, scale: float, activation: str = "", in_parts: bool = False
 ) -> Tensor:
     """Float32 rows [N, K] times (high + low) [K, M] times `scale`, plus bias [M]: float32 [N, M].
 
-    `high` and `low` are float16. With GELU behind it, the result is float16; `in_parts`, it is [N, 3 M] as from
-    `fp16x3_rows`. Raises ValueError for other devices, shapes and dtypes, and for tensors that are not contiguous.
-    Twin: `Fp16x3Linear` on a CPU.
+    `high` and `low` are float16. `activation` is "gelu" or "relu" behind it, or "". With GELU the result is float16.
+    `in_parts`, it is [N, 3 M] as from `fp16x3_rows`. Raises ValueError for other devices, shapes, dtypes and
+    activations, and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
     """
     require_kernel_device(x, "x")
     for tensor, name, dimensions in ((x, "x", 2), (high, "high", 2), (low, "low", 2), (bias, "bias", 1)):
@@ -75,11 +83,15 @@ def fp16x3_linear(
     if high.shape != (inputs, outputs) or low.shape != high.shape or types != _TYPES:
         shapes = ", ".join(str(tuple(each.shape)) for each in (x, high, low, bias))
         raise ValueError(f"rows, weights and bias do not fit together: {shapes}; {types}")
-    half = with_gelu or in_parts
+    if activation not in ("", "gelu", "relu"):
+        raise ValueError(f'the activation must be "gelu", "relu" or "", not "{activation}"')
+    half = activation == "gelu" or in_parts
     out = x.new_empty(rows, 3 * outputs if in_parts else outputs, dtype=torch.float16 if half else torch.float32)
-    programs = triton.cdiv(rows, LAUNCH["ROWS"]) * triton.cdiv(outputs, LAUNCH["COLUMNS"])
+    launch = launch_for(outputs)
+    programs = triton.cdiv(rows, launch["ROWS"]) * triton.cdiv(outputs, launch["COLUMNS"])
     launcher(linear_kernel)[(programs,)](
         x, high, low, bias, out, rows,
-        SCALE=scale, INPUTS=inputs, OUTPUTS=outputs, GELU=with_gelu, PARTS=in_parts, **LAUNCH,
+        SCALE=scale, INPUTS=inputs, OUTPUTS=outputs, GELU=activation == "gelu", RELU=activation == "relu",
+        PARTS=in_parts, **launch,
     )  # fmt: skip
     return out

@@ -70,7 +70,7 @@ def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:
     if more_exact:
         block.attn = LaidOutAttention(block.attn, partial(attention, to_float32=True))
         block.attn.qkv = Fp16Input(block.attn.qkv.half())
-        block.attn.proj, layers[0] = Fp16x3Linear(block.attn.proj), Fp16x3Linear(layers[0], with_gelu=True)
+        block.attn.proj, layers[0] = Fp16x3Linear(block.attn.proj), Fp16x3Linear(layers[0], "gelu")
         block.mlp.act = nn.Identity()
     else:
         laid_out = LaidOutAttention(block.attn, fp16_attention)

@@ -28,6 +28,7 @@ from sam2_amg.network.encoder import LaidOutAttention
 # A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
 # three times the depth is faster (`python -m bench.kernels --only linear`).
 _SHORT_ROWS = 288
+_ACTIVATIONS = {nn.GELU: "gelu", nn.ReLU: "relu"}  # of an MLP of sam2
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
 
@@ -43,13 +44,13 @@ def to_fp16_pair(x: Tensor) -> tuple[Tensor, Tensor]:
 class Fp16x3Linear(nn.Module):
     """A float32 `nn.Linear`, [..., K] -> [..., M], with float16 products. A |x| over 65504 gives infinity or NaN.
 
-    With GELU behind it, its output is float16, rounded after GELU.
+    `activation` is "gelu" or "relu" behind it, or "". With GELU its output is float16, rounded after GELU.
     """
 
     product: Tensor  # [3 * K, M] float16: W_hi, W_lo, W_hi, scaled
     bias: Tensor  # [M]
 
-    def __init__(self, linear: nn.Linear, with_gelu: bool = False) -> None:
+    def __init__(self, linear: nn.Linear, activation: str = "") -> None:
         super().__init__()
         weight = linear.weight.float()
         exponent = _LARGEST_WEIGHT - math.ceil(math.log2(weight.abs().max().clamp_min(2.0**-60).item()))
@@ -57,7 +58,7 @@ class Fp16x3Linear(nn.Module):
         self.register_buffer("product", torch.cat([hi, lo, hi]).contiguous())
         self.register_buffer("bias", weight.new_zeros(len(weight)) if linear.bias is None else linear.bias.float())
         self.scale = 2.0**-exponent
-        self.with_gelu = with_gelu
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """`linear(x)`, float32; with GELU, float16."""
@@ -72,15 +73,19 @@ class Fp16x3Linear(nn.Module):
     def in_one_kernel(self, rows: Tensor, in_parts: bool = False) -> Tensor:
         """Rows [N, K] -> [N, M], on a GPU; or `in_parts` [N, 3 M]."""
         high, low, _ = self.product.split(rows.shape[1])
-        return fp16x3_linear(rows.contiguous(), high, low, self.bias, self.scale, self.with_gelu, in_parts)
+        return fp16x3_linear(rows.contiguous(), high, low, self.bias, self.scale, self.activation, in_parts)
 
     def as_one_product(self, rows: Tensor) -> Tensor:
         """Rows [N, K] -> [N, M]."""
-        y = self.of_parts(in_three(rows))
-        return F.gelu(y).half() if self.with_gelu else y
+        y = self.activate(self.of_parts(in_three(rows)))
+        return y.half() if self.activation == "gelu" else y
+
+    def activate(self, y: Tensor) -> Tensor:
+        """The activation of `y`, in its dtype."""
+        return F.gelu(y) if self.activation == "gelu" else y.relu() if self.activation == "relu" else y
 
     def of_parts(self, parts: Tensor) -> Tensor:
-        """Parts of rows [N, 3 K] -> [N, M], without GELU."""
+        """Parts of rows [N, 3 K] -> [N, M], without the activation."""
         return self.multiply(parts) * self.scale + self.bias
 
     def multiply(self, parts: Tensor) -> Tensor:
@@ -100,33 +105,45 @@ def in_three(rows: Tensor) -> Tensor:
 
 
 class Fp16x3Mlp(nn.Module):
-    """sam2's MLP of two layers with GELU between. GELU and the split into parts of what is between are one step."""
+    """sam2's MLP of two layers. The activation between them and the split of what it gives into parts are one step."""
 
     def __init__(self, mlp: MLP) -> None:
         """Raises ValueError for an MLP of another structure."""
         super().__init__()
-        if len(mlp.layers) != 2 or type(mlp.act) is not nn.GELU or mlp.sigmoid_output:
-            raise ValueError("the MLP is written for two layers with GELU between, as in SAM 2's encoder")
+        if not is_two_layers(mlp):
+            raise ValueError("the MLP is written for two layers with GELU or ReLU between, as those of SAM 2")
         first, second = mlp.layers
-        self.first, self.second = Fp16x3Linear(first, with_gelu=True), Fp16x3Linear(second)
+        self.first, self.second = Fp16x3Linear(first, _ACTIVATIONS[type(mlp.act)]), Fp16x3Linear(second)
 
     def forward(self, x: Tensor) -> Tensor:
         """`mlp(x)`, float32 [..., C]."""
         rows, first = x.flatten(0, -2), self.first
         if first.is_short(rows):
             hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]
-        elif rows.is_cuda:
+        elif rows.is_cuda and first.activation == "gelu":
             hidden = fp16x3_rows(first.multiply(in_three(rows)), first.bias, first.scale)
         else:
-            hidden = in_three(F.gelu(first.of_parts(in_three(rows))))
+            hidden = in_three(first.activate(first.of_parts(in_three(rows))))
         return self.second.of_parts(hidden).unflatten(0, x.shape[:-1])
 
 
+def is_two_layers(module: nn.Module) -> bool:
+    """Whether `Fp16x3Mlp` can replace a module."""
+    return (
+        isinstance(module, MLP)
+        and len(module.layers) == 2
+        and type(module.act) in _ACTIVATIONS
+        and not module.sigmoid_output
+    )
+
+
 def use_fp16x3_linears(module: nn.Module) -> None:
-    """Replaces every `nn.Linear` inside `module` by an `Fp16x3Linear`."""
+    """Replaces every `nn.Linear` inside `module` by an `Fp16x3Linear`, and MLPs of two layers by `Fp16x3Mlp`."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Fp16x3Linear(child))
+        elif is_two_layers(child):
+            setattr(module, name, Fp16x3Mlp(child))
         else:
             use_fp16x3_linears(child)
 
@@ -134,5 +151,5 @@ def use_fp16x3_linears(module: nn.Module) -> None:
 def use_fp16x3_encoder(encoder: ImageEncoder) -> None:
     """Replaces linear layers, MLPs and attention of sam2's image encoder by fp16x3 versions, in place."""
     for block in encoder.trunk.blocks:
-        block.attn, block.mlp = LaidOutAttention(block.attn, attention), Fp16x3Mlp(block.mlp)
+        block.attn = LaidOutAttention(block.attn, attention)
     use_fp16x3_linears(encoder)

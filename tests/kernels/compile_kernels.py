@@ -26,8 +26,7 @@ from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, u
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
 from sam2_amg.kernels.layer_norm import LAUNCH as LAYER_NORM_LAUNCH
 from sam2_amg.kernels.layer_norm import layer_norm_kernel
-from sam2_amg.kernels.linear import LAUNCH as LINEAR_LAUNCH
-from sam2_amg.kernels.linear import linear_kernel
+from sam2_amg.kernels.linear import launch_for, linear_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.position_scores import position_scores_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
@@ -91,7 +90,8 @@ def main(everything: bool) -> None:
         compile_kernel(mask_stats_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "boundaries": "*i32"}
         for write in (False, True):
-            compile_kernel(boundaries_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
+            constants = {"WRITE": write, "ROWS": 256, "BLOCK": 64}
+            compile_kernel(boundaries_kernel, types, constants, aligned=False, num_warps=1)
     types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
     compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
     types = dict.fromkeys(("x", "added", "gain", "bias", "out"), "*fp32") | {"eps": "fp32", "count": "i32"}
@@ -186,11 +186,12 @@ def heads_of(width: int) -> dict[str, object]:
 def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
     """The layers of short rows, which both modes have."""
     types = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low"), "*fp16") | {"rows": "i32"}
-    forms = (True, True, "*fp16"), (True, False, "*fp16"), (False, False, "*fp32")
-    for inputs, outputs in ((144, 576), (256, 2048), (128, 256))[: 3 if everything else 1]:  # encoder, prompt tokens
-        sizes = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs}
-        for gelu, parts, out in forms[: 3 if everything else 1]:
-            launch = {**sizes, "GELU": gelu, "PARTS": parts, **LINEAR_LAUNCH}
+    forms = ("gelu", True, "*fp16"), ("relu", True, "*fp16"), ("gelu", False, "*fp16"), ("", False, "*fp32")
+    sizes = (144, 576), (256, 2048), (128, 256), (144, 32)  # encoder, prompt tokens, neck
+    for inputs, outputs in sizes if everything else sizes[:1]:
+        for activation, parts, out in forms if everything else forms[:1]:
+            launch = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs, "PARTS": parts, **launch_for(outputs)}
+            launch |= {"GELU": activation == "gelu", "RELU": activation == "relu"}
             compile_for(linear_kernel, types | {"out": out}, launch)
 
 

@@ -45,20 +45,21 @@ def test_fp16x3_products_are_as_exact_as_float32(shape: tuple[int, ...], scale: 
         assert (halves - expected).norm() > 50 * (found - expected).norm()
 
 
-@pytest.mark.parametrize("with_gelu", [False, True])
+@pytest.mark.parametrize("activation", ["", "gelu", "relu"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (130, 144, 70), (257, 64, 144)], ids=str)
 @torch.inference_mode()
-def test_one_kernel_computes_what_one_product_does(shape: tuple[int, int, int], with_gelu: bool) -> None:
+def test_one_kernel_computes_what_one_product_does(shape: tuple[int, int, int], activation: str) -> None:
     torch.manual_seed(0)
     count, inputs, outputs = shape
     linear = nn.Linear(inputs, outputs)
-    layer, rows = Fp16x3Linear(linear, with_gelu), torch.randn(count, inputs) * 30
+    layer, rows = Fp16x3Linear(linear, activation), torch.randn(count, inputs) * 30
     expected = deepcopy(linear).double()(rows.double())
-    exact = torch.nn.functional.gelu(expected) if with_gelu else expected
+    exact = {"": nn.Identity(), "gelu": nn.GELU(), "relu": nn.ReLU()}[activation](expected)
+    half = activation == "gelu"
     for found in (layer.as_one_product(rows), layer.to(DEVICE).in_one_kernel(rows.to(DEVICE)).cpu()):
-        assert found.dtype == (torch.float16 if with_gelu else torch.float32)
+        assert found.dtype == (torch.float16 if half else torch.float32)
         norms = rows.double().norm(dim=-1, keepdim=True) * linear.weight.norm(dim=1)
-        assert ((found - exact).abs() <= 2.0**-20 * norms + with_gelu * 2.0**-11 * exact.abs() + 2e-6).all()
+        assert ((found - exact).abs() <= 2.0**-20 * norms + half * 2.0**-11 * exact.abs() + 2e-6).all()
     low, high, again = layer.in_one_kernel(rows.to(DEVICE), in_parts=True).cpu().split(outputs, dim=1)
     assert torch.equal(high, again)
     assert ((high.double() + low - exact).abs() <= 2.0**-20 * (norms + exact.abs()) + 2e-6).all()
@@ -83,11 +84,12 @@ def test_rows_behind_gelu_are_parts_of_it(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 24), (5, 13, 16), (257, 300)], ids=str)  # the last has long rows
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
 @torch.inference_mode()
-def test_an_mlp_is_as_exact_as_float32(shape: tuple[int, ...]) -> None:
+def test_an_mlp_is_as_exact_as_float32(shape: tuple[int, ...], activation: type[nn.Module]) -> None:
     torch.manual_seed(0)
     width = shape[-1]
-    mlp = MLP(width, 4 * width, width, 2, activation=nn.GELU)
+    mlp = MLP(width, 4 * width, width, 2, activation)
     x = torch.randn(*shape)
     expected = deepcopy(mlp).double()(x.double())
     for found in (Fp16x3Mlp(mlp)(x), Fp16x3Mlp(mlp).to(DEVICE)(x.to(DEVICE)).cpu()):
@@ -97,8 +99,8 @@ def test_an_mlp_is_as_exact_as_float32(shape: tuple[int, ...]) -> None:
 
 
 def test_another_mlp_is_refused() -> None:
-    with pytest.raises(ValueError, match="two layers with GELU between"):
-        Fp16x3Mlp(MLP(4, 8, 4, 2))
+    with pytest.raises(ValueError, match="two layers with GELU or ReLU between"):
+        Fp16x3Mlp(MLP(4, 8, 4, 3))
 
 
 def test_fp16x3_product_of_zeros() -> None:
@@ -139,7 +141,9 @@ def test_an_encoder_whose_attention_is_fp16x3_too() -> None:
 def test_what_does_not_fit_together_is_refused() -> None:
     rows, bias = torch.zeros(3, 8, device=DEVICE), torch.zeros(4, device=DEVICE)
     high, short = (torch.zeros(inputs, 4, device=DEVICE, dtype=torch.float16) for inputs in (8, 7))
-    assert fp16x3_linear(rows[:0], high, high, bias, 1.0, False).shape == (0, 4)
+    assert fp16x3_linear(rows[:0], high, high, bias, 1.0).shape == (0, 4)
     for wrong in ((rows, high, short, bias), (rows, short, short, bias), (rows.half(), high, high, bias)):
         with pytest.raises(ValueError, match="rows, weights and bias do not fit together"):
-            fp16x3_linear(*wrong, 1.0, False)
+            fp16x3_linear(*wrong, 1.0)
+    with pytest.raises(ValueError, match="activation must be"):
+        fp16x3_linear(rows, high, high, bias, 1.0, "tanh")
