@@ -2,7 +2,8 @@
 
 Output pixel i of n reads input pixels floor(s) and floor(s) + 1 (the last one at the edge), where
 s = max(m / n * (i + 0.5) - 0.5, 0) for m input pixels, with weights 1 - frac(s) and frac(s). Columns are mixed before
-rows, as in PyTorch, so results differ from PyTorch's only by rounding.
+rows, as in PyTorch, so results differ from PyTorch's only by rounding. Mixing is a fused multiply-add, so that a
+compiler has no choice: a pixel that two programs compute has the same value in both.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ def mix_columns(row_pointer, first, second, weight, lanes):
     """One input row, interpolated at output columns: [BLOCK] float32."""
     left = tl.load(row_pointer + first, mask=lanes, other=0.0).to(tl.float32)
     right = tl.load(row_pointer + second, mask=lanes, other=0.0).to(tl.float32)
-    return (1.0 - weight) * left + weight * right
+    return tl.fma(1.0 - weight, left, weight * right)
 
 
 @triton.jit
 def mix_rows(upper, lower, weight):
     """Two results of `mix_columns`, interpolated at an output row: [BLOCK] float32."""
-    return (1.0 - weight) * upper + weight * lower
+    return tl.fma(1.0 - weight, upper, weight * lower)
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 """Low-res logits -> column-major run boundaries at the photograph's size. Stores no masks.
 
-A lane handles a column of the crop and goes down it as in `mask_stats.py`. The first pass counts the boundaries of each
-column. A cumulative sum of the counts gives each column's place in the output. The second pass writes the boundaries.
-Only these are copied to the host, where their differences are the run lengths.
+A lane handles a stretch of _ROWS rows of a column of the crop, and goes down it as in `mask_stats.py`. The first pass
+counts the boundaries of each stretch. A cumulative sum of the counts gives each stretch's place in the output. The
+second pass writes the boundaries. Only these are copied to the host, where their differences are the run lengths.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.rle import RunBoundaries
 
 _BLOCK = 64  # columns per program, one lane each
+_ROWS = 256  # a lane's rows: one after the other, so that fewer take less time, until each costs more to begin
 _SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
 
 
@@ -35,9 +36,10 @@ def _value_at(logits, y, left, right, weight_x, lanes, scale_y, h, w):
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "boundaries"])
 def boundaries_kernel(
     logits, counts, ends, boundaries, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
-    x0, y0, height, width, WRITE: tl.constexpr, BLOCK: tl.constexpr,
+    x0, y0, height, width, WRITE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Counts the boundaries of each column into `counts`, int32 [n, crop_width]. With WRITE, writes them instead.
+    """Counts the boundaries of each stretch of ROWS rows into `counts`, int32 [n, crop_width, stretches]. With WRITE,
+    writes them instead.
 
     A boundary is the position x * height + y of a pixel that differs from the one before it in column-major order.
     """
@@ -46,23 +48,28 @@ def boundaries_kernel(
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     lanes = x < crop_width
     left, right, weight_x = source_of(x, scale_x, w)
-    column = mask.to(tl.int64) * crop_width + x
+    begin = tl.program_id(2) * ROWS
+    stop = tl.minimum(begin + ROWS, crop_height)
+    stretch = (mask.to(tl.int64) * crop_width + x) * tl.num_programs(2) + tl.program_id(2)
     place = tl.zeros((BLOCK,), tl.int64)
     if WRITE:
-        place += tl.load(ends + column, mask=lanes, other=0) - tl.load(counts + column, mask=lanes, other=0)
+        place += tl.load(ends + stretch, mask=lanes, other=0) - tl.load(counts + stretch, mask=lanes, other=0)
 
-    # In a crop as tall as the photograph, a column continues the previous one. Other crops have background between.
+    # The pixel before is the one above, or for a column's first the last of the previous column. Crops that are not as
+    # tall as the photograph have background between columns.
+    top = begin == 0
     tall = crop_height == height
-    before = tl.maximum(x - 1, 0)
-    left_before, right_before, weight_before = source_of(before, scale_x, w)
-    last = _value_at(logits, crop_height - 1, left_before, right_before, weight_before, lanes, scale_y, h, w)
-    was = (last > threshold) & (x > 0) & tall
+    x_before = tl.where(top, tl.maximum(x - 1, 0), x)
+    y_before = tl.where(top, crop_height, begin) - 1
+    left_before, right_before, weight_before = source_of(x_before, scale_x, w)
+    before = _value_at(logits, y_before, left_before, right_before, weight_before, lanes, scale_y, h, w)
+    was = (before > threshold) & ((top == 0) | ((x > 0) & tall))
 
     count = tl.zeros((BLOCK,), tl.int32)
-    y = 0
-    while y < crop_height:  # not range(), see mask_stats.py
+    y = begin
+    while y < stop:  # not range(), see mask_stats.py
         first, second, weight_y = source_of(y, scale_y, h)
-        until = rows_until(first + 1, scale_y, h, y, crop_height)
+        until = rows_until(first + 1, scale_y, h, y, stop)
         upper = mix_columns(logits + first * w, left, right, weight_x, lanes)
         lower = mix_columns(logits + second * w, left, right, weight_x, lanes)
         least, most = bounds(upper, lower)
@@ -79,11 +86,11 @@ def boundaries_kernel(
             y = tl.where(same, until, y + 1)
     # a run that is open at the crop's last pixel ends there, unless the photograph ends there
     end = (x0 + x) * height + y0 + crop_height
-    closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (end < height * width)
+    closes = lanes & was & ((x == crop_width - 1) | (tall == 0)) & (stop == crop_height) & (end < height * width)
     if WRITE:
         tl.store(boundaries + place + count, end, mask=closes)
     else:
-        tl.store(counts + column, count + closes.to(tl.int32), mask=lanes)
+        tl.store(counts + stretch, count + closes.to(tl.int32), mask=lanes)
 
 
 def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[RunBoundaries]:
@@ -100,12 +107,15 @@ def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold:
     height, width = size
     crop_height, crop_width = crop.size
     scale_y, scale_x = scales_of(logits, crop.size)
-    counts = torch.empty(n, crop_width, dtype=torch.int32, device=logits.device)
-    grid = (n, triton.cdiv(crop_width, _BLOCK))
+    stretches = triton.cdiv(crop_height, _ROWS)
+    counts = torch.empty(n, crop_width, stretches, dtype=torch.int32, device=logits.device)
+    grid = (n, triton.cdiv(crop_width, _BLOCK), stretches)
     where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
-    boundaries_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, BLOCK=_BLOCK, num_warps=1)
-    ends = counts.flatten().cumsum(0)  # int64 [n * crop_width]
-    last = begin_copy(ends[crop_width - 1 :: crop_width])().numpy()  # int64 [n], where each mask's boundaries end
+    launch = {"ROWS": _ROWS, "BLOCK": _BLOCK, "num_warps": 1}
+    boundaries_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, **launch)
+    ends = counts.flatten().cumsum(0)  # int64 [n * crop_width * stretches]
+    of_mask = crop_width * stretches
+    last = begin_copy(ends[of_mask - 1 :: of_mask])().numpy()  # int64 [n], where each mask's boundaries end
     boundaries = torch.empty(int(last[-1]), dtype=torch.int32, device=logits.device)
-    boundaries_kernel[grid](logits, counts, ends, boundaries, *where, WRITE=True, BLOCK=_BLOCK, num_warps=1)
+    boundaries_kernel[grid](logits, counts, ends, boundaries, *where, WRITE=True, **launch)
     return np.split(boundaries.cpu().numpy(), last[:-1])  # of any size: nothing is pinned for it

@@ -50,8 +50,9 @@ def test_most_masks_are_away_from_the_threshold() -> None:
 @pytest.mark.parametrize(
     "box", [(0, 0, 40, 20), (3, 0, 40, 20), (0, 0, 70, 8), (10, 12, 70, 20), (5, 3, 66, 16), (69, 19, 70, 20)], ids=str
 )
-def test_run_boundaries_of_crops(box: tuple[int, int, int, int]) -> None:
-    """Crops as tall as the photograph and not, at its edges and inside, in a photograph of 20 x 70."""
+def test_run_boundaries_of_crops(box: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tall as the photograph of 20 x 70 and not, at its edges and inside. Columns are in parts."""
+    monkeypatch.setattr(kernel, "_ROWS", 6)
     assert_same_boundaries(few_logits(), Crop(*box, 1), (20, 70))
 
 
