@@ -12,17 +12,19 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
+from sam2_amg.kernels.fp16_linear import fp16_linear
 from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder, torch_attention
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 
-# Windows of up to this many tokens run in our attention kernel, which has tiles of that size. torch's attention has
-# tiles of at least 64 queries, and is faster for larger windows; but its answers are float16.
-_SMALL_WINDOW = 16
+# Windows of up to this many tokens run in our attention kernel, of which they fill a tile. torch's attention is faster
+# for larger windows; but its answers are float16.
+_SMALL_WINDOW = 64
 _EXACT_STAGES = 2  # of large's 48 blocks they have 8; a block of any stage has as many operations
 
 
@@ -44,21 +46,29 @@ class Fp16Input(nn.Module):
 
 
 class Fp16Linear(nn.Module):
-    """A linear layer with float16 operands, whose output is not rounded to float16."""
+    """A linear layer with float16 operands, whose output is not rounded to float16, or is rounded behind GELU."""
 
     weight: Tensor  # [K, M] float16
     bias: Tensor  # [M] float32
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, with_gelu: bool = False) -> None:
         super().__init__()
         self.register_buffer("weight", linear.weight.half().T.contiguous())
         self.register_buffer("bias", linear.bias.float())
+        self.with_gelu = with_gelu
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] float16 -> [..., M] float32. A CPU multiplies in float32, where each product is exact."""
-        rows, weight = x.flatten(0, -2), self.weight
-        y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
-        return (y + self.bias).unflatten(0, x.shape[:-1])
+        """[..., K] float16 -> [..., M] float32, with GELU float16."""
+        return self.multiply(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """Rows [N, K] -> [N, M]. A CPU multiplies in float32, where each product is exact."""
+        if self.with_gelu and rows.is_cuda:
+            return fp16_linear(rows.contiguous(), self.weight, self.bias)
+        if rows.is_cuda:
+            return torch.mm(rows, self.weight, out_dtype=torch.float32) + self.bias
+        y = rows.float() @ self.weight.float() + self.bias
+        return F.gelu(y).half() if self.with_gelu else y
 
 
 def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:
@@ -67,16 +77,15 @@ def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:
     `more_exact` does not round what attention answers, nor what comes into the MLP; the layers behind are fp16x3.
     """
     layers = block.mlp.layers
+    block.mlp.act = nn.Identity()  # GELU is in the first layer
     if more_exact:
         block.attn = LaidOutAttention(block.attn, partial(attention, to_float32=True))
         block.attn.qkv = Fp16Input(block.attn.qkv.half())
         block.attn.proj, layers[0] = Fp16x3Linear(block.attn.proj), Fp16x3Linear(layers[0], "gelu")
-        block.mlp.act = nn.Identity()
     else:
         laid_out = LaidOutAttention(block.attn, fp16_attention)
         laid_out.qkv.half()
-        laid_out.proj = Fp16Linear(laid_out.proj)
-        layers[0].half()
+        laid_out.proj, layers[0] = Fp16Linear(laid_out.proj), Fp16Linear(layers[0], with_gelu=True)
         block.attn, block.mlp = Fp16Input(laid_out), Fp16Input(block.mlp)
     layers[1] = Fp16Linear(layers[1])
     if block.dim != block.dim_out:

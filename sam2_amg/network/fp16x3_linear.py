@@ -26,8 +26,8 @@ from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import LaidOutAttention
 
 # A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
-# three times the depth is faster (`python -m bench.kernels --only linear`).
-_SHORT_ROWS = 288
+# three times the depth is faster (`python -m bench.kernels --only linear`), unless GELU and a split follow.
+_SHORT_ROWS, _SHORT_ROWS_OF_MLP = 288, 576
 _ACTIVATIONS = {nn.GELU: "gelu", nn.ReLU: "relu"}  # of an MLP of sam2
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest
 
@@ -66,9 +66,9 @@ class Fp16x3Linear(nn.Module):
         multiply = self.in_one_kernel if self.is_short(rows) else self.as_one_product
         return multiply(rows).unflatten(0, x.shape[:-1])
 
-    def is_short(self, rows: Tensor) -> bool:
+    def is_short(self, rows: Tensor, most: int = _SHORT_ROWS) -> bool:
         """Whether a kernel is to take rows as they are."""
-        return rows.is_cuda and rows.shape[1] <= _SHORT_ROWS
+        return rows.is_cuda and rows.shape[1] <= most
 
     def in_one_kernel(self, rows: Tensor, in_parts: bool = False) -> Tensor:
         """Rows [N, K] -> [N, M], on a GPU; or `in_parts` [N, 3 M]."""
@@ -118,7 +118,7 @@ class Fp16x3Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`mlp(x)`, float32 [..., C]."""
         rows, first = x.flatten(0, -2), self.first
-        if first.is_short(rows):
+        if first.is_short(rows, _SHORT_ROWS_OF_MLP):
             hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]
         elif rows.is_cuda and first.activation == "gelu":
             hidden = fp16x3_rows(first.multiply(in_three(rows)), first.bias, first.scale)

@@ -21,5 +21,5 @@ def fused_decoder(model: SAM2Base, fp16x3: bool) -> FoldedDecoder:
     upscaling = FusedUpscaling(model.sam_mask_decoder, fp16x3)
     image_tokens = Fp16x3ImageTokens if fp16x3 else Fp16ImageTokens
     decoder = FoldedDecoder(model, upscaling, image_tokens, attention)  # takes weights that are replaced below
-    use_fp16x3_linears(model.sam_mask_decoder.transformer)
+    use_fp16x3_linears(model.sam_mask_decoder)
     return decoder

@@ -22,6 +22,8 @@ from uniform_registers import disassembled, instructions, read_before_written
 from sam2_amg.kernels import fp16x3 as rows_kernel
 from sam2_amg.kernels import launch_configs
 from sam2_amg.kernels.attention import attention_kernel, tile_widths
+from sam2_amg.kernels.fp16_linear import LAUNCH as FP16_LINEAR_LAUNCH
+from sam2_amg.kernels.fp16_linear import fp16_linear_kernel
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
 from sam2_amg.kernels.layer_norm import LAUNCH as LAYER_NORM_LAUNCH
@@ -155,6 +157,11 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
     compile_for(rows_kernel.fp16x3_rows_kernel, rows, {"SCALE": 0.5, "GELU": True, **rows_kernel.LAUNCH})
     if fp16x3:
         compile_for(rows_kernel.fp16_parts_kernel, rows, rows_kernel.LAUNCH)
+    else:
+        types_of_linear = {"x": "*fp16", "weight": "*fp16", "bias": "*fp32", "out": "*fp16", "rows": "i32"}
+        for inputs, outputs in ((576, 2304), (144, 576))[: 2 if everything else 1]:
+            sizes = {"INPUTS": inputs, "OUTPUTS": outputs, **FP16_LINEAR_LAUNCH}
+            compile_for(fp16_linear_kernel, types_of_linear, sizes)
     compile_linear(compile_for, everything)
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
@@ -187,7 +194,7 @@ def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
     """The layers of short rows, which both modes have."""
     types = dict.fromkeys(("x", "bias"), "*fp32") | dict.fromkeys(("high", "low"), "*fp16") | {"rows": "i32"}
     forms = ("gelu", True, "*fp16"), ("relu", True, "*fp16"), ("gelu", False, "*fp16"), ("", False, "*fp32")
-    sizes = (144, 576), (256, 2048), (128, 256), (144, 32)  # encoder, prompt tokens, neck
+    sizes = (144, 576), (256, 2048), (128, 256), (144, 32), (576, 2304)  # encoder, prompt tokens, neck
     for inputs, outputs in sizes if everything else sizes[:1]:
         for activation, parts, out in forms if everything else forms[:1]:
             launch = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs, "PARTS": parts, **launch_for(outputs)}

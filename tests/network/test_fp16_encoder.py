@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import DEVICE
+from torch import nn
 
 from bench.numerics import signal_to_noise
+from sam2_amg.kernels.fp16_linear import fp16_linear
 from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16_encoder import Fp16Encoder, fp16_attention
+from sam2_amg.network.fp16_encoder import Fp16Encoder, Fp16Linear, fp16_attention
 from training.network import build
 
 
@@ -30,6 +32,44 @@ def test_attention_rounds_as_float16_does(images: int, queries: int, keys: int, 
     assert found.dtype == torch.float16
     assert found.shape == exact.shape
     assert 0 < (found - exact).norm() < 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("with_gelu", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (130, 144, 70), (257, 64, 144), (520, 100, 130)], ids=str)
+@torch.inference_mode()
+def test_layers_round_once(shape: tuple[int, int, int], with_gelu: bool) -> None:
+    """GELU's result alone, to float16; what is multiplied is float16 already."""
+    torch.manual_seed(0)
+    count, inputs, outputs = shape
+    linear = nn.Linear(inputs, outputs)
+    layer, rows = Fp16Linear(linear, with_gelu), torch.randn(count, inputs).half()
+    exact = rows.double() @ linear.weight.half().double().T + linear.bias
+    exact = F.gelu(exact) if with_gelu else exact
+    norms = rows.double().norm(dim=1)[:, None] * linear.weight.double().norm(dim=1)
+    for found in (layer(rows), layer.to(DEVICE)(rows.to(DEVICE)).cpu()):
+        assert found.dtype == (torch.float16 if with_gelu else torch.float32)
+        assert ((found - exact).abs() <= 2.0**-20 * norms + with_gelu * 2.0**-11 * exact.abs() + 1e-6).all()
+    assert layer(rows.to(DEVICE).unflatten(0, (count, 1))).shape == (count, 1, outputs)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 4), (1, 1, 1), (5, 3, 7), (130, 70, 144), (520, 100, 130)], ids=str)
+@torch.inference_mode()
+def test_gelu_behind_a_layer_in_one_kernel(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(1)
+    count, inputs, outputs = shape
+    layer, rows = Fp16Linear(nn.Linear(inputs, outputs), with_gelu=True), torch.randn(count, inputs).half()
+    found = fp16_linear(rows.to(DEVICE), layer.weight.to(DEVICE), layer.bias.to(DEVICE)).cpu()
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found, layer(rows), rtol=2.0**-10, atol=1e-6)
+
+
+def test_what_does_not_fit_a_layer_is_refused() -> None:
+    rows, weight, bias = torch.zeros(3, 8).half(), torch.zeros(8, 4).half(), torch.zeros(4)
+    for wrong in ((rows, weight[:7], bias), (rows, weight, bias.half()), (rows.float(), weight, bias)):
+        with pytest.raises(ValueError, match="rows, weight and bias do not fit together"):
+            fp16_linear(*(each.to(DEVICE) for each in wrong))
+    with pytest.raises(ValueError, match="contiguous"):
+        fp16_linear(*(each.to(DEVICE) for each in (rows, weight.T.contiguous().T, bias)))
 
 
 @torch.inference_mode()
