@@ -33,7 +33,10 @@ _EXACT = (
     *("image: scores, layer 2: positions, operands", "image: scores, layer 2: positions, stored"),
     "image: weights, layer 2",
 )
-_EXACT_ENDS = ("shortcut", "shortcut, stored", "attention's last, stored", "MLP's second, stored")
+_EXACT_ENDS = (
+    "shortcut",
+    *(f"{each}, stored" for each in ("shortcut", "attention's last", "MLP's first", "MLP's second")),
+)
 _CENTRED, _INTEGERS = ", centred", ", as integers"
 
 
