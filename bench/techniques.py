@@ -84,8 +84,9 @@ def upscale_plainly(
 def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -> list[Form]:
     """Every technique switched off alone; `stages` are furious' own."""
     upscale, plainly = parts.upscaling.masks, partial(upscale_plainly, parts.upscaling)
+    dtype = parts.upscaling.dtype
     fp16x3_decoder = StaticDecoder(parts.fast, parts.fast_points, parts.fast_upscaling.masks)
-    eager = {"encode": StaticEncoder(parts.eager), "decoder": StaticDecoder(parts.eager, parts.points, upscale)}
+    eager = {"encode": StaticEncoder(parts.eager), "decoder": StaticDecoder(parts.eager, parts.points, upscale, dtype)}
     fp16x3, upsampled = "by fp16x3, as in fast", "from upsampled masks"
     switched: list[tuple[str, str, dict[str, Any]]] = [
         ("encoder by products of float16", fp16x3, {"encode": StaticEncoder(parts.fast)}),
@@ -93,7 +94,7 @@ def forms(stages: Stages, parts: Parts, image_size: int, device: torch.device) -
         (
             f"{parts.points} points at a time",
             f"{parts.few_points} at a time",
-            {"decoder": StaticDecoder(parts.few, parts.few_points, upscale)},
+            {"decoder": StaticDecoder(parts.few, parts.few_points, upscale, dtype)},
         ),
         (
             "masks of kept points in one kernel",

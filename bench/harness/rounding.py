@@ -34,8 +34,8 @@ _EXACT = (
     "image: weights, layer 2",
 )
 _EXACT_ENDS = (
-    "shortcut",
-    *(f"{each}, stored" for each in ("shortcut", "attention's last", "MLP's first", "MLP's second")),
+    *("shortcut", "shortcut, stored", "attention's last, stored"),
+    *("MLP's first, stored", "MLP's second, stored"),
 )
 _CENTRED, _INTEGERS = ", centred", ", as integers"
 

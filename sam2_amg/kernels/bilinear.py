@@ -2,8 +2,8 @@
 
 Output pixel i of n reads input pixels floor(s) and floor(s) + 1 (the last one at the edge), where
 s = max(m / n * (i + 0.5) - 0.5, 0) for m input pixels, with weights 1 - frac(s) and frac(s). Columns are mixed before
-rows, as in PyTorch, so results differ from PyTorch's only by rounding. Mixing is a fused multiply-add, so that a
-compiler has no choice: a pixel that two programs compute has the same value in both.
+rows, as in PyTorch, so results differ from PyTorch's only by rounding. Products that are added to something are fused
+multiply-adds, so that a compiler has no choice: a pixel that two programs compute has the same value in both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def scales_of(logits: Tensor, size: tuple[int, int]) -> tuple[float, float]:
 @triton.jit
 def place_of(output, scale):
     """Output pixel(s) -> position among the input pixels, s above."""
-    return tl.maximum(scale * (output.to(tl.float32) + 0.5) - 0.5, 0.0)
+    return tl.maximum(tl.fma(output.to(tl.float32) + 0.5, scale, -0.5), 0.0)
 
 
 @triton.jit

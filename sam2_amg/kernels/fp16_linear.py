@@ -19,7 +19,7 @@ LAUNCH = {"ROWS": 128, "COLUMNS": 128, "DEPTH": 64, "GROUP": 4, "num_warps": 8, 
 
 
 @triton.jit
-def fp16_linear_kernel(
+def fp16_linear_gelu_kernel(
     x, weight, bias, out, rows, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -51,8 +51,8 @@ def fp16_linear_kernel(
     tl.store(out + place, y.to(tl.float16), mask=(row < rows)[:, None] & (column < OUTPUTS)[None, :])
 
 
-@triton_op("sam2_amg::fp16_linear", mutates_args={})
-def fp16_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+@triton_op("sam2_amg::fp16_linear_gelu", mutates_args={})
+def fp16_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GELU(x @ weight + bias), float16 [N, M], of float16 rows [N, K], weight [K, M] and a float32 bias [M].
 
     It is rounded once. Raises ValueError for other devices, shapes and dtypes, and for tensors that are not contiguous.
@@ -68,7 +68,7 @@ def fp16_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out = x.new_empty(rows, outputs)
     if rows > 0:
         tall = triton.cdiv(triton.cdiv(rows, LAUNCH["ROWS"]), LAUNCH["GROUP"]) * LAUNCH["GROUP"]
-        launcher(fp16_linear_kernel)[(tall * triton.cdiv(outputs, LAUNCH["COLUMNS"]),)](
+        launcher(fp16_linear_gelu_kernel)[(tall * triton.cdiv(outputs, LAUNCH["COLUMNS"]),)](
             x, weight, bias, out, rows, INPUTS=inputs, OUTPUTS=outputs, **LAUNCH
         )
     return out

@@ -14,7 +14,7 @@ def begin_copy(x: Tensor) -> Callable[[], Tensor]:
         return lambda: x
     copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(x.device))
 
     def wait() -> Tensor:
         copied.synchronize()

@@ -1,7 +1,7 @@
 """Low-res logits -> column-major run boundaries at the photograph's size. Stores no masks.
 
-A lane handles a stretch of _ROWS rows of a column of the crop, and goes down it as in `mask_stats.py`. The first pass
-counts the boundaries of each stretch. A cumulative sum of the counts gives each stretch's place in the output. The
+A lane handles a stretch of a column of the crop, and goes down it as in `mask_stats.py`. The first pass counts the
+boundaries of each stretch. A cumulative sum of the counts gives each stretch's place in the output. The
 second pass writes the boundaries. Only these are copied to the host, where their differences are the run lengths.
 """
 
@@ -20,8 +20,10 @@ from sam2_amg.postprocess.crops import Crop
 from sam2_amg.postprocess.rle import RunBoundaries
 
 _BLOCK = 64  # columns per program, one lane each
-_ROWS = 256  # a lane's rows: one after the other, so that fewer take less time, until each costs more to begin
-_SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width"]
+# Where there are many masks, a column is one stretch. Where there are few, it is divided into stretches of about _ROWS
+# rows, which run at the same time. _PROGRAMS fill a GPU: more would take memory, and no less time.
+_ROWS, _PROGRAMS = 256, 4096
+_SIZES = ["h", "w", "crop_height", "crop_width", "x0", "y0", "height", "width", "rows"]
 
 
 @triton.jit
@@ -36,20 +38,20 @@ def _value_at(logits, y, left, right, weight_x, lanes, scale_y, h, w):
 @triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["logits", "counts", "ends", "boundaries"])
 def boundaries_kernel(
     logits, counts, ends, boundaries, h, w, crop_height, crop_width, scale_y, scale_x, threshold,
-    x0, y0, height, width, WRITE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    x0, y0, height, width, rows, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Counts the boundaries of each stretch of ROWS rows into `counts`, int32 [n, crop_width, stretches]. With WRITE,
-    writes them instead.
+    """Counts the boundaries of each stretch of `rows` rows into `counts`, int32 [n, crop_width, stretches].
 
-    A boundary is the position x * height + y of a pixel that differs from the one before it in column-major order.
+    With WRITE, writes them instead. A boundary is the position x * height + y of a pixel that differs from the one
+    before it in column-major order.
     """
     mask = tl.program_id(0)
     logits += mask.to(tl.int64) * h * w
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     lanes = x < crop_width
     left, right, weight_x = source_of(x, scale_x, w)
-    begin = tl.program_id(2) * ROWS
-    stop = tl.minimum(begin + ROWS, crop_height)
+    begin = tl.program_id(2) * rows
+    stop = tl.minimum(begin + rows, crop_height)
     stretch = (mask.to(tl.int64) * crop_width + x) * tl.num_programs(2) + tl.program_id(2)
     place = tl.zeros((BLOCK,), tl.int64)
     if WRITE:
@@ -93,6 +95,12 @@ def boundaries_kernel(
         tl.store(counts + stretch, count + closes.to(tl.int32), mask=lanes)
 
 
+def rows_of_a_stretch(masks: int, height: int, width: int) -> int:
+    """How many rows of a crop of this size a lane takes, for at least one mask."""
+    programs = masks * triton.cdiv(width, _BLOCK)  # with one stretch a column
+    return triton.cdiv(height, max(1, min(triton.cdiv(height, _ROWS), _PROGRAMS // programs)))
+
+
 def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold: float) -> list[RunBoundaries]:
     """Run boundaries of masks of a crop, at the photograph's `size` (height, width).
 
@@ -107,11 +115,12 @@ def run_boundaries(logits: Tensor, crop: Crop, size: tuple[int, int], threshold:
     height, width = size
     crop_height, crop_width = crop.size
     scale_y, scale_x = scales_of(logits, crop.size)
-    stretches = triton.cdiv(crop_height, _ROWS)
+    rows = rows_of_a_stretch(n, crop_height, crop_width)
+    stretches = triton.cdiv(crop_height, rows)
     counts = torch.empty(n, crop_width, stretches, dtype=torch.int32, device=logits.device)
     grid = (n, triton.cdiv(crop_width, _BLOCK), stretches)
-    where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width)
-    launch = {"ROWS": _ROWS, "BLOCK": _BLOCK, "num_warps": 1}
+    where = (h, w, crop_height, crop_width, scale_y, scale_x, float(threshold), crop.x0, crop.y0, height, width, rows)
+    launch = {"BLOCK": _BLOCK, "num_warps": 1}
     boundaries_kernel[grid](logits, counts, counts, counts, *where, WRITE=False, **launch)
     ends = counts.flatten().cumsum(0)  # int64 [n * crop_width * stretches]
     of_mask = crop_width * stretches

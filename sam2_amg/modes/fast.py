@@ -15,8 +15,8 @@ from sam2_amg.network.fused_decoder import fused_decoder
 def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -> Subgraphs:
     """The uncompiled subgraphs.
 
-    On a GPU, linear layers and attention of the encoder and of the decoder's transformer use fp16x3, and so do image
-    tokens and upscaling; this modifies `model`.
+    On a GPU, linear layers and attention of the encoder and of the decoder use fp16x3, and so do image tokens and
+    upscaling; this modifies `model`.
     """
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)

@@ -18,12 +18,12 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
-from sam2_amg.kernels.fp16_linear import fp16_linear
+from sam2_amg.kernels.fp16_linear import fp16_linear_gelu
 from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder, torch_attention
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
 
-# Windows of up to this many tokens run in our attention kernel, of which they fill a tile. torch's attention is faster
-# for larger windows; but its answers are float16.
+# Windows of up to this many tokens run in our attention kernel, one tile each on a Hopper GPU. torch's attention is
+# faster for larger windows; but its answers are float16.
 _SMALL_WINDOW = 64
 _EXACT_STAGES = 2  # of large's 48 blocks they have 8; a block of any stage has as many operations
 
@@ -46,7 +46,7 @@ class Fp16Input(nn.Module):
 
 
 class Fp16Linear(nn.Module):
-    """A linear layer with float16 operands, whose output is not rounded to float16, or is rounded behind GELU."""
+    """A linear layer with float16 operands, whose output is float32; with GELU behind it, float16, rounded once."""
 
     weight: Tensor  # [K, M] float16
     bias: Tensor  # [M] float32
@@ -58,17 +58,14 @@ class Fp16Linear(nn.Module):
         self.with_gelu = with_gelu
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] float16 -> [..., M] float32, with GELU float16."""
-        return self.multiply(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
-
-    def multiply(self, rows: Tensor) -> Tensor:
-        """Rows [N, K] -> [N, M]. A CPU multiplies in float32, where each product is exact."""
-        if self.with_gelu and rows.is_cuda:
-            return fp16_linear(rows.contiguous(), self.weight, self.bias)
-        if rows.is_cuda:
-            return torch.mm(rows, self.weight, out_dtype=torch.float32) + self.bias
-        y = rows.float() @ self.weight.float() + self.bias
-        return F.gelu(y).half() if self.with_gelu else y
+        """[..., K] float16 -> [..., M]. A CPU multiplies in float32, where each product is exact."""
+        rows, weight = x.flatten(0, -2), self.weight
+        if self.with_gelu and x.is_cuda:
+            y = fp16_linear_gelu(rows.contiguous(), weight, self.bias)
+        else:
+            y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
+            y = F.gelu(y + self.bias).half() if self.with_gelu else y + self.bias
+        return y.unflatten(0, x.shape[:-1])
 
 
 def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:

@@ -26,7 +26,7 @@ from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import LaidOutAttention
 
 # A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
-# three times the depth is faster (`python -m bench.kernels --only linear`), unless GELU and a split follow.
+# three times the depth is faster (`python -m bench.kernels --only linear`), unless an activation and a split follow.
 _SHORT_ROWS, _SHORT_ROWS_OF_MLP = 288, 576
 _ACTIVATIONS = {nn.GELU: "gelu", nn.ReLU: "relu"}  # of an MLP of sam2
 _LARGEST_WEIGHT = 8  # as a power of two: W_lo stays above float16's subnormal numbers, W_hi below its largest

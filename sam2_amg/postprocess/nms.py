@@ -20,8 +20,8 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | No
     calls torchvision's `batched_nms` with one class. For few boxes that equals `nms`, which is called directly. For
     many it orders ties differently, so `batched_nms` is called.
 
-    `among`, bool [n], are the boxes that count: others are dropped, and drop none. For few boxes on a GPU, the host
-    waits for it only once.
+    `among`, bool [n], are the boxes that count: others are dropped, and drop none. For up to _MOST_AMONG boxes on a
+    GPU, the host waits for it only once.
     """
     few = boxes.numel() <= _MOVES_CLASSES[boxes.device.type]
     if among is None:
@@ -30,7 +30,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | No
             return nms(boxes, scores, threshold)
         one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return batched_nms(boxes, scores, one_class, threshold)
-    if few and boxes.is_cuda and threshold < _CERTAIN:
+    if len(boxes) <= _MOST_AMONG and boxes.is_cuda and threshold < _CERTAIN:
         return _suppress_among(widen_thin(boxes), scores, threshold, among)
     rows = among.nonzero()[:, 0]
     return rows[suppress(boxes[rows], scores[rows], threshold)]
@@ -49,6 +49,7 @@ def _suppress_among(boxes: Tensor, scores: Tensor, threshold: float, among: Tens
     return nms(boxes, scores, threshold)[:-1]
 
 
+_MOST_AMONG = 1024  # boxes; for more of them, to look at all pairs takes longer than a wait
 _CERTAIN = 0.999  # below it, two boxes of one place overlap by more than a threshold also where that is float32
 
 

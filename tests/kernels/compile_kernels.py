@@ -23,7 +23,7 @@ from sam2_amg.kernels import fp16x3 as rows_kernel
 from sam2_amg.kernels import launch_configs
 from sam2_amg.kernels.attention import attention_kernel, tile_widths
 from sam2_amg.kernels.fp16_linear import LAUNCH as FP16_LINEAR_LAUNCH
-from sam2_amg.kernels.fp16_linear import fp16_linear_kernel
+from sam2_amg.kernels.fp16_linear import fp16_linear_gelu_kernel
 from sam2_amg.kernels.image_attention import read_kernel, update_first_kernel, update_second_kernel
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE, LaunchConfigs
 from sam2_amg.kernels.layer_norm import LAUNCH as LAYER_NORM_LAUNCH
@@ -85,15 +85,14 @@ def main(everything: bool) -> None:
     mode uses."""
     for kernel in (mask_stats_kernel, box_kernel, boundaries_kernel, upscale_kernel, layer_norm_kernel):
         check_specialization(kernel)
-    numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0"), "i32")
+    numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0", "rows"), "i32")
     numbers |= dict.fromkeys(FLOATS[:-1], "fp32")
     for dtype in ("fp32", "fp16", "bf16")[: 3 if everything else 2]:
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
         compile_kernel(mask_stats_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "boundaries": "*i32"}
         for write in (False, True):
-            constants = {"WRITE": write, "ROWS": 256, "BLOCK": 64}
-            compile_kernel(boundaries_kernel, types, constants, aligned=False, num_warps=1)
+            compile_kernel(boundaries_kernel, types, {"WRITE": write, "BLOCK": 64}, aligned=False, num_warps=1)
     types = {**numbers, "found": "*i32", "boxes": "*i64", "n": "i32"}
     compile_kernel(box_kernel, types, {"BLOCK": 128}, aligned=False)
     types = dict.fromkeys(("x", "added", "gain", "bias", "out"), "*fp32") | {"eps": "fp32", "count": "i32"}
@@ -161,7 +160,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
         types_of_linear = {"x": "*fp16", "weight": "*fp16", "bias": "*fp32", "out": "*fp16", "rows": "i32"}
         for inputs, outputs in ((576, 2304), (144, 576))[: 2 if everything else 1]:
             sizes = {"INPUTS": inputs, "OUTPUTS": outputs, **FP16_LINEAR_LAUNCH}
-            compile_for(fp16_linear_kernel, types_of_linear, sizes)
+            compile_for(fp16_linear_gelu_kernel, types_of_linear, sizes)
     compile_linear(compile_for, everything)
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
@@ -176,8 +175,9 @@ def compile_attention(
     """The encoder's attention."""
     for width in (72, 96, 56)[: 3 if everything else 1]:  # of large, of tiny and small, of base plus
         shape = {**heads_of(width), "FP16X3": fp16x3}
-        for keys, launch in ((16, configs.small_attention), (4096, configs.attention)):
-            if fp16x3 or keys == 16 or everything:  # in later stages, furious leaves large windows to torch
+        window = 64 if width == 72 else 49  # tokens of the last stage's windows
+        for keys, launch in ((16, configs.small_attention), (window, configs.attention), (4096, configs.attention)):
+            if keys == (4096 if fp16x3 else window) or everything:  # furious leaves larger windows to torch
                 compile_for(types, {"KEYS": keys, **shape, **launch})
         if not fp16x3:  # stages 1 and 2
             compile_for(types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})

@@ -56,6 +56,16 @@ def test_run_boundaries_of_crops(box: tuple[int, int, int, int], monkeypatch: py
     assert_same_boundaries(few_logits(), Crop(*box, 1), (20, 70))
 
 
+def test_columns_are_divided_only_where_masks_are_few() -> None:
+    """Else the counts of stretches, 12 bytes each, take gigabytes for thousands of masks of tall photographs."""
+    assert kernel.rows_of_a_stretch(12, 1200, 1800) == 240
+    assert kernel.rows_of_a_stretch(1, 1, 1) == 1
+    assert kernel.rows_of_a_stretch(300, 1200, 1800) == 1200
+    for masks in (1, 20, 3072):
+        rows = kernel.rows_of_a_stretch(masks, 8192, 8192)
+        assert masks * 8192 * -(-8192 // rows) <= max(4096 * 64, masks * 8192)
+
+
 @pytest.mark.parametrize("side", [1, 2])
 def test_tiny_logits(side: int) -> None:
     assert_same_boundaries(few_logits(side, side), Crop(0, 0, 13, 9, 0), (9, 13))

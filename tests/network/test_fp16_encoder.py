@@ -11,7 +11,7 @@ from helpers import DEVICE
 from torch import nn
 
 from bench.numerics import signal_to_noise
-from sam2_amg.kernels.fp16_linear import fp16_linear
+from sam2_amg.kernels.fp16_linear import fp16_linear_gelu
 from sam2_amg.network.encoder import encode
 from sam2_amg.network.fp16_encoder import Fp16Encoder, Fp16Linear, fp16_attention
 from training.network import build
@@ -58,7 +58,7 @@ def test_gelu_behind_a_layer_in_one_kernel(shape: tuple[int, int, int]) -> None:
     torch.manual_seed(1)
     count, inputs, outputs = shape
     layer, rows = Fp16Linear(nn.Linear(inputs, outputs), with_gelu=True), torch.randn(count, inputs).half()
-    found = fp16_linear(rows.to(DEVICE), layer.weight.to(DEVICE), layer.bias.to(DEVICE)).cpu()
+    found = fp16_linear_gelu(rows.to(DEVICE), layer.weight.to(DEVICE), layer.bias.to(DEVICE)).cpu()
     assert found.dtype == torch.float16
     torch.testing.assert_close(found, layer(rows), rtol=2.0**-10, atol=1e-6)
 
@@ -67,9 +67,9 @@ def test_what_does_not_fit_a_layer_is_refused() -> None:
     rows, weight, bias = torch.zeros(3, 8).half(), torch.zeros(8, 4).half(), torch.zeros(4)
     for wrong in ((rows, weight[:7], bias), (rows, weight, bias.half()), (rows.float(), weight, bias)):
         with pytest.raises(ValueError, match="rows, weight and bias do not fit together"):
-            fp16_linear(*(each.to(DEVICE) for each in wrong))
+            fp16_linear_gelu(*(each.to(DEVICE) for each in wrong))
     with pytest.raises(ValueError, match="contiguous"):
-        fp16_linear(*(each.to(DEVICE) for each in (rows, weight.T.contiguous().T, bias)))
+        fp16_linear_gelu(*(each.to(DEVICE) for each in (rows, weight.T.contiguous().T, bias)))
 
 
 @torch.inference_mode()
