@@ -59,8 +59,9 @@ def compile_kernel(
     binary = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
     )
-    faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
-    assert not faults, f"{kernel.__name__} for {constants}: {faults}"
+    if "wgmma" in binary.asm["ptx"]:  # products of Hopper take their addresses from uniform registers
+        faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
+        assert not faults, f"{kernel.__name__} for {constants}: {faults}"
     return binary
 
 
