@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.library import triton_op
 
 from sam2_amg.kernels.gelu import gelu
-from sam2_amg.kernels.launch import launcher, require_contiguous, require_kernel_device
+from sam2_amg.kernels.launch import launcher, require_layer
 
-_TYPES = torch.float16, torch.float16, torch.float32
 LAUNCH = {"ROWS": 128, "COLUMNS": 128, "DEPTH": 64, "GROUP": 4, "num_warps": 8, "num_stages": 3}
 
 
@@ -58,13 +57,8 @@ def fp16_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     It is rounded once. Raises ValueError for other devices, shapes and dtypes, and for tensors that are not contiguous.
     Twin: `Fp16Linear` on a CPU.
     """
-    require_kernel_device(x, "x")
-    for tensor, name, dimensions in ((x, "x", 2), (weight, "weight", 2), (bias, "bias", 1)):
-        require_contiguous(tensor, name, dimensions)
+    require_layer(x, torch.float16, (weight,), bias)
     (rows, inputs), outputs = x.shape, len(bias)
-    if weight.shape != (inputs, outputs) or (x.dtype, weight.dtype, bias.dtype) != _TYPES:
-        shapes = ", ".join(f"{each.dtype} {tuple(each.shape)}" for each in (x, weight, bias))
-        raise ValueError(f"rows, weight and bias do not fit together: {shapes}")
     out = x.new_empty(rows, outputs)
     if rows > 0:
         tall = triton.cdiv(triton.cdiv(rows, LAUNCH["ROWS"]), LAUNCH["GROUP"]) * LAUNCH["GROUP"]

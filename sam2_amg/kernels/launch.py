@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,6 +30,18 @@ def require_contiguous(tensor: Tensor, name: str, ndim: int) -> None:
         )
     if not tensor.is_contiguous():
         raise ValueError(f"{name} must be contiguous, but has strides {tensor.stride()}")
+
+
+def require_layer(x: Tensor, dtype: torch.dtype, weights: Sequence[Tensor], bias: Tensor) -> None:
+    """Raises ValueError unless rows `x` [N, K] of `dtype`, float16 `weights` [K, M] and a float32 `bias` [M] are
+    contiguous and fit together, where kernels run."""
+    require_kernel_device(x, "x")
+    for tensor, name, ndim in ((x, "x", 2), *((weight, "weights", 2) for weight in weights), (bias, "bias", 1)):
+        require_contiguous(tensor, name, ndim)
+    fit = all(weight.shape == (x.shape[1], len(bias)) and weight.dtype == torch.float16 for weight in weights)
+    if not fit or (x.dtype, bias.dtype) != (dtype, torch.float32):
+        given = ", ".join(f"{each.dtype} {tuple(each.shape)}" for each in (x, *weights, bias))
+        raise ValueError(f"rows, weights and bias do not fit together: {given}")
 
 
 def launcher(kernel: triton.JITFunction) -> Any:

@@ -13,9 +13,8 @@ from torch.library import triton_op
 
 from sam2_amg.kernels.fp16x3 import to_fp16_pair
 from sam2_amg.kernels.gelu import gelu
-from sam2_amg.kernels.launch import launcher, require_contiguous, require_kernel_device
+from sam2_amg.kernels.launch import launcher, require_layer
 
-_TYPES = torch.float32, torch.float16, torch.float16, torch.float32
 LAUNCH = {"ROWS": 64, "COLUMNS": 128, "DEPTH": 16, "num_warps": 4, "num_stages": 4}  # fewer columns for fewer outputs
 
 
@@ -75,14 +74,8 @@ def fp16x3_linear(
     `in_parts`, it is [N, 3 M] as from `fp16x3_rows`. Raises ValueError for other devices, shapes, dtypes and
     activations, and for tensors that are not contiguous. Twin: `Fp16x3Linear` on a CPU.
     """
-    require_kernel_device(x, "x")
-    for tensor, name, dimensions in ((x, "x", 2), (high, "high", 2), (low, "low", 2), (bias, "bias", 1)):
-        require_contiguous(tensor, name, dimensions)
+    require_layer(x, torch.float32, (high, low), bias)
     (rows, inputs), outputs = x.shape, len(bias)
-    types = x.dtype, high.dtype, low.dtype, bias.dtype
-    if high.shape != (inputs, outputs) or low.shape != high.shape or types != _TYPES:
-        shapes = ", ".join(str(tuple(each.shape)) for each in (x, high, low, bias))
-        raise ValueError(f"rows, weights and bias do not fit together: {shapes}; {types}")
     if activation not in ("", "gelu", "relu"):
         raise ValueError(f'the activation must be "gelu", "relu" or "", not "{activation}"')
     half = activation == "gelu" or in_parts

@@ -82,7 +82,9 @@ class Fp16x3Linear(nn.Module):
 
     def activate(self, y: Tensor) -> Tensor:
         """The activation of `y`, in its dtype."""
-        return F.gelu(y) if self.activation == "gelu" else y.relu() if self.activation == "relu" else y
+        if self.activation == "gelu":
+            return F.gelu(y)
+        return y.relu() if self.activation == "relu" else y
 
     def of_parts(self, parts: Tensor) -> Tensor:
         """Parts of rows [N, 3 K] -> [N, M], without the activation."""

@@ -40,8 +40,8 @@ class FusedUpscaling(LinearUpscaling):
         """Low-res logits of kept masks, float32 [n, 4h, 4w].
 
         `keys` are float16 [P, N, C], with `fp16x3` in two parts [P, 2, N, C]; `hyper` is float32 [P, C/8, 3]. Both are
-        of all points. `children` and `grandchildren` are from `arrange`. Raises ValueError for a device other than
-        CUDA, for other dtypes, and for a number of image tokens that is not a multiple of the kernel's tile.
+        of all points. `children` and `grandchildren` are from `arrange`, of `dtype`. Raises ValueError for a device
+        other than CUDA, for other dtypes, and for a number of image tokens that is not a multiple of the kernel's tile.
         """
         require_kernel_device(keys, "keys")
         pixels = keys.shape[-2]
@@ -54,6 +54,8 @@ class FusedUpscaling(LinearUpscaling):
             raise ValueError(
                 f"image tokens must be float16, in two parts by fp16x3, not {keys.dtype} {tuple(keys.shape)}"
             )
+        if not children.dtype == grandchildren.dtype == self.dtype:
+            raise ValueError(f"features must be {self.dtype}, not {children.dtype} and {grandchildren.dtype}")
         if not all(x.is_contiguous() for x in (keys, hyper, children, grandchildren)):
             raise ValueError("image tokens, mask vectors and features must be contiguous")
         count = len(kept.point)
@@ -61,7 +63,7 @@ class FusedUpscaling(LinearUpscaling):
         if count > 0:
             upscale_kernel[(count, pixels // config["BLOCK"])](
                 keys, kept.point.contiguous(), kept.mask.contiguous(), count, hyper,
-                children.to(self.dtype), grandchildren.to(self.dtype), *self.operands,
+                children, grandchildren, *self.operands,
                 self.norm.weight, self.norm.bias, self.norm.eps, logits, SIDE=side, FP16X3=self.fp16x3, **config,
             )  # fmt: skip
         return logits

@@ -23,23 +23,21 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor | No
     `among`, bool [n], are the boxes that count: others are dropped, and drop none. For up to _MOST_AMONG boxes on a
     GPU, the host waits for it only once.
     """
-    few = boxes.numel() <= _MOVES_CLASSES[boxes.device.type]
-    if among is None:
-        boxes = widen_thin(boxes)
-        if few:
-            return nms(boxes, scores, threshold)
-        one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-        return batched_nms(boxes, scores, one_class, threshold)
-    if len(boxes) <= _MOST_AMONG and boxes.is_cuda and threshold < _CERTAIN:
-        return _suppress_among(widen_thin(boxes), scores, threshold, among)
-    rows = among.nonzero()[:, 0]
-    return rows[suppress(boxes[rows], scores[rows], threshold)]
+    if among is not None:
+        if len(boxes) <= _MOST_AMONG and boxes.is_cuda and threshold < _CERTAIN:
+            return _suppress_among(widen_thin(boxes), scores, threshold, among)
+        rows = among.nonzero()[:, 0]
+        return rows[suppress(boxes[rows], scores[rows], threshold)]
+    boxes = widen_thin(boxes)
+    if boxes.numel() <= _MOVES_CLASSES[boxes.device.type]:
+        return nms(boxes, scores, threshold)
+    one_class = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return batched_nms(boxes, scores, one_class, threshold)
 
 
 def _suppress_among(boxes: Tensor, scores: Tensor, threshold: float, among: Tensor) -> Tensor:
-    """`nms` of some boxes, float [n, 4], for thresholds below _CERTAIN.
+    """`nms` of some boxes, float [n, 4], for thresholds below _CERTAIN. The host need not wait to choose them first.
 
-    The host does not wait, as it would to choose them first.
     All others become one box that overlaps none, with the worst of scores, and one box more is like that. Of these, the
     first stays, behind all that count.
     """

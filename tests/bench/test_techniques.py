@@ -50,7 +50,7 @@ class Furious:
             self.ao,
             preprocess=PreprocessOnDevice(self.size, DEVICE),
             encode=StaticEncoder(subgraphs),
-            decoder=StaticDecoder(subgraphs, 1, upscaling.masks),
+            decoder=StaticDecoder(subgraphs, 1, upscaling.masks, upscaling.dtype),
             mask_stats=mask_stats.mask_stats,
             run_boundaries=rle.run_boundaries,
         )

@@ -59,9 +59,8 @@ def compile_kernel(
     binary = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
     )
-    if "wgmma" in binary.asm["ptx"]:  # products of Hopper take their addresses from uniform registers
-        faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
-        assert not faults, f"{kernel.__name__} for {constants}: {faults}"
+    faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
+    assert not faults, f"{kernel.__name__} for {constants}: {faults}"
     return binary
 
 
@@ -178,7 +177,7 @@ def compile_attention(
         shape = {**heads_of(width), "FP16X3": fp16x3}
         window = 64 if width == 72 else 49  # tokens of the last stage's windows
         for keys, launch in ((16, configs.small_attention), (window, configs.attention), (4096, configs.attention)):
-            if keys == (4096 if fp16x3 else window) or everything:  # furious leaves larger windows to torch
+            if fp16x3 or keys < 4096 or everything:  # furious leaves larger windows to torch
                 compile_for(types, {"KEYS": keys, **shape, **launch})
         if not fp16x3:  # stages 1 and 2
             compile_for(types | {"out": "*fp32"}, {"KEYS": 64, **shape, **configs.attention})

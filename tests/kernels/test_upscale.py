@@ -43,7 +43,7 @@ def test_kernel_equals_the_plain_sum(demo_model: SAM2Base, fp16x3: bool, point: 
     arranged = upscaling.arrange(features)
     expected = upscaling(keys, hyper, *arranged)[kept.point, kept.mask]
     in_memory = torch.stack(to_fp16_pair(keys), dim=1) if fp16x3 else keys.half()
-    found = upscaling.masks(in_memory, hyper, *arranged, kept)
+    found = upscaling.masks(in_memory, hyper, *(x.to(upscaling.dtype) for x in arranged), kept)
     assert found.dtype == torch.float32
     assert found.shape == expected.shape == (len(point), 64, 64)
     if point:
@@ -62,6 +62,8 @@ def test_other_numbers_of_tokens_are_refused(demo_model: SAM2Base) -> None:
     keys, hyper, features = random_case(1, 16)
     with pytest.raises(ValueError, match=r"float16, in two parts by fp16x3, not torch\.float32"):
         upscaling.masks(keys, hyper, *upscaling.arrange(features), none)
+    with pytest.raises(ValueError, match=r"features must be torch\.float16, not torch\.float32"):
+        upscaling.masks(keys.half(), hyper, *upscaling.arrange(features), none)
 
 
 @pytest.mark.parametrize("fp16x3", [True, False])
@@ -78,5 +80,6 @@ def test_without_the_kernel_every_mask_is_the_same(demo_model: SAM2Base, fp16x3:
     state = torch.stack(to_fp16_pair(keys), dim=1) if fp16x3 else keys.half()
     every = Kept(*torch.ones(2, 3, device=DEVICE).nonzero(as_tuple=True))
     found = image_tokens.upscale(image, state, hyper).flatten(0, 1)
-    expected = upscaling.masks(state, hyper, children, grandchildren, every)
+    rounded = children.to(upscaling.dtype), grandchildren.to(upscaling.dtype)
+    expected = upscaling.masks(state, hyper, *rounded, every)
     assert (found - expected).norm() < (5e-6 if fp16x3 else 5e-4) * expected.norm()

@@ -66,7 +66,7 @@ def test_gelu_behind_a_layer_in_one_kernel(shape: tuple[int, int, int]) -> None:
 def test_what_does_not_fit_a_layer_is_refused() -> None:
     rows, weight, bias = torch.zeros(3, 8).half(), torch.zeros(8, 4).half(), torch.zeros(4)
     for wrong in ((rows, weight[:7], bias), (rows, weight, bias.half()), (rows.float(), weight, bias)):
-        with pytest.raises(ValueError, match="rows, weight and bias do not fit together"):
+        with pytest.raises(ValueError, match="rows, weights and bias do not fit together"):
             fp16_linear_gelu(*(each.to(DEVICE) for each in wrong))
     with pytest.raises(ValueError, match="contiguous"):
         fp16_linear_gelu(*(each.to(DEVICE) for each in (rows, weight.T.contiguous().T, bias)))
