@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-from sam2_amg.signals import end_on_signals
+from sam2_amg.process.signals import end_on_signals
 
 _NEEDED = ("numpy", "PIL", "torch", "flask")  # that something is missing is seen in these
 

@@ -35,7 +35,7 @@ from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.prompts import PointGrids, to_model_input
 from sam2_amg.postprocess.crops import crops_of
-from sam2_amg.signals import exit_on_signals
+from sam2_amg.process.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
 _SIDE_OF_TRIAL = 8  # maximum side of the trial's point grid on a CPU

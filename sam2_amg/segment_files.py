@@ -16,7 +16,7 @@ from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.errors import ParameterError, RequestError
 from sam2_amg.parameters import Parameters
-from sam2_amg.program import prefix_for
+from sam2_amg.process.program import prefix_for
 
 if TYPE_CHECKING:
     from sam2_amg.library import Segmenter

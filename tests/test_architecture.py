@@ -14,7 +14,7 @@ from helpers import ROOT
 PACKAGE = ROOT / "sam2_amg"
 # Each floor imports only what stands below it. Files of one floor may import each other.
 FLOORS = (
-    ("errors", "signals", "program", "version", "logs", "demo"),
+    ("errors", "process", "demo"),
     ("config",),
     ("decoding",),
     ("postprocess",),

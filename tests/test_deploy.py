@@ -17,8 +17,8 @@ from helpers import ROOT
 
 from sam2_amg.cli import serve
 from sam2_amg.config import Limits
+from sam2_amg.process.version import find_version
 from sam2_amg.replicas.fleet import RAY_LOST
-from sam2_amg.version import find_version
 
 DEPLOY = ROOT / "deploy"
 SLURM = DEPLOY / "slurm-replicas.sh"

@@ -23,8 +23,8 @@ from sam2_amg.config import AGREEMENT_SOURCE, Limits, Mode
 from sam2_amg.demo import PHOTOGRAPHS
 from sam2_amg.network.checkpoints import PUBLISHED_URL, URL_VARIABLE
 from sam2_amg.network.model_types import MODEL_TYPES
+from sam2_amg.process.version import find_version
 from sam2_amg.server.failure import DEVICE_FAILED, JOB_STUCK, WORKER_DIED
-from sam2_amg.version import find_version
 
 README = (ROOT / "README.md").read_text()
 HTTP_API = (ROOT / "docs" / "http-api.md").read_text()

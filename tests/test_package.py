@@ -16,7 +16,7 @@ import pytest
 from helpers import LENIENT, ROOT, start_server
 
 from sam2_amg.demo import DEMO_DIR, EXAMPLE
-from sam2_amg.version import find_version
+from sam2_amg.process.version import find_version
 
 pytestmark = pytest.mark.xdist_group("wheel")
 

@@ -16,7 +16,7 @@ from sam2_amg.batch.manifest import Manifest
 from sam2_amg.batch.outputs.base import Output
 from sam2_amg.batch.work import Finish, Finished, Work
 from sam2_amg.config import ModelConfig
-from sam2_amg.version import find_version
+from sam2_amg.process.version import find_version
 
 if TYPE_CHECKING:
     from sam2_amg.batch.servers.segmenter import RemoteSegmenter

@@ -26,7 +26,7 @@ from sam2_amg.batch.stores.base import Store
 from sam2_amg.batch.stores.choose import open_existing, open_store
 from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.batch.work import Shard, Work, make_shards
-from sam2_amg.logs import use_format
+from sam2_amg.process.logs import use_format
 
 if TYPE_CHECKING:
     from sam2_amg.batch.servers.segmenter import RemoteSegmenter

@@ -12,8 +12,8 @@ from typing import NoReturn
 from sam2_amg.config import MOST_TOGETHER, ModelConfig, ReplicaConfig
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import StartupError
-from sam2_amg.logs import FORMATS
 from sam2_amg.network.model_types import MODEL_TYPES, ModelType, find_model_type
+from sam2_amg.process.logs import FORMATS
 
 
 class Parser(argparse.ArgumentParser):

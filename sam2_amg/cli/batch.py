@@ -29,7 +29,7 @@ from sam2_amg.cli.generator_flags import (
 )
 from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
-from sam2_amg.program import command_for, prefix_for
+from sam2_amg.process.program import command_for, prefix_for
 
 if TYPE_CHECKING:
     from sam2_amg.batch.config import BatchConfig

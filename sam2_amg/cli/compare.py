@@ -12,7 +12,7 @@ import orjson
 
 from sam2_amg.cli.arguments import Parser, path_of
 from sam2_amg.errors import StartupError
-from sam2_amg.program import prefix_for
+from sam2_amg.process.program import prefix_for
 
 _DESCRIPTION = """\
 Compare two lists of masks of the same images. A (the reference) and B (the candidate) are files with one JSON line of

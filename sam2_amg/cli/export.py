@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sam2_amg.cli.arguments import Parser, add_batch_size, add_device, add_model, device_of, model_of, path_of
 from sam2_amg.config import ExportConfig, GeneratorConfig, Mode, require_batch_size
 from sam2_amg.errors import StartupError
-from sam2_amg.program import command_for, prefix_for
+from sam2_amg.process.program import command_for, prefix_for
 
 _DESCRIPTION = """\
 Compile the network of --fast or --fast --furious ahead of time, for this machine's device, and write it as packages.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sam2_amg.cli.arguments import path_of
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.program import command_for
+from sam2_amg.process.program import command_for
 
 if TYPE_CHECKING:
     from sam2_amg.parameters import Parameters

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from sam2_amg.cli import batch, compare, export, segment, serve, tune
 from sam2_amg.cli.arguments import Parser
 from sam2_amg.errors import StartupError
-from sam2_amg.logs import flush_log, start_log
-from sam2_amg.program import console, prefix_for
-from sam2_amg.signals import end_on_signals
-from sam2_amg.version import find_version
+from sam2_amg.process.logs import flush_log, start_log
+from sam2_amg.process.program import console, prefix_for
+from sam2_amg.process.signals import end_on_signals
+from sam2_amg.process.version import find_version
 
 
 @dataclass(frozen=True)

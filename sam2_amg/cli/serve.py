@@ -28,7 +28,7 @@ from sam2_amg.config import (
     require_port,
 )
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
-from sam2_amg.program import command_for, prefix_for
+from sam2_amg.process.program import command_for, prefix_for
 
 _DESCRIPTION = "Serve SAM 2.1's automatic mask generator. POST an image to /upload (PNG) or /upload_rle (JSON)."
 _EPILOG = """\

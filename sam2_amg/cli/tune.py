@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sam2_amg.cli.arguments import Parser, add_device, device_of, path_of
 from sam2_amg.errors import StartupError
-from sam2_amg.program import command_for, prefix_for
+from sam2_amg.process.program import command_for, prefix_for
 
 _DESCRIPTION = """\
 Find the launch configurations (tile sizes, warps, stages) with which the kernels of --fast and --fast --furious are

@@ -23,7 +23,7 @@ from sam2_amg.config import Mode
 from sam2_amg.errors import StartupError
 from sam2_amg.network.model_types import find_model_type, is_standard
 from sam2_amg.network.weights import hash_checkpoint, hash_file
-from sam2_amg.program import command_for
+from sam2_amg.process.program import command_for
 
 NAME = "manifest.json"
 _FORMAT = 2

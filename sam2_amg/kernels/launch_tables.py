@@ -24,7 +24,7 @@ from sam2_amg.kernels.launch_configs import (
     shipped_configs,
     use_launch_configs,
 )
-from sam2_amg.program import command_for
+from sam2_amg.process.program import command_for
 
 logger = logging.getLogger(__name__)
 PACKED = "launch-configs.json"  # the table in a folder of packages

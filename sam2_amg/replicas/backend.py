@@ -6,12 +6,12 @@ import secrets
 from contextlib import ExitStack
 
 from sam2_amg.config import ReplicaConfig, ServerConfig
+from sam2_amg.process.signals import exit_on_signals
 from sam2_amg.replicas.files import files_of
 from sam2_amg.replicas.fleet import Fleet, wait_until_ready
 from sam2_amg.replicas.runtime import connected
 from sam2_amg.server.desk import Desk
 from sam2_amg.server.failure import end_process
-from sam2_amg.signals import exit_on_signals
 
 
 class ReplicaBackend:

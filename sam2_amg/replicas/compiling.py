@@ -16,7 +16,7 @@ import torch
 
 from sam2_amg.config import ModelConfig
 from sam2_amg.kernels.launch_tables import find_table
-from sam2_amg.version import find_version
+from sam2_amg.process.version import find_version
 
 
 def _default_cache() -> Path:

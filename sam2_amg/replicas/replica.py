@@ -17,9 +17,9 @@ from ray import serve
 from sam2_amg.config import ServerConfig
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import RequestError, StartupError
-from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.pipeline.pinned_memory import empty_pinned
+from sam2_amg.process.logs import start_log, use_format
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.files import ModelFiles, local_model
 from sam2_amg.replicas.listener import Listener

@@ -22,8 +22,8 @@ from sam2_amg.batch.run import Job, Makers, makers_here, output_of
 from sam2_amg.batch.stopping import Stopper
 from sam2_amg.batch.stores.choose import open_existing
 from sam2_amg.errors import StartupError, first_line
-from sam2_amg.logs import start_log, use_format
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
+from sam2_amg.process.logs import start_log, use_format
 from sam2_amg.replicas.compiling import after_the_first
 from sam2_amg.replicas.runtime import connected, options_for
 

@@ -18,13 +18,13 @@ from pydantic.json_schema import models_json_schema
 from sam2_amg.answers.json_line import json_line
 from sam2_amg.config import GeneratorConfig, ServerConfig
 from sam2_amg.parameters import APPLIES, schemas
+from sam2_amg.process.version import find_version
 from sam2_amg.server.answer_models import MODELS
 from sam2_amg.server.archives import TYPES
 from sam2_amg.server.metrics import CONTENT_TYPE
 from sam2_amg.server.page import TYPES as PAGE_TYPES
 from sam2_amg.server.page import page_files
 from sam2_amg.server.parameters import FORMATS, model_of
-from sam2_amg.version import find_version
 
 Json = dict[str, Any]
 

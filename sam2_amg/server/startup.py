@@ -16,13 +16,14 @@ from sam2_amg.config import Limits, ServerConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.demo import EXAMPLE
-from sam2_amg.logs import flush_log, use_format
 from sam2_amg.modes.load import keep_compiled, load_generator
 from sam2_amg.modes.warmup import keep_from_garbage_collection, memory_errors, warm_up
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.host_memory import give_back_memory
 from sam2_amg.pipeline.pinned_memory import empty_pinned
-from sam2_amg.program import prefix_for
+from sam2_amg.process.logs import flush_log, use_format
+from sam2_amg.process.program import prefix_for
+from sam2_amg.process.signals import exit_on_signals
 from sam2_amg.server.access import Access, is_loopback, read_key
 from sam2_amg.server.admission import Admission
 from sam2_amg.server.app import create_app
@@ -33,7 +34,6 @@ from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind, drain_on_signals
 from sam2_amg.server.reception import Reception
 from sam2_amg.server.segmenting import local_desk
-from sam2_amg.signals import exit_on_signals
 
 logger = logging.getLogger(__name__)
 _LAST_JOIN = 1.0  # seconds for workers to end, once the drain has run out of time

@@ -11,7 +11,7 @@ import torch
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_configs import SAFE, shipped_configs
 from sam2_amg.kernels.launch_tables import table_name, tables_folders, write_table
-from sam2_amg.signals import exit_on_signals
+from sam2_amg.process.signals import exit_on_signals
 from sam2_amg.tuning.tune import tune
 
 

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sam2_amg.cli.serve import parse
-from sam2_amg.logs import start_log
+from sam2_amg.process.logs import start_log
 from sam2_amg.replicas.backend import ReplicaBackend
 from sam2_amg.replicas.runtime import set_environment
 from sam2_amg.server.startup import serve

@@ -180,7 +180,7 @@ def status_after_a_signal(program: str) -> int:
 
 def test_what_swallows_a_signal_ends_all_the_same() -> None:
     program = (
-        "import time; from sam2_amg import signals; signals._GRACE = 0.5; signals.exit_on_signals()\n"
+        "import time; from sam2_amg.process import signals; signals._GRACE = 0.5; signals.exit_on_signals()\n"
         "print('begun', flush=True)\n"
         "try: time.sleep(300)\n"
         "except SystemExit: time.sleep(300)"
@@ -226,7 +226,8 @@ def fail_with(error: Exception) -> None:
 
 def test_a_signal_ends_the_process_in_spite_of_what_runs_beside() -> None:
     program = (
-        "import time; from sam2_amg import signals; from sam2_amg.modes import load; signals.exit_on_signals(); "
-        "load.run_in_background(lambda: time.sleep(300)); print('begun', flush=True); time.sleep(300)"
+        "import time; from sam2_amg.modes import load; from sam2_amg.process import signals; "
+        "signals.exit_on_signals(); load.run_in_background(lambda: time.sleep(300)); "
+        "print('begun', flush=True); time.sleep(300)"
     )
     assert status_after_a_signal(program) == 128 + signal.SIGTERM

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from sam2_amg.program import SCRIPTS, command_for, prefix_for
+from sam2_amg.process.program import SCRIPTS, command_for, prefix_for
 
 
 @pytest.mark.parametrize(

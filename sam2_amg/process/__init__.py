@@ -1,0 +1,1 @@
+"""What every process of this project needs: how it was started, its log, its signals, its version."""
