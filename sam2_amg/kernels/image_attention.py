@@ -41,6 +41,7 @@ from sam2_amg.kernels.image_tokens import (
     load_block_diagonal,
     load_vectors,
     normalise,
+    normalise_centred,
     places,
     softmax_over_tokens,
     tile_rows,
@@ -52,16 +53,16 @@ from sam2_amg.kernels.launch_configs import launch_configs
 @triton.jit
 def updated_tile(
     before, score, values_high, values_low,
-    EPS: tl.constexpr, TOKENS: tl.constexpr, FP16X3: tl.constexpr, TWO_PARTS: tl.constexpr, BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr, FP16X3: tl.constexpr, TWO_PARTS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Image tokens [BLOCK, CHANNELS] after an update with scores [BLOCK, ROWS], float32, without gain and bias.
+    """Image tokens [BLOCK, CHANNELS] after an update with scores [BLOCK, ROWS], float32, before LayerNorm.
 
     Without FP16X3, weights are float16, or with TWO_PARTS the sum of two float16.
     """
     high, low = to_fp16_pair(softmax_over_tokens(score, TOKENS, BLOCK))
     if TWO_PARTS and not FP16X3:
         before = tl.dot(low, values_high, before)
-    return normalise(dot_fp16x3(high, low, values_high, values_low, before, FP16X3), EPS)
+    return dot_fp16x3(high, low, values_high, values_low, before, FP16X3)
 
 
 @triton.jit
@@ -90,8 +91,8 @@ def update_first_kernel(
         high, low = load_pair(queries, PIXELS * HEAD_CHANNELS, places(n, HEAD_CHANNELS), FP16X3)
         score = dot_fp16x3(high, low, token_key_high, token_key_low, tl.zeros((BLOCK, ROWS), tl.float32), FP16X3)
         before = tl.load(keys + places(n, CHANNELS)).to(tl.float32) + tl.load(centre + channel)[None, :]
-        tile = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, False, BLOCK)
-        tile = tile * tl.load(gain + channel)[None, :] - tl.load(after + channel)[None, :]
+        tile = updated_tile(before, score, values_high, values_low, TOKENS, FP16X3, False, BLOCK)
+        tile = normalise_centred(tile, EPS) * tl.load(gain + channel)[None, :] - tl.load(after + channel)[None, :]
         store_pair(
             updated + point * (2 if FP16X3 else 1) * PIXELS * CHANNELS,
             PIXELS * CHANNELS,
@@ -129,8 +130,8 @@ def update_second_kernel(
         before = high.to(tl.float32)
         if FP16X3:
             before += low.to(tl.float32)
-        tile = updated_tile(before, score, values_high, values_low, EPS, TOKENS, FP16X3, True, BLOCK)
-        store_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), tile, FP16X3)
+        tile = updated_tile(before, score, values_high, values_low, TOKENS, FP16X3, True, BLOCK)
+        store_pair(own, PIXELS * CHANNELS, places(n, CHANNELS), normalise(tile, EPS), FP16X3)
 
 
 @triton.jit
@@ -208,6 +209,9 @@ def update_first(
     gain: Tensor, after: Tensor, eps: float, fp16x3: bool,
 ) -> Tensor:  # fmt: skip
     """Image tokens after layer 1's update: LayerNorm's output times `gain`, minus `after`, without its bias.
+
+    The means over channels of `keys`, `centre` and `values` must be zero. LayerNorm subtracts the mean of their sum, so
+    that this changes nothing.
 
     They are float16 [P, N, C], or with `fp16x3` [P, 2, N, C], high and low parts. `keys` + `centre` [N, C] are shared
     by all points, and so are their projections `queries`, [N, H*D] or [2, N, H*D]. `heads` [P, H, T, D] and `values`

@@ -64,10 +64,19 @@ def softmax_over_tokens(scores, tokens: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def normalise(x, eps):
-    """LayerNorm of rows [BLOCK, CHANNELS] without gain and bias: (x - mean) / sqrt(variance + eps)."""
-    centred = x - (tl.sum(x, 1) / CHANNELS)[:, None]
-    variance = tl.sum(centred * centred, 1) / CHANNELS
-    return centred * tl.rsqrt(variance + eps)[:, None]
+    """LayerNorm of rows [BLOCK, CHANNELS] without gain and bias: (x - mean) / sqrt(variance + eps).
+
+    The variance is the mean square less the square of the mean, which is exact enough where means are small.
+    """
+    mean = tl.sum(x, 1) / CHANNELS
+    scale = tl.rsqrt(tl.sum(x * x, 1) / CHANNELS - mean * mean + eps)
+    return x * scale[:, None] - (mean * scale)[:, None]
+
+
+@triton.jit
+def normalise_centred(x, eps):
+    """The same of rows whose mean is zero."""
+    return x * tl.rsqrt(tl.sum(x * x, 1) / CHANNELS + eps)[:, None]
 
 
 @triton.jit

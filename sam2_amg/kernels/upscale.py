@@ -57,7 +57,8 @@ def upscale_kernel(
 ):  # fmt: skip
     """Computes a tile of BLOCK image tokens for all kept masks of a point, in the program of the point's first mask.
 
-    `points` and `masks` are [n]. Without FP16X3, the low parts of the weights are not read.
+    `points` and `masks` are [n]. Children have no mean over channels: neither does what `first` makes, nor what
+    `children` adds, so that LayerNorm subtracts none. Without FP16X3, the low parts of the weights are not read.
     """
     entry = tl.program_id(0)
     point = tl.load(points + entry)
@@ -87,7 +88,6 @@ def upscale_kernel(
         else:
             x = tl.dot(tile, tl.load(first + channel[:, None] * (4 * CHILD) + column_of_first))  # [BLOCK, CHILD]
         x += tl.load(children + (n * 4 + child)[:, None] * CHILD + small[None, :]).to(tl.float32)
-        x -= (tl.sum(x, 1) / CHILD)[:, None]
         x *= tl.rsqrt(tl.sum(x * x, 1) / CHILD + eps)[:, None]
         x = gelu(x * gains[None, :] + biases[None, :])
         high, low = to_fp16_pair(x)

@@ -24,6 +24,7 @@ from sam2_amg.kernels.image_attention import read_keys, update_first, update_sec
 from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.folded_attention import FoldedTokens
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
+from sam2_amg.network.layer_norm import without_mean
 from sam2_amg.network.upscaling import LinearUpscaling
 
 
@@ -47,9 +48,10 @@ class Fp16x3ImageTokens(PlainImageTokens):
         """See `ImageTokens`; the state is the image tokens, without the bias of their norm, centred."""
         norm = self.first_norm
         centre, after = centres(image.keys, norm)
-        keys, projected = self._operand(image.keys - centre), self._by_token(image.first_queries)
-        heads, values = self._operand(update.keys.heads), self._operand(update.values)
-        keys = update_first(keys, centre, projected, heads, values, norm.weight, after, norm.eps, self.fp16x3)
+        keys, projected = self._operand(without_mean(image.keys - centre)), self._by_token(image.first_queries)
+        heads, values = self._operand(update.keys.heads), self._operand(without_mean(update.values))
+        centre, gain = without_mean(centre), norm.weight
+        keys = update_first(keys, centre, projected, heads, values, gain, after, norm.eps, self.fp16x3)
         return keys, self._read(keys, queries, queries.folded, self.asked_second) + norm.bias + after
 
     def second(

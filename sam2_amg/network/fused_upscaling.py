@@ -11,7 +11,9 @@ from sam2_amg.kernels.launch import require_kernel_device
 from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.upscale import CHILD, FOUR, upscale_kernel
 from sam2_amg.network.decoder import Kept
+from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.network.fp16x3_linear import to_fp16_pair
+from sam2_amg.network.layer_norm import without_mean
 from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
 
@@ -28,13 +30,19 @@ class FusedUpscaling(LinearUpscaling):
         norm = decoder.transformer.layers[-1].norm4
         first, second = self.biases
         self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
-        self.first = norm.weight[:, None] * self.first
+        first = norm.weight[:, None] * self.first
+        self.first = without_mean(first.unflatten(1, (4, -1))).flatten(1)  # of each child, as in `arrange`
         self.fp16x3, self.dtype = fp16x3, torch.float32 if fp16x3 else torch.float16
         self.operands = tuple(
             part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)
         )
         if self.first.shape != (int(CHANNELS), 4 * int(CHILD)) or self.second.shape != (int(CHILD), int(FOUR)):
             raise ValueError("the upscaling kernel supports only SAM 2's mask decoder")
+
+    def arrange(self, features: ImageFeatures) -> tuple[Tensor, Tensor]:
+        """See `LinearUpscaling`; children without their means over channels, so that the kernel need not find them."""
+        children, grandchildren = super().arrange(features)
+        return without_mean(children), grandchildren
 
     def masks(self, keys: Tensor, hyper: Tensor, children: Tensor, grandchildren: Tensor, kept: Kept) -> Tensor:
         """Low-res logits of kept masks, float32 [n, 4h, 4w].

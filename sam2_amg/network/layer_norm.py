@@ -26,3 +26,8 @@ def normalise(
         return layer_norm(x.contiguous(), norm.weight, norm.bias, norm.eps, rows, with_gelu)
     y = F.layer_norm(x if added is None else x + added, norm.weight.shape, norm.weight, norm.bias, norm.eps)
     return F.gelu(y) if with_gelu else y
+
+
+def without_mean(x: Tensor) -> Tensor:
+    """Rows [..., C] less their means. LayerNorm of a sum of such rows is the same, and need not find the mean."""
+    return x - x.mean(-1, keepdim=True)
