@@ -41,7 +41,7 @@ from sam2_amg.network.checkpoints import image_size_of
 from sam2_amg.network.encoder import PlainEncoder
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16_encoder import Fp16Encoder
-from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.fp16x3_encoder import use_fp16x3_encoder
 from sam2_amg.network.fused_decoder import fused_decoder
 from sam2_amg.network.model_types import MODEL_TYPES
 from sam2_amg.network.precision import float32_convolutions
@@ -61,7 +61,7 @@ class Form:
 
 def fast_encoder(model: SAM2Base) -> nn.Module:
     """Modifies `model`."""
-    use_fp16x3_encoder(model.image_encoder)
+    use_fp16x3_encoder(model)
     return PlainEncoder(model)
 
 

@@ -8,7 +8,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2_amg.compilation.subgraphs import Subgraphs, plain_subgraphs
 from sam2_amg.modes.compiled import CompiledRecipe
 from sam2_amg.network.folded_decoder import FoldedDecoder
-from sam2_amg.network.fp16x3_linear import use_fp16x3_encoder
+from sam2_amg.network.fp16x3_encoder import use_fp16x3_encoder
 from sam2_amg.network.fused_decoder import fused_decoder
 
 
@@ -20,7 +20,7 @@ def fast_subgraphs(model: SAM2Base, device: torch.device, batch_size: int = 1) -
     """
     if device.type == "cpu":
         return plain_subgraphs(model, FoldedDecoder(model), upscale=True, batch_size=batch_size)
-    use_fp16x3_encoder(model.image_encoder)
+    use_fp16x3_encoder(model)
     return plain_subgraphs(model, fused_decoder(model, fp16x3=True), upscale=False, batch_size=batch_size)
 
 

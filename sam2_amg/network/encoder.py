@@ -95,10 +95,14 @@ class LaidOutAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention within each image or window, [B, h, w, C] -> [B, h', w', C']; h' is h unless queries are pooled."""
+        return self.proj(self.attended(x))
+
+    def attended(self, x: Tensor) -> Tensor:
+        """The same without the last layer."""
         size = x.shape[1:3]
         q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [B, h*w, H, D]
         if self.q_pool:
             pooled = do_pool(q.flatten(2).unflatten(1, size), self.q_pool)  # [B, h', w', C']
             size = pooled.shape[1:3]
             q = pooled.contiguous().flatten(1, 2).unflatten(-1, (self.heads, -1))
-        return self.proj(self.attend(q, k, v).flatten(2).unflatten(1, size))
+        return self.attend(q, k, v).flatten(2).unflatten(1, size)

@@ -21,6 +21,8 @@ from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.fp16_linear import fp16_linear_gelu
 from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder, torch_attention
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
+from sam2_amg.network.residual import Addend
+from sam2_amg.network.trunk import Trunk, TrunkBlock
 
 # Windows of up to this many tokens run in our attention kernel, one tile each on a Hopper GPU. torch's attention is
 # faster for larger windows; but its answers are float16.
@@ -31,18 +33,6 @@ _EXACT_STAGES = 2  # of large's 48 blocks they have 8; a block of any stage has 
 def fp16_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of float16 queries [B, L, H, D] to keys and values [B, M, H, D]: [B, L, H, D]."""
     return attention(q, k, v) if k.shape[1] <= _SMALL_WINDOW else torch_attention(q, k, v)
-
-
-class Fp16Input(nn.Module):
-    """A module that takes float16, for the residual stream in float32."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The module's output for `x`, float32 [..., C]."""
-        return self.module(x.half())
 
 
 class Fp16Linear(nn.Module):
@@ -58,41 +48,55 @@ class Fp16Linear(nn.Module):
         self.with_gelu = with_gelu
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., K] float16 -> [..., M]. A CPU multiplies in float32, where each product is exact."""
-        rows, weight = x.flatten(0, -2), self.weight
+        """[..., K] float16 -> [..., M]"""
         if self.with_gelu and x.is_cuda:
-            y = fp16_linear_gelu(rows.contiguous(), weight, self.bias)
+            y = fp16_linear_gelu(x.flatten(0, -2).contiguous(), self.weight, self.bias)
         else:
-            y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
-            y = F.gelu(y + self.bias).half() if self.with_gelu else y + self.bias
+            y = self.addend(x).finish()
+            y = F.gelu(y).half() if self.with_gelu else y
         return y.unflatten(0, x.shape[:-1])
 
+    def addend(self, x: Tensor) -> Addend:
+        """See `Adding` in `trunk.py`; without GELU. A CPU multiplies in float32, where each product is exact."""
+        rows, weight = x.flatten(0, -2), self.weight
+        y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
+        return Addend(y, self.bias)
 
-def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> None:
-    """Modifies a block of sam2's trunk in place: float32 in and out, float16 products except in a linear shortcut.
+
+class Fp16Mlp(nn.Module):
+    """An MLP of two layers, with GELU in the first."""
+
+    def __init__(self, first: Fp16Linear | Fp16x3Linear, second: Fp16Linear) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def addend(self, x: Tensor) -> Addend:
+        """See `Adding` in `trunk.py`. `x` is of the dtype that the first layer takes."""
+        return self.second.addend(self.first(x))
+
+
+def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> TrunkBlock:
+    """A block of sam2's trunk with float16 products, except in a linear shortcut. Modifies `block`.
 
     `more_exact` does not round what attention answers, nor what comes into the MLP; the layers behind are fp16x3.
     """
-    layers = block.mlp.layers
-    block.mlp.act = nn.Identity()  # GELU is in the first layer
-    if more_exact:
-        block.attn = LaidOutAttention(block.attn, partial(attention, to_float32=True))
-        block.attn.qkv = Fp16Input(block.attn.qkv.half())
-        block.attn.proj, layers[0] = Fp16x3Linear(block.attn.proj), Fp16x3Linear(layers[0], "gelu")
-    else:
-        laid_out = LaidOutAttention(block.attn, fp16_attention)
-        laid_out.qkv.half()
-        laid_out.proj, layers[0] = Fp16Linear(laid_out.proj), Fp16Linear(layers[0], with_gelu=True)
-        block.attn, block.mlp = Fp16Input(laid_out), Fp16Input(block.mlp)
-    layers[1] = Fp16Linear(layers[1])
+    first, second = block.mlp.layers
     if block.dim != block.dim_out:
         block.proj = Fp16x3Linear(block.proj)
+    layer: nn.Module
+    if more_exact:
+        laid_out = LaidOutAttention(block.attn, partial(attention, to_float32=True))
+        laid_out.proj, layer = Fp16x3Linear(laid_out.proj), Fp16x3Linear(first, "gelu")
+    else:
+        laid_out = LaidOutAttention(block.attn, fp16_attention)
+        laid_out.proj, layer = Fp16Linear(laid_out.proj), Fp16Linear(first, with_gelu=True)
+    laid_out.qkv.half()
+    takes = torch.float16, torch.float32 if more_exact else torch.float16
+    return TrunkBlock(block, laid_out, Fp16Mlp(layer, Fp16Linear(second)), takes)
 
 
 class Fp16Encoder(nn.Module):
     """sam2's image encoder and the convolutions `conv_s0` and `conv_s1` that follow it. Modifies `model`."""
-
-    positions: Tensor  # [1, S/4, S/4, C] float32
 
     def __init__(self, model: SAM2Base, exact_stages: int = _EXACT_STAGES) -> None:
         """`exact_stages` of the four are more exact. Raises ValueError if the encoder's structure is not SAM 2's."""
@@ -100,8 +104,6 @@ class Fp16Encoder(nn.Module):
         encoder, decoder = model.image_encoder, model.sam_mask_decoder
         trunk, neck = encoder.trunk, encoder.neck
         require_sam2_encoder(model)
-        side = model.image_size // 4
-        self.register_buffer("positions", trunk._get_pos_embed((side, side)).contiguous())
         fourth, third, second, first = (layer.conv for layer in neck.convs)
         nothing = torch.zeros_like(third.bias)
         no_memory = model.no_mem_embed.flatten() if model.directly_add_no_mem_embed else nothing
@@ -109,19 +111,16 @@ class Fp16Encoder(nn.Module):
         self.to_s1 = _pixel_linear(second, decoder.conv_s1)
         self.to_embedding = _pixel_linear(third, shift=no_memory)
         self.to_embedding_above = _pixel_linear(fourth)
-        self.patch = trunk.patch_embed.proj
-        self.blocks, self.stage_ends = trunk.blocks, trunk.stage_ends
-        for i, block in enumerate(self.blocks):
-            convert_block(block, more_exact=sum(i > end for end in self.stage_ends) < exact_stages)
+        stages = [sum(i > end for end in trunk.stage_ends) for i in range(len(trunk.blocks))]
+        blocks = [
+            convert_block(block, more_exact=stage < exact_stages)
+            for block, stage in zip(trunk.blocks, stages, strict=True)
+        ]
+        self.trunk = Trunk(trunk, blocks, model.image_size)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""
-        x = self.patch(pixels).permute(0, 2, 3, 1) + self.positions  # [n, S/4, S/4, C]
-        ends = []
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self.stage_ends:
-                ends.append(x)  # [n, S/4, S/4, C]; each further stage halves the side and doubles the channels
+        ends = [end.permute(0, 2, 3, 1) for end in self.trunk(pixels)]  # [n, S/4, S/4, C] to [n, S/32, S/32, 8 C]
         above = self.to_embedding_above(ends[3])  # [n, S/32, S/32, 256]
         above = above[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).flatten(3, 4).flatten(1, 2)
         embedding = self.to_embedding(ends[2]) + above  # [n, S/16, S/16, 256]

@@ -16,14 +16,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from sam2.modeling.backbones.image_encoder import ImageEncoder
 from sam2.modeling.sam2_utils import MLP
 from torch import Tensor, nn
 
-from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.kernels.linear import fp16x3_linear
-from sam2_amg.network.encoder import LaidOutAttention
+from sam2_amg.network.residual import Addend
 
 # A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
 # three times the depth is faster (`python -m bench.kernels --only linear`), unless an activation and a split follow.
@@ -86,9 +84,18 @@ class Fp16x3Linear(nn.Module):
             return F.gelu(y)
         return y.relu() if self.activation == "relu" else y
 
+    def addend(self, x: Tensor) -> Addend:
+        """See `Adding` in `trunk.py`: what `linear(x)` is; not for layers with an activation."""
+        rows = x.flatten(0, -2)
+        return Addend(self.in_one_kernel(rows)) if self.is_short(rows) else self.addend_of_parts(in_three(rows))
+
+    def addend_of_parts(self, parts: Tensor) -> Addend:
+        """The same for parts of rows, [N, 3 K]."""
+        return Addend(self.multiply(parts), self.bias, self.scale)
+
     def of_parts(self, parts: Tensor) -> Tensor:
         """Parts of rows [N, 3 K] -> [N, M], without the activation."""
-        return self.multiply(parts) * self.scale + self.bias
+        return self.addend_of_parts(parts).finish()
 
     def multiply(self, parts: Tensor) -> Tensor:
         """Parts of rows [N, 3 K] -> [N, M], without scale and bias. A CPU multiplies the same parts in float32, where
@@ -119,6 +126,10 @@ class Fp16x3Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`mlp(x)`, float32 [..., C]."""
+        return self.addend(x).finish().unflatten(0, x.shape[:-1])
+
+    def addend(self, x: Tensor) -> Addend:
+        """See `Adding` in `trunk.py`."""
         rows, first = x.flatten(0, -2), self.first
         if first.is_short(rows, _SHORT_ROWS_OF_MLP):
             hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]
@@ -126,7 +137,7 @@ class Fp16x3Mlp(nn.Module):
             hidden = fp16x3_rows(first.multiply(in_three(rows)), first.bias, first.scale)
         else:
             hidden = in_three(first.activate(first.of_parts(in_three(rows))))
-        return self.second.of_parts(hidden).unflatten(0, x.shape[:-1])
+        return self.second.addend_of_parts(hidden)
 
 
 def is_two_layers(module: nn.Module) -> bool:
@@ -148,10 +159,3 @@ def use_fp16x3_linears(module: nn.Module) -> None:
             setattr(module, name, Fp16x3Mlp(child))
         else:
             use_fp16x3_linears(child)
-
-
-def use_fp16x3_encoder(encoder: ImageEncoder) -> None:
-    """Replaces linear layers, MLPs and attention of sam2's image encoder by fp16x3 versions, in place."""
-    for block in encoder.trunk.blocks:
-        block.attn = LaidOutAttention(block.attn, attention)
-    use_fp16x3_linears(encoder)

@@ -31,6 +31,8 @@ from sam2_amg.kernels.layer_norm import layer_norm_kernel
 from sam2_amg.kernels.linear import launch_for, linear_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.position_scores import position_scores_kernel
+from sam2_amg.kernels.residual_norm import LAUNCH as RESIDUAL_NORM_LAUNCH
+from sam2_amg.kernels.residual_norm import residual_norm_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 
@@ -162,6 +164,7 @@ def compile_products(configs: LaunchConfigs, architecture: int, fp16x3: bool, ev
             sizes = {"INPUTS": inputs, "OUTPUTS": outputs, **FP16_LINEAR_LAUNCH}
             compile_for(fp16_linear_gelu_kernel, types_of_linear, sizes)
     compile_linear(compile_for, everything)
+    compile_residual_norm(partial(compile_for, residual_norm_kernel), fp16x3, everything)
     types |= dict.fromkeys(("first", "first_low", "second", "second_low"), "*fp16")
     if not fp16x3:
         types |= dict.fromkeys(("children", "grandchildren"), "*fp16")
@@ -200,6 +203,16 @@ def compile_linear(compile_for: Callable[..., None], everything: bool) -> None:
             launch = {"SCALE": 2.0**-8, "INPUTS": inputs, "OUTPUTS": outputs, "PARTS": parts, **launch_for(outputs)}
             launch |= {"GELU": activation == "gelu", "RELU": activation == "relu"}
             compile_for(linear_kernel, types | {"out": out}, launch)
+
+
+def compile_residual_norm(compile_for: Callable[..., None], fp16x3: bool, everything: bool) -> None:
+    """The encoder's additions and norms: into windows, and out of them."""
+    types = dict.fromkeys(("x", "added", "bias", "gain", "shift", "total"), "*fp32") | {"rows": "i32"}
+    types["normed"] = "*fp32" if fp16x3 else "*fp16"
+    sizes = (576, 1024, 64, 0, 16), (576, 1024, 64, 16, 0), (144, 256, 256, 8, 0), (448, 512, 64, 0, 14)
+    for channels, wide, side, source, target in sizes if everything else sizes[:1]:
+        shape = {"SIDE": side, "CHANNELS": channels, "WIDE": wide, "FROM": source, "TO": target, "BIAS": True}
+        compile_for(types, {**shape, "SCALE": 2.0**-8, "EPS": 1e-6, **RESIDUAL_NORM_LAUNCH})
 
 
 if __name__ == "__main__":

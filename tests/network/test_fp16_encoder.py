@@ -98,8 +98,8 @@ def test_weights_are_not_kept_twice() -> None:
     encoder = Fp16Encoder(build(128).eval())
     types = {name: value.dtype for name, value in encoder.state_dict().items()}
     weights = [name for name in types if name.endswith(("weight", "product")) and "norm" not in name]
-    assert {name for name in weights if types[name] == torch.float32} == {"patch.weight"}
-    assert all(types[name] == torch.float32 for name in types if "norm" in name or name == "positions")
+    assert {name for name in weights if types[name] == torch.float32} == {"trunk.patch.weight"}
+    assert all(types[name] == torch.float32 for name in types if "norm" in name or name == "trunk.positions")
 
 
 def test_another_neck_is_refused() -> None:

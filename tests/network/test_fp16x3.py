@@ -14,11 +14,11 @@ from torch import nn
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.kernels.linear import fp16x3_linear
 from sam2_amg.network.encoder import encode
+from sam2_amg.network.fp16x3_encoder import use_fp16x3_encoder
 from sam2_amg.network.fp16x3_linear import (
     Fp16x3Linear,
     Fp16x3Mlp,
     to_fp16_pair,
-    use_fp16x3_encoder,
     use_fp16x3_linears,
 )
 from sam2_amg.network.precision import float32_convolutions
@@ -128,7 +128,7 @@ def test_an_encoder_whose_attention_is_fp16x3_too() -> None:
     torch.manual_seed(0)
     plain = build(128).eval().to(DEVICE)
     model = deepcopy(plain)
-    use_fp16x3_encoder(model.image_encoder)
+    use_fp16x3_encoder(model)
     pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
     with float32_convolutions():
         expected, found = encode(plain, pixels), encode(model, pixels)
