@@ -116,7 +116,7 @@ class Fp16Encoder(nn.Module):
             convert_block(block, more_exact=stage < exact_stages)
             for block, stage in zip(trunk.blocks, stages, strict=True)
         ]
-        self.trunk = Trunk(trunk, blocks, model.image_size)
+        self.trunk = encoder.trunk = Trunk(trunk, blocks, model.image_size)  # in the model, too, to free its own
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""
