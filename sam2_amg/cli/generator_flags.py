@@ -82,7 +82,7 @@ def add_modes(parser: argparse.ArgumentParser) -> None:
     modes.add_argument("--fast", action="store_true", help=text)
     text = (
         "with --fast, on a CUDA GPU: float16 products, faster still; another number of masks than baseline in about "
-        "1 image in 7; if masks must match baseline's, use --fast alone"
+        "1 image in 6; if masks must match baseline's, use --fast alone"
     )
     modes.add_argument("--furious", action="store_true", help=text)
     starts = parser.add_argument_group("faster start")
