@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 from triton.runtime.errors import OutOfResources
 from triton.testing import do_bench
@@ -32,8 +32,10 @@ from bench.harness.weights import seeded_model
 from bench.report.pages import write
 from sam2_amg.kernels.launch_candidates import CANDIDATES
 from sam2_amg.kernels.launch_configs import launch_configs, using_launch_configs
+from sam2_amg.network.addend import Addend
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
+from sam2_amg.network.residual import add_and_normalise, add_and_normalise_in_torch
 from sam2_amg.tuning.trials import Inputs, Trial, all_trials
 
 # rows, inputs, outputs, what is behind: stages 1 to 3 of the large encoder, prompt tokens of 1,024 points
@@ -43,6 +45,7 @@ _LAYERS = (
     *((4096, 576, 576, ""), (4096, 576, 2304, "gelu")),
     *((8192, 256, 128, ""), (8192, 256, 256, ""), (8192, 256, 2048, "relu")),
 )
+_NORMS = (256, 144, 8), (128, 288, 4), (64, 576, 16), (32, 1152, 8)  # side, channels, windows of the large encoder
 
 
 def linear_trials(inputs: Inputs) -> Iterator[Trial]:
@@ -52,6 +55,23 @@ def linear_trials(inputs: Inputs) -> Iterator[Trial]:
         rows, name = inputs.normal(count, width), f"linear {count} x {width} to {outputs} {activation}".rstrip()
         yield Trial(name, "in one kernel", partial(layer.in_one_kernel, rows))
         yield Trial(name, "as one product", partial(layer.as_one_product, rows))
+
+
+def norm_trials(inputs: Inputs) -> Iterator[Trial]:
+    """The encoder's additions and LayerNorm, with a norm of float16: our kernel, and what torch.compile makes alone."""
+    compiled = torch.compile(add_and_normalise_in_torch)
+
+    def normed(call: Callable[..., tuple[Tensor, Tensor]], *given: Any) -> Tensor:
+        return call(*given)[1]
+
+    for side, channels, window in _NORMS:
+        x, rows = inputs.normal(1, side, side, channels), inputs.normal(side * side, channels)
+        norm = nn.LayerNorm(channels, 1e-6).requires_grad_(False).to(inputs.device)
+        for name, windows in (("to windows", (0, window)), ("from windows", (window, 0))):
+            given = x, Addend(rows, inputs.normal(channels)), norm, *windows, torch.float16
+            name = f"norm {side} x {side} x {channels} {name}"
+            yield Trial(name, "in one kernel", partial(normed, add_and_normalise, *given))
+            yield Trial(name, "compiled", partial(normed, compiled, *given))
 
 
 def time_trial(trial: Trial, device: torch.device) -> list[dict[str, Any]]:
@@ -77,7 +97,9 @@ def measure(points: int, device: torch.device, only: str) -> list[dict[str, Any]
     trials = [
         trial
         for trial in chain(
-            all_trials(device, decoder, dict.fromkeys((True, False), points)), linear_trials(Inputs(device))
+            all_trials(device, decoder, dict.fromkeys((True, False), points)),
+            linear_trials(Inputs(device)),
+            norm_trials(Inputs(device)),
         )
         if f"{trial.kernel} {trial.form}".startswith(only)
     ]

@@ -23,6 +23,7 @@ from sam2_amg.network.folded_attention import FoldedAttention, FoldedTokens, ask
 from sam2_amg.network.folded_decoder import FoldedDecoder
 from sam2_amg.network.fp16x3_image_tokens import centres
 from sam2_amg.network.image_tokens import PlainImageTokens, SharedImage, TokenUpdate
+from sam2_amg.network.layer_norm import without_mean
 from sam2_amg.network.upscaling import LinearUpscaling, square_side
 
 # where furious has float32, fp16x3, or two float16 parts
@@ -155,8 +156,9 @@ class RoundedImageTokens(PlainImageTokens):
         weights = ask_tokens((heads @ asked).flatten(1, 2), self.heads)  # [P, H*T, N]
         norm = self.first_norm
         centre, after = centres(image.keys, norm)
-        before = self.rounding.centred("image: in memory, shared", image.keys, centre).expand(len(weights), -1, -1)
-        keys = self._updated(before, weights, update.values, "1", norm) * norm.weight
+        shared = self.rounding.centred("image: in memory, shared", without_mean(image.keys), without_mean(centre))
+        before = shared.expand(len(weights), -1, -1)
+        keys = self._updated(before, weights, without_mean(update.values), "1", norm) * norm.weight
         keys = self.rounding.centred("image: in memory, layer 1", keys, after)
         return keys, self._read(queries, queries.folded, keys - after, self.second_keys) + norm.bias + after
 
@@ -185,11 +187,13 @@ class RoundedImageTokens(PlainImageTokens):
         """See `ImageTokens`."""
         upscaling, norm, side = self.upscaling, self.upscaling.norm, square_side(state.shape[1])
         gain, bias = self.second_norm.weight, self.second_norm.bias
+        by_child = without_mean(upscaling.first.unflatten(1, (4, -1)))  # [C, 4, C/4]
         first, second = (
-            self._round("upscaling: weights", x) for x in (gain[:, None] * upscaling.first, upscaling.second)
+            self._round("upscaling: weights", x) for x in (gain[:, None] * by_child.flatten(1), upscaling.second)
         )
-        children, grandchildren = (self._round("upscaling: features", x) for x in (image.children, image.grandchildren))
-        x = (self._round("upscaling: image tokens", state) @ first + bias @ upscaling.first).unflatten(-1, (4, -1))
+        features = without_mean(image.children + (bias @ upscaling.first).unflatten(0, (4, -1))), image.grandchildren
+        children, grandchildren = (self._round("upscaling: features", x) for x in features)
+        x = (self._round("upscaling: image tokens", state) @ first).unflatten(-1, (4, -1))
         x = F.gelu(F.layer_norm(x + children, norm.weight.shape, norm.weight, norm.bias, norm.eps))
         x = F.gelu(self._round("upscaling: between", x) @ second + grandchildren)  # [U, N, 2*2, 2*2*C/8]
         logits = x.reshape(len(state), 16 * side * side, hyper.shape[1]) @ hyper

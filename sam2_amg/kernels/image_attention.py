@@ -210,13 +210,13 @@ def update_first(
 ) -> Tensor:  # fmt: skip
     """Image tokens after layer 1's update: LayerNorm's output times `gain`, minus `after`, without its bias.
 
-    The means over channels of `keys`, `centre` and `values` must be zero. LayerNorm subtracts the mean of their sum, so
-    that this changes nothing.
-
     They are float16 [P, N, C], or with `fp16x3` [P, 2, N, C], high and low parts. `keys` + `centre` [N, C] are shared
     by all points, and so are their projections `queries`, [N, H*D] or [2, N, H*D]. `heads` [P, H, T, D] and `values`
     [P, H*T, C] are per point. They and `keys` are float32 if `fp16x3`, else float16. The vectors `centre`, `gain` and
     `after` are float32 [C].
+
+    The means over channels of `keys`, `centre` and `values` must be zero (`without_mean` in `network/layer_norm.py`).
+    LayerNorm would subtract the mean of their sum: to leave it out before does not change the answer.
     """
     points, rows, channels = values.shape
     pixels = len(keys)

@@ -2,7 +2,7 @@
 
 Attention takes the tokens of an image window by window, everything else row by row. The kernel reads what is added in
 one layout and writes what is normalised in another, so that no pass over memory rearranges them. Twin:
-`add_and_normalise` in `network/residual.py` on a CPU.
+`add_and_normalise_in_torch` in `network/residual.py`.
 """
 
 from __future__ import annotations
@@ -30,39 +30,36 @@ def residual_norm_kernel(
     """
     row = tl.program_id(0).to(tl.int64) * (TILE // WIDE) + tl.arange(0, TILE // WIDE)
     if TO:
-        across: tl.constexpr = (SIDE + TO - 1) // TO
-        window, place = row // (TO * TO), row % (TO * TO)
-        image = window // (across * across)
-        v = window // across % across * TO + place // TO
-        u = window % across * TO + place % TO
+        across_to: tl.constexpr = (SIDE + TO - 1) // TO
+        window, inside = row // (TO * TO), row % (TO * TO)
+        image = window // (across_to * across_to)
+        v = window // across_to % across_to * TO + inside // TO
+        u = window % across_to * TO + inside % TO
     else:
         image, v, u = row // (SIDE * SIDE), row // SIDE % SIDE, row % SIDE
     pixel = (image * SIDE + v) * SIDE + u
     source = pixel
     if FROM:
-        wide: tl.constexpr = (SIDE + FROM - 1) // FROM
-        window = (image * wide + v // FROM) * wide + u // FROM
-        source = (window * FROM + v % FROM) * FROM + u % FROM
+        across_from: tl.constexpr = (SIDE + FROM - 1) // FROM
+        source = (image * across_from + v // FROM) * across_from + u // FROM  # the window
+        source = (source * FROM + v % FROM) * FROM + u % FROM
     channel = tl.arange(0, WIDE)
-    inside = row < rows
-    real = inside & (v < SIDE) & (u < SIDE)
-    one = channel < CHANNELS
-    here = real[:, None] & one[None, :]
+    known = channel < CHANNELS
+    real = (row < rows) & (v < SIDE) & (u < SIDE)
+    here = real[:, None] & known[None, :]
     y = tl.load(added + source[:, None] * CHANNELS + channel[None, :], mask=here, other=0.0) * SCALE
     if BIAS:
-        y += tl.load(bias + channel, mask=one, other=0.0)[None, :]
+        y += tl.load(bias + channel, mask=known, other=0.0)[None, :]
     y += tl.load(x + pixel[:, None] * CHANNELS + channel[None, :], mask=here, other=0.0)
     tl.store(total + pixel[:, None] * CHANNELS + channel[None, :], y, mask=here)
     y = tl.where(here, y - (tl.sum(y, 1) / CHANNELS)[:, None], 0.0)
     y *= tl.rsqrt(tl.sum(y * y, 1) / CHANNELS + EPS)[:, None]
-    y = (
-        y * tl.load(gain + channel, mask=one, other=0.0)[None, :]
-        + tl.load(shift + channel, mask=one, other=0.0)[None, :]
-    )
+    y *= tl.load(gain + channel, mask=known, other=0.0)[None, :]
+    y += tl.load(shift + channel, mask=known, other=0.0)[None, :]
     if TO:
         y = tl.where(real[:, None], y, 0.0)
-    place = row[:, None] * CHANNELS + channel[None, :]
-    tl.store(normed + place, y.to(normed.dtype.element_ty), mask=inside[:, None] & one[None, :])
+    place = normed + row[:, None] * CHANNELS + channel[None, :]
+    tl.store(place, y.to(normed.dtype.element_ty), mask=(row < rows)[:, None] & known[None, :])
 
 
 def tokens_of(images: int, side: int, window: int) -> int:
@@ -82,15 +79,15 @@ def residual_norm(
     the image for 0. The norm of padding is zero. `to_float16` rounds the norm. Raises ValueError for other devices,
     shapes and dtypes, and for tensors that are not contiguous.
     """
-    require_kernel_device(x, "x")
     vectors = {"gain": gain, "shift": shift} | ({} if bias is None else {"bias": bias})
     given = {"x": x, "added": added, **vectors}
-    images, side, channels = x.shape[0], x.shape[1], x.shape[-1]
-    fits = (x.ndim, x.shape[2]) == (4, side) and added.shape == (tokens_of(images, side, from_window), channels)
+    images, side, _, channels = x.shape if x.ndim == 4 else (0,) * 4
+    fits = x.shape == (images, side, side, channels) and added.shape == (tokens_of(images, side, from_window), channels)
     if not fits or any(each.shape != (channels,) for each in vectors.values()):
         shapes = ", ".join(f"{name} {tuple(each.shape)}" for name, each in given.items())
         raise ValueError(f"these do not fit together with windows of {from_window}: {shapes}")
     for name, each in given.items():
+        require_kernel_device(each, name)
         if each.dtype != torch.float32 or not each.is_contiguous():
             raise ValueError(f"{name} must be contiguous float32, not {each.dtype} with strides {each.stride()}")
     rows, wide = tokens_of(images, side, to_window), triton.next_power_of_2(channels)

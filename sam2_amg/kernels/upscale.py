@@ -57,8 +57,8 @@ def upscale_kernel(
 ):  # fmt: skip
     """Computes a tile of BLOCK image tokens for all kept masks of a point, in the program of the point's first mask.
 
-    `points` and `masks` are [n]. Children have no mean over channels: neither does what `first` makes, nor what
-    `children` adds, so that LayerNorm subtracts none. Without FP16X3, the low parts of the weights are not read.
+    `points` and `masks` are [n]. LayerNorm does not subtract a mean, because over a child's channels that of `first`
+    and of `children` is zero. Without FP16X3, the low parts of the weights are not read.
     """
     entry = tl.program_id(0)
     point = tl.load(points + entry)

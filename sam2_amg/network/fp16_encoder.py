@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from sam2_amg.kernels.attention import attention
 from sam2_amg.kernels.fp16_linear import fp16_linear_gelu
+from sam2_amg.network.addend import Addend
 from sam2_amg.network.encoder import ImageFeatures, LaidOutAttention, require_sam2_encoder, torch_attention
 from sam2_amg.network.fp16x3_linear import Fp16x3Linear
-from sam2_amg.network.residual import Addend
 from sam2_amg.network.trunk import Trunk, TrunkBlock
 
 # Windows of up to this many tokens run in our attention kernel, one tile each on a Hopper GPU. torch's attention is
@@ -52,12 +52,17 @@ class Fp16Linear(nn.Module):
         if self.with_gelu and x.is_cuda:
             y = fp16_linear_gelu(x.flatten(0, -2).contiguous(), self.weight, self.bias)
         else:
-            y = self.addend(x).finish()
+            y = self._addend(x).finish()
             y = F.gelu(y).half() if self.with_gelu else y
         return y.unflatten(0, x.shape[:-1])
 
     def addend(self, x: Tensor) -> Addend:
-        """See `Adding` in `trunk.py`; without GELU. A CPU multiplies in float32, where each product is exact."""
+        """See `Adding`."""
+        assert not self.with_gelu, "what is added to the residual stream has no activation"
+        return self._addend(x)
+
+    def _addend(self, x: Tensor) -> Addend:
+        """Before GELU. A CPU multiplies in float32, where each product is exact."""
         rows, weight = x.flatten(0, -2), self.weight
         y = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
         return Addend(y, self.bias)
@@ -71,18 +76,16 @@ class Fp16Mlp(nn.Module):
         self.first, self.second = first, second
 
     def addend(self, x: Tensor) -> Addend:
-        """See `Adding` in `trunk.py`. `x` is of the dtype that the first layer takes."""
+        """See `Adding`. `x` is of the dtype that the first layer takes."""
         return self.second.addend(self.first(x))
 
 
 def convert_block(block: MultiScaleBlock, *, more_exact: bool) -> TrunkBlock:
-    """A block of sam2's trunk with float16 products, except in a linear shortcut. Modifies `block`.
+    """A block of sam2's trunk with float16 products, except in a linear shortcut. Rounds layers of `block`.
 
     `more_exact` does not round what attention answers, nor what comes into the MLP; the layers behind are fp16x3.
     """
     first, second = block.mlp.layers
-    if block.dim != block.dim_out:
-        block.proj = Fp16x3Linear(block.proj)
     layer: nn.Module
     if more_exact:
         laid_out = LaidOutAttention(block.attn, partial(attention, to_float32=True))
@@ -116,7 +119,8 @@ class Fp16Encoder(nn.Module):
             convert_block(block, more_exact=stage < exact_stages)
             for block, stage in zip(trunk.blocks, stages, strict=True)
         ]
-        self.trunk = encoder.trunk = Trunk(trunk, blocks, model.image_size)  # in the model, too, to free its own
+        # in the model as well, so that its former weights are freed
+        self.trunk = encoder.trunk = Trunk(trunk, blocks, model.image_size)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Encodes normalised pixels, float32 [n, 3, S, S], to float32 features."""

@@ -8,18 +8,21 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from sam2_amg.kernels.attention import attention
 from sam2_amg.network.encoder import LaidOutAttention
-from sam2_amg.network.fp16x3_linear import Fp16x3Mlp, use_fp16x3_linears
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear, Fp16x3Mlp
 from sam2_amg.network.trunk import Trunk, TrunkBlock
 
 
 def use_fp16x3_encoder(model: SAM2Base) -> None:
-    """Replaces linear layers, MLPs and attention of sam2's image encoder by fp16x3 versions, in place."""
+    """Replaces the trunk of the model's image encoder by one of fp16x3 products.
+
+    Raises ValueError if its structure is not SAM 2's.
+    """
     encoder = model.image_encoder
-    encoder.trunk = Trunk(encoder.trunk, [_converted(block) for block in encoder.trunk.blocks], model.image_size)
+    encoder.trunk = Trunk(encoder.trunk, [convert_block(block) for block in encoder.trunk.blocks], model.image_size)
 
 
-def _converted(block: MultiScaleBlock) -> TrunkBlock:
-    attention_of_block, mlp = LaidOutAttention(block.attn, attention), Fp16x3Mlp(block.mlp)
-    use_fp16x3_linears(attention_of_block)
-    use_fp16x3_linears(block)  # the shortcut
-    return TrunkBlock(block, attention_of_block, mlp, takes=(torch.float32, torch.float32))
+def convert_block(block: MultiScaleBlock) -> TrunkBlock:
+    """A block of sam2's trunk with linear layers, MLP and attention by fp16x3."""
+    laid_out = LaidOutAttention(block.attn, attention)
+    laid_out.qkv, laid_out.proj = Fp16x3Linear(laid_out.qkv), Fp16x3Linear(laid_out.proj)
+    return TrunkBlock(block, laid_out, Fp16x3Mlp(block.mlp), takes=(torch.float32, torch.float32))

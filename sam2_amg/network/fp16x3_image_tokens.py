@@ -50,8 +50,8 @@ class Fp16x3ImageTokens(PlainImageTokens):
         centre, after = centres(image.keys, norm)
         keys, projected = self._operand(without_mean(image.keys - centre)), self._by_token(image.first_queries)
         heads, values = self._operand(update.keys.heads), self._operand(without_mean(update.values))
-        centre, gain = without_mean(centre), norm.weight
-        keys = update_first(keys, centre, projected, heads, values, gain, after, norm.eps, self.fp16x3)
+        vectors = without_mean(centre), projected, heads, values, norm.weight, after
+        keys = update_first(keys, *vectors, norm.eps, self.fp16x3)
         return keys, self._read(keys, queries, queries.folded, self.asked_second) + norm.bias + after
 
     def second(

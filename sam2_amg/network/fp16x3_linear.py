@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.kernels.linear import fp16x3_linear
-from sam2_amg.network.residual import Addend
+from sam2_amg.network.addend import Addend
 
 # A GPU multiplies rows of up to so many numbers in a kernel that reads them as they are. For longer rows, a product of
 # three times the depth is faster (`python -m bench.kernels --only linear`), unless an activation and a split follow.
@@ -85,7 +85,8 @@ class Fp16x3Linear(nn.Module):
         return y.relu() if self.activation == "relu" else y
 
     def addend(self, x: Tensor) -> Addend:
-        """See `Adding` in `trunk.py`: what `linear(x)` is; not for layers with an activation."""
+        """See `Adding`."""
+        assert not self.activation, "what is added to the residual stream has no activation"
         rows = x.flatten(0, -2)
         return Addend(self.in_one_kernel(rows)) if self.is_short(rows) else self.addend_of_parts(in_three(rows))
 
@@ -129,7 +130,7 @@ class Fp16x3Mlp(nn.Module):
         return self.addend(x).finish().unflatten(0, x.shape[:-1])
 
     def addend(self, x: Tensor) -> Addend:
-        """See `Adding` in `trunk.py`."""
+        """See `Adding`."""
         rows, first = x.flatten(0, -2), self.first
         if first.is_short(rows, _SHORT_ROWS_OF_MLP):
             hidden = first.in_one_kernel(rows, in_parts=True)  # [N, 3 * 4 C]

@@ -21,17 +21,17 @@ class FusedUpscaling(LinearUpscaling):
     """`LinearUpscaling` that computes the masks of kept points in one kernel.
 
     It takes image tokens without gain and bias of their norm, as `Fp16x3ImageTokens` stores them. Both are folded into
-    its weights.
+    its weights, whose means over a child's channels are left out.
     """
 
     def __init__(self, decoder: Sam2MaskDecoder, fp16x3: bool) -> None:
         """Kernel operands are float32 in two float16 parts if `fp16x3`, else float16."""
         super().__init__(decoder)
         norm = decoder.transformer.layers[-1].norm4
-        first, second = self.biases
-        self.biases = first + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second
-        first = norm.weight[:, None] * self.first
-        self.first = without_mean(first.unflatten(1, (4, -1))).flatten(1)  # of each child, as in `arrange`
+        first_bias, second_bias = self.biases
+        self.biases = first_bias + (norm.bias @ self.first).unflatten(0, (2, 2, -1)), second_bias
+        by_child = (norm.weight[:, None] * self.first).unflatten(1, (4, -1))  # [C, 4, C/4]
+        self.first = without_mean(by_child).flatten(1)
         self.fp16x3, self.dtype = fp16x3, torch.float32 if fp16x3 else torch.float16
         self.operands = tuple(
             part.contiguous() for weight in (self.first, self.second) for part in to_fp16_pair(weight)

@@ -29,5 +29,5 @@ def normalise(
 
 
 def without_mean(x: Tensor) -> Tensor:
-    """Rows [..., C] less their means. LayerNorm of a sum of such rows is the same, and need not find the mean."""
+    """Rows [..., C] less their means. Where all terms of a sum are such rows, LayerNorm has no mean to subtract."""
     return x - x.mean(-1, keepdim=True)

@@ -1,8 +1,6 @@
-"""The encoder's residual stream: what layers add to it, and its LayerNorm. On a GPU by one kernel."""
+"""An addition to the encoder's residual stream and its LayerNorm. On a GPU by one kernel."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,35 +8,33 @@ from sam2.modeling.backbones.utils import window_partition, window_unpartition
 from torch import Tensor, nn
 
 from sam2_amg.kernels.residual_norm import residual_norm
-
-
-class Addend(NamedTuple):
-    """What a linear layer answers, before its last step: rows * scale + bias. The kernel does this step as well."""
-
-    rows: Tensor  # float32 [N, C]
-    bias: Tensor | None = None  # float32 [C]; None where it is added already
-    scale: float = 1.0
-
-    def finish(self) -> Tensor:
-        """[N, C]"""
-        return self.rows if self.bias is None else self.rows * self.scale + self.bias
+from sam2_amg.network.addend import Addend
 
 
 def add_and_normalise(
     x: Tensor, addend: Addend, norm: nn.LayerNorm, from_window: int, to_window: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """x + addend, float32 [n, h, h, C], and its LayerNorm in `dtype`.
+    """x + addend, float32 [n, h, h, C], and its LayerNorm in `dtype`, float32 or float16.
 
     The addend's rows are in windows of `from_window` tokens a side, or in the order of the image for 0. So is the norm
-    with `to_window`: [windows, to_window, to_window, C], or [n, h, h, C].
+    with `to_window`: [windows, to_window, to_window, C], or [n, h, h, C]. Raises ValueError for another dtype.
     """
-    if x.is_cuda:
-        total, rows = residual_norm(
-            x.contiguous(), addend.rows, addend.bias, norm.weight, norm.bias, addend.scale, norm.eps,
-            from_window, to_window, dtype == torch.float16,
-        )  # fmt: skip
-        size = (to_window or x.shape[1],) * 2
-        return total, rows.unflatten(0, (-1, *size))
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"the norm is float32 or float16, not {dtype}")
+    if not x.is_cuda:
+        return add_and_normalise_in_torch(x, addend, norm, from_window, to_window, dtype)
+    total, rows = residual_norm(
+        x.contiguous(), addend.rows, addend.bias, norm.weight, norm.bias, addend.scale, norm.eps,
+        from_window, to_window, dtype == torch.float16,
+    )  # fmt: skip
+    size = (to_window or x.shape[1],) * 2
+    return total, rows.unflatten(0, (-1, *size))
+
+
+def add_and_normalise_in_torch(
+    x: Tensor, addend: Addend, norm: nn.LayerNorm, from_window: int, to_window: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`add_and_normalise` without the kernel."""
     total = x + to_image(addend.finish(), x.shape[1], from_window)
     normed = F.layer_norm(total, norm.weight.shape, norm.weight, norm.bias, norm.eps).to(dtype)
     return total, window_partition(normed, to_window)[0] if to_window else normed

@@ -1,28 +1,21 @@
 """The encoder's trunk with other attention and MLPs than sam2's: `fp16_encoder.py` and `fp16x3_encoder.py` fill it in.
 
-sam2's block adds what attention answers to the residual stream, and then what the MLP answers. Here, each addition is
-put off until the LayerNorm behind it, which does both (`residual.py`). So a block gives the next one what its MLP has
-still to add.
+sam2's block adds what attention answers to the residual stream, and then what the MLP answers. Here, an addition waits
+for the LayerNorm behind it, so that one kernel does both (`residual.py`). A block gives the next one what its MLP has
+still to add. At the end of a stage it is added at once, because the neck reads the sum.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from sam2.modeling.backbones.hieradet import Hiera, MultiScaleBlock, do_pool
 from sam2.modeling.backbones.utils import window_partition
 from torch import Tensor, nn
 
+from sam2_amg.network.addend import Addend, Adding
 from sam2_amg.network.encoder import LaidOutAttention
-from sam2_amg.network.residual import Addend, add_and_normalise, to_image
-
-
-class Adding(Protocol):
-    """A layer or an MLP whose answer is added to the residual stream."""
-
-    def addend(self, x: Tensor) -> Addend:
-        """What [..., K] adds, one row for each row of `x`."""
+from sam2_amg.network.fp16x3_linear import Fp16x3Linear
+from sam2_amg.network.residual import add_and_normalise, to_image
 
 
 class TrunkBlock(nn.Module):
@@ -37,15 +30,19 @@ class TrunkBlock(nn.Module):
         mlp: Adding,
         takes: tuple[torch.dtype, torch.dtype],
     ) -> None:
-        """`attention.proj` is `Adding`, too. What both get is of the dtypes `takes`. Raises ValueError for a
-        block with another pooling than SAM 2's."""
+        """`attention.proj` is `Adding`, too. `takes` are the dtypes of what attention and MLP get.
+
+        Raises ValueError for a block that is not SAM 2's: there, those that pool by two are those that widen.
+        """
         super().__init__()
-        if block.q_stride not in (None, (2, 2)) or (block.dim != block.dim_out) != (block.q_stride is not None):
-            raise ValueError(f"the trunk is written for SAM 2's blocks, not for pooling by {block.q_stride}")
+        pools, widens = block.q_stride is not None, block.dim != block.dim_out
+        if pools != widens or (pools and (block.q_stride != (2, 2) or block.window_size % 2)):
+            described = f"{block.dim} to {block.dim_out} channels, pooling by {block.q_stride}, windows of"
+            raise ValueError(f"the trunk is written for SAM 2's blocks, not {described} {block.window_size}")
         self.norm1, self.norm2 = block.norm1, block.norm2
         self.attention, self.mlp, self.takes = attention, mlp, takes
         self.window, self.pool = block.window_size, block.pool
-        self.shortcut = block.proj if block.dim != block.dim_out else None
+        self.shortcut = Fp16x3Linear(block.proj) if widens else None
 
     def forward(self, x: Tensor, before: Addend | None) -> tuple[Tensor, Addend]:
         """The residual stream [n, h, h, C] behind attention, and what the MLP adds to it.
@@ -60,6 +57,7 @@ class TrunkBlock(nn.Module):
                 x = do_pool(self.shortcut(normed), self.pool)  # [n, h/2, h/2, C']
             normed = (window_partition(normed, window)[0] if window else normed).to(for_attention)
         else:
+            assert self.shortcut is None, "a block that widens begins a stage"
             x, normed = add_and_normalise(x, before, self.norm1, 0, window, for_attention)
         addend = self.attention.proj.addend(self.attention.attended(normed))
         if self.pool is not None:
@@ -69,7 +67,7 @@ class TrunkBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """sam2's trunk of other blocks."""
+    """sam2's trunk with `TrunkBlock`s in the place of its blocks."""
 
     positions: Tensor  # [1, S/4, S/4, C] float32
 

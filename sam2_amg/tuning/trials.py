@@ -18,6 +18,7 @@ from sam2_amg.kernels.launch_configs import launch_configs
 from sam2_amg.kernels.position_scores import position_scores
 from sam2_amg.network.decoder import Kept
 from sam2_amg.network.fused_upscaling import FusedUpscaling
+from sam2_amg.network.layer_norm import without_mean
 
 _SIDE, _CHANNELS, _HEADS, _TOKENS, _WIDTH = 64, 256, 8, 8, 16
 _TOLERANCE = {True: 1e-5, False: 4e-3}  # by `fp16x3`
@@ -77,6 +78,7 @@ def image_token_trials(points: int, inputs: Inputs, fp16x3: bool) -> Iterator[Tr
     heads = 0.5 * inputs.normal(points, _HEADS, _TOKENS, _WIDTH)
     shared, keys = inputs.normal(_PIXELS, _CHANNELS, dtype=dtype), inputs.halves(fp16x3, points, _PIXELS, _CHANNELS)
     folded, values = (inputs.normal(points, _ROWS, _CHANNELS, dtype=dtype) for _ in range(2))
+    shared, centre, values = map(without_mean, (shared, centre, values))
     queries, own = fp16_parts(positions) if fp16x3 else positions.half(), heads.to(dtype)
     first = partial(update_first, shared, centre, queries, own, values, gain, after, 1e-5, fp16x3)
     name = f"{prefix}update_first"
@@ -105,7 +107,8 @@ def upscale_trials(points: int, inputs: Inputs, decoder: Sam2MaskDecoder, fp16x3
     """Every point with one kept mask, with float32's accuracy (`fp16x3`) or in float16. `decoder` has the weights."""
     dtype = torch.float32 if fp16x3 else torch.float16
     hyper = inputs.normal(points, _CHANNELS // 8, 3)
-    features = inputs.normal(_PIXELS, 4, 64, dtype=dtype), inputs.normal(_PIXELS, 4, 128, dtype=dtype)
+    children = without_mean(inputs.normal(_PIXELS, 4, 64, dtype=dtype))
+    features = children, inputs.normal(_PIXELS, 4, 128, dtype=dtype)
     every = torch.arange(points, device=inputs.device)
     kept = Kept(every, every % 3)
     upscaling = FusedUpscaling(decoder, fp16x3)

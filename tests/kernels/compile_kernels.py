@@ -209,9 +209,15 @@ def compile_residual_norm(compile_for: Callable[..., None], fp16x3: bool, everyt
     """The encoder's additions and norms: into windows, and out of them."""
     types = dict.fromkeys(("x", "added", "bias", "gain", "shift", "total"), "*fp32") | {"rows": "i32"}
     types["normed"] = "*fp32" if fp16x3 else "*fp16"
-    sizes = (576, 1024, 64, 0, 16), (576, 1024, 64, 16, 0), (144, 256, 256, 8, 0), (448, 512, 64, 0, 14)
+    sizes = (
+        (576, 1024, 64, 0, 16),
+        (576, 1024, 64, 16, 0),
+        (144, 256, 256, 8, 0),
+        (448, 512, 64, 0, 14),
+        (1152, 2048, 32, 8, 8),
+    )
     for channels, wide, side, source, target in sizes if everything else sizes[:1]:
-        shape = {"SIDE": side, "CHANNELS": channels, "WIDE": wide, "FROM": source, "TO": target, "BIAS": True}
+        shape = {"SIDE": side, "CHANNELS": channels, "WIDE": wide, "FROM": source, "TO": target, "BIAS": side < 256}
         compile_for(types, {**shape, "SCALE": 2.0**-8, "EPS": 1e-6, **RESIDUAL_NORM_LAUNCH})
 
 

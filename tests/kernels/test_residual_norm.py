@@ -3,6 +3,7 @@ is one."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -11,7 +12,8 @@ from helpers import DEVICE
 from torch import Tensor, nn
 
 from sam2_amg.kernels.residual_norm import residual_norm, tokens_of
-from sam2_amg.network.residual import Addend, add_and_normalise
+from sam2_amg.network.addend import Addend
+from sam2_amg.network.residual import add_and_normalise
 
 EPS = 1e-6
 
@@ -61,7 +63,8 @@ def test_sums_and_norms_equal_torchs(
     x, norm = random(images, side, side, channels), random_norm(channels)
     rows = random(tokens_of(images, side, from_window), channels, seed=3)
     before = x.clone(), rows.clone()
-    for addend in (Addend(rows), Addend(rows, 0.5 * random(channels, seed=4), 0.25)):
+    bias = 0.5 * random(channels, seed=4)
+    for addend in (Addend(rows), Addend(rows, None, 0.5), Addend(rows, bias, 0.25)):
         expected = add_and_normalise(x, addend, norm, from_window, to_window, dtype)
         total, normed = by_kernel(x, addend, norm, from_window, to_window, dtype)
         torch.testing.assert_close(total, expected[0], rtol=1e-6, atol=1e-6)
@@ -91,19 +94,37 @@ def test_a_small_variance_beside_a_large_mean() -> None:
     """Variance is of centred numbers: the difference of two mean squares would be wrong from the first digit on."""
     x, norm = 1e3 + 0.1 * random(1, 4, 4, 144), random_norm(144)
     zeros = Addend(torch.zeros(16, 144))
-    expected = add_and_normalise(x.double(), zeros, norm.double(), 0, 0, torch.float64)[1].flatten(0, -2)
-    _, normed = by_kernel(x, zeros, norm.float(), 0, 0, torch.float32)
+    expected = deepcopy(norm).double()(x.double()).flatten(0, -2)
+    _, normed = by_kernel(x, zeros, norm, 0, 0, torch.float32)
     assert (normed - expected).abs().max() < 5e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@torch.inference_mode()
+def test_a_gpu_gives_what_a_cpu_gives(dtype: torch.dtype) -> None:
+    """Of a stream that is not contiguous, as a pooled shortcut is."""
+    x, norm = random(2, 96, 8, 8).permute(0, 2, 3, 1), random_norm(96)
+    addend = Addend(random(2 * 9 * 16, 96, seed=3), random(96, seed=4), 0.5)
+    expected = add_and_normalise(x, addend, norm, 4, 3, dtype)
+    on_gpu = Addend(addend.rows.cuda(), addend.bias.cuda(), addend.scale)
+    found = add_and_normalise(x.cuda(), on_gpu, deepcopy(norm).cuda(), 4, 3, dtype)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=2.0**-10, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     x, rows, vector = random(1, 4, 4, 8).to(DEVICE), random(16, 8).to(DEVICE), random(8).to(DEVICE)
     call = partial(residual_norm, scale=1.0, eps=EPS, to_window=0, to_float16=False)
-    for wrong in ((x[:, :2], rows, vector), (x, rows[:9], vector), (x[0], rows, vector), (x, rows, vector[:4])):
+    for wrong in ((x[:, :2], rows), (x, rows[:9]), (x[0], rows), (x[0, 0, 0], rows), (x, rows[:, :4])):
         with pytest.raises(ValueError, match="do not fit together with windows of 0"):
-            call(*wrong, vector, vector, from_window=0)
+            call(*wrong, None, vector, vector, from_window=0)
+    with pytest.raises(ValueError, match="do not fit together with windows of 0"):
+        call(x, rows, vector[:4], vector, vector, from_window=0)
     with pytest.raises(ValueError, match="do not fit together with windows of 3"):
         call(x, rows, None, vector, vector, from_window=3)
     for wrong in ((x.half(), rows), (x.transpose(1, 2), rows), (x, rows.double()), (x, rows.T.contiguous().T)):
         with pytest.raises(ValueError, match="must be contiguous float32"):
             call(*wrong, None, vector, vector, from_window=0)
+    with pytest.raises(ValueError, match=r"float32 or float16, not torch\.float64"):
+        add_and_normalise(x, Addend(rows), nn.LayerNorm(8), 0, 0, torch.float64)
