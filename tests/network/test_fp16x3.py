@@ -12,15 +12,11 @@ from torch import nn
 
 from sam2_amg.kernels.fp16x3 import fp16x3_rows
 from sam2_amg.kernels.linear import fp16x3_linear
-from sam2_amg.network.encoder import encode
-from sam2_amg.network.fp16x3_encoder import use_fp16x3_encoder
 from sam2_amg.network.fp16x3_linear import (
     Fp16x3Linear,
     Fp16x3Mlp,
     to_fp16_pair,
 )
-from sam2_amg.network.precision import float32_convolutions
-from training.network import build
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (64, 144, 432), (2, 3, 576, 48)], ids=str)
@@ -104,23 +100,6 @@ def test_fp16x3_product_of_zeros() -> None:
     linear = nn.Linear(4, 3)
     nn.init.zeros_(linear.weight)
     assert torch.equal(Fp16x3Linear(linear)(torch.ones(2, 4)), linear.bias.expand(2, 3))
-
-
-@torch.inference_mode()
-def test_an_encoder_of_fp16x3_products() -> None:
-    """Windows, pooled queries and global blocks: within 1e-5 of the features' size; no linear layer is left."""
-    tolerance = 1e-5
-    torch.manual_seed(0)
-    plain = build(128).eval().to(DEVICE)
-    model = deepcopy(plain)
-    use_fp16x3_encoder(model)
-    assert not any(isinstance(module, nn.Linear) for module in model.image_encoder.modules())
-    pixels = torch.randn(1, 3, 128, 128).to(DEVICE)
-    with float32_convolutions():
-        expected, found = encode(plain, pixels), encode(model, pixels)
-    for a, b in zip(expected.high_res_features, found.high_res_features, strict=True):
-        assert 0 < (a - b).norm() < tolerance * a.norm()
-    assert (found.image_embedding - expected.image_embedding).norm() < tolerance * expected.image_embedding.norm()
 
 
 @torch.inference_mode()
