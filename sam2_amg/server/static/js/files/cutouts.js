@@ -1,7 +1,8 @@
 // @ts-check
 import { boxOf } from "../masks/rle.js";
 import { forEachRun } from "../masks/labels.js";
-import { photoPixels, pngOf } from "./photo.js";
+import { photoPixels } from "./photo.js";
+import { colourPng } from "./png.js";
 
 /** @typedef {import("../masks/mask.js").Mask} Mask */
 
@@ -15,14 +16,17 @@ import { photoPixels, pngOf } from "./photo.js";
  */
 export async function cutOutPng(photo, width, height, mask) {
   const box = boxOf(mask.runs, height);
-  const { context, pixels } = photoPixels(photo, width, height, box);
+  const pixels = photoPixels(photo, width, height, box);
   const [left, top, columns, rows] = box;
   const alpha = new Uint8Array(columns * rows);
   forEachRun(mask.runs, (start, end) => {
     for (let i = start; i < end; i++) alpha[(i % height - top) * columns + Math.floor(i / height) - left] = 255;
   });
-  for (let i = 0; i < alpha.length; i++) pixels.data[4 * i + 3] = alpha[i];
-  return pngOf(context, pixels);
+  for (let i = 0; i < alpha.length; i++) {
+    if (alpha[i]) pixels.data[4 * i + 3] = alpha[i];
+    else pixels.data.fill(0, 4 * i, 4 * i + 4); // what is outside the mask stays at home
+  }
+  return colourPng(pixels);
 }
 
 /**

@@ -1,7 +1,8 @@
 // @ts-check
 import { coloursOf, forEachRun, labelMap, paintingOrder } from "../masks/labels.js";
 import { boxOf } from "../masks/rle.js";
-import { photoPixels, pngOf } from "./photo.js";
+import { photoPixels } from "./photo.js";
+import { colourPng } from "./png.js";
 
 /** @typedef {import("../masks/mask.js").Mask} Mask */
 /** @typedef {import("../masks/palette.js").Colour} Colour */
@@ -27,13 +28,13 @@ const NEIGHBOURS = 4;
  * @returns {Promise<Blob>}
  */
 export async function overlayPng(photo, width, height, masks, { style = "fill", opacity, colours } = {}) {
-  const { context, pixels } = photoPixels(photo, width, height);
+  const pixels = photoPixels(photo, width, height);
   const byId = colours ?? coloursOf(width, height, masks);
   const table = paintingOrder(masks).map((index) => byId.get(masks[index].id) ?? BLACK);
   const image = { width, height, data: pixels.data };
   if (style === "boxes") blend(image, boxesOf(image, masks), table, opacity ?? 1);
   else drawLayers(image, masks, style, table, opacity);
-  return pngOf(context, pixels);
+  return colourPng(pixels);
 }
 
 /**

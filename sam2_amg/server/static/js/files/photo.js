@@ -1,11 +1,11 @@
 // @ts-check
 /**
- * A canvas with a photograph on white, stretched to a size, and its pixels.
+ * The pixels of a photograph on white, stretched to a size.
  * @param {CanvasImageSource} photo
  * @param {number} width
  * @param {number} height
  * @param {[number, number, number, number]} [box] x, y, width and height of the part that is wanted
- * @returns {{context: OffscreenCanvasRenderingContext2D, pixels: ImageData}}
+ * @returns {ImageData}
  * @throws {Error} if the browser has no canvas of this size
  */
 export function photoPixels(photo, width, height, [left, top, columns, rows] = [0, 0, width, height]) {
@@ -14,16 +14,5 @@ export function photoPixels(photo, width, height, [left, top, columns, rows] = [
   context.fillStyle = "white";
   context.fillRect(0, 0, columns, rows);
   context.drawImage(photo, -left, -top, width, height);
-  return { context, pixels: context.getImageData(0, 0, columns, rows) };
-}
-
-/**
- * A PNG of pixels.
- * @param {OffscreenCanvasRenderingContext2D} context of a canvas of their size
- * @param {ImageData} pixels
- * @returns {Promise<Blob>}
- */
-export async function pngOf(context, pixels) {
-  context.putImageData(pixels, 0, 0);
-  return context.canvas.convertToBlob({ type: "image/png" });
+  return context.getImageData(0, 0, columns, rows);
 }

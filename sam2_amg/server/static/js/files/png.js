@@ -2,8 +2,8 @@
 import { crc32, packed } from "./bytes.js";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
-const GREY = 0;
-const BITS = 16;
+const GREY = { bits: 16, kind: 0 };
+const RGBA = { bits: 8, kind: 6 };
 const UP = 2; // the filter that stores the difference to the row above
 
 /**
@@ -14,9 +14,35 @@ const UP = 2; // the filter that stores the difference to the row above
  * @returns {Promise<Blob>}
  */
 export async function greyPng(width, height, pixels) {
-  const header = packed([[width, 4], [height, 4], [BITS, 1], [GREY, 1], [0, 1], [0, 1], [0, 1]], false);
-  const data = await deflated(filteredRows(width, height, pixels));
-  const chunks = [chunk("IHDR", header), chunk("IDAT", data), chunk("IEND", new Uint8Array())];
+  return png(width, height, GREY, filteredRows(width, height, pixels));
+}
+
+/**
+ * The file of a PNG with transparency. A canvas could make it, too, but waits for the browser to be idle.
+ * @param {ImageData} pixels
+ * @returns {Promise<Blob>}
+ */
+export async function colourPng({ width, height, data }) {
+  const stride = 4 * width;
+  const rows = new Uint8Array(height * (1 + stride));
+  for (let y = 0; y < height; y++) {
+    const at = y * (1 + stride) + 1;
+    rows[at - 1] = UP;
+    for (let i = 0; i < stride; i++) rows[at + i] = data[y * stride + i] - (y ? data[(y - 1) * stride + i] : 0);
+  }
+  return png(width, height, RGBA, rows);
+}
+
+/**
+ * @param {number} width
+ * @param {number} height
+ * @param {{bits: number, kind: number}} colour
+ * @param {Uint8Array<ArrayBuffer>} rows filtered
+ * @returns {Promise<Blob>}
+ */
+async function png(width, height, { bits, kind }, rows) {
+  const header = packed([[width, 4], [height, 4], [bits, 1], [kind, 1], [0, 1], [0, 1], [0, 1]], false);
+  const chunks = [chunk("IHDR", header), chunk("IDAT", await deflated(rows)), chunk("IEND", new Uint8Array())];
   return new Blob([SIGNATURE, ...chunks.flat()], { type: "image/png" });
 }
 
