@@ -62,9 +62,14 @@ def residual_norm_kernel(
     tl.store(place, y.to(normed.dtype.element_ty), mask=(row < rows)[:, None] & known[None, :])
 
 
+def padded_side(side: int, window: int) -> int:
+    """`side` in tokens, padded to whole windows; as it is where `window` is 0."""
+    return -(-side // window) * window if window else side
+
+
 def tokens_of(images: int, side: int, window: int) -> int:
     """The rows of so many images of `side` x `side` tokens, in windows with padding unless `window` is 0."""
-    return images * (-(-side // window) * window if window else side) ** 2
+    return images * padded_side(side, window) ** 2
 
 
 @triton_op("sam2_amg::residual_norm", mutates_args={})
@@ -98,6 +103,6 @@ def residual_norm(
         x, added, gain if bias is None else bias, gain, shift, total, normed, rows,
         SIDE=side, CHANNELS=channels, SCALE=scale, EPS=eps, BIAS=bias is not None,
         FROM=from_window, TO=to_window, WIDE=wide,
-        **{**LAUNCH, "TILE": tile},
+        **(LAUNCH | {"TILE": tile}),
     )  # fmt: skip
     return total, normed

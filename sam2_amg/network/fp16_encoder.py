@@ -114,10 +114,9 @@ class Fp16Encoder(nn.Module):
         self.to_s1 = _pixel_linear(second, decoder.conv_s1)
         self.to_embedding = _pixel_linear(third, shift=no_memory)
         self.to_embedding_above = _pixel_linear(fourth)
-        stages = [sum(i > end for end in trunk.stage_ends) for i in range(len(trunk.blocks))]
         blocks = [
-            convert_block(block, more_exact=stage < exact_stages)
-            for block, stage in zip(trunk.blocks, stages, strict=True)
+            convert_block(block, more_exact=sum(i > end for end in trunk.stage_ends) < exact_stages)
+            for i, block in enumerate(trunk.blocks)
         ]
         # in the model as well, so that its former weights are freed
         self.trunk = encoder.trunk = Trunk(trunk, blocks, model.image_size)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sam2.modeling.backbones.utils import window_partition, window_unpartition
 from torch import Tensor, nn
 
-from sam2_amg.kernels.residual_norm import residual_norm
+from sam2_amg.kernels.residual_norm import padded_side, residual_norm
 from sam2_amg.network.addend import Addend
 
 
@@ -44,5 +44,5 @@ def to_image(rows: Tensor, side: int, window: int) -> Tensor:
     """Rows [N, C] of images or of windows -> [n, side, side, C]."""
     if not window:
         return rows.unflatten(0, (-1, side, side))
-    padded = -(-side // window) * window
+    padded = padded_side(side, window)
     return window_unpartition(rows.unflatten(0, (-1, window, window)), window, (padded, padded), (side, side))

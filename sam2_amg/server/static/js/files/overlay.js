@@ -28,13 +28,12 @@ const NEIGHBOURS = 4;
  * @returns {Promise<Blob>}
  */
 export async function overlayPng(photo, width, height, masks, { style = "fill", opacity, colours } = {}) {
-  const pixels = photoPixels(photo, width, height);
+  const image = photoPixels(photo, width, height);
   const byId = colours ?? coloursOf(width, height, masks);
   const table = paintingOrder(masks).map((index) => byId.get(masks[index].id) ?? BLACK);
-  const image = { width, height, data: pixels.data };
   if (style === "boxes") blend(image, boxesOf(image, masks), table, opacity ?? 1);
   else drawLayers(image, masks, style, table, opacity);
-  return colourPng(pixels);
+  return colourPng(image);
 }
 
 /**
