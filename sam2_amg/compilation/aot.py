@@ -114,7 +114,7 @@ def load_packages(
         package = _open(folder / package_name(name), device)
         # a package assumes the strides of its export examples without checking them
         subgraph = StaticInputs(lambda *inputs: tuple(package(*inputs)), shapes.examples(name, device))
-        return capturer.add(subgraph, capturer.examples(name))
+        return capturer.add(name, subgraph, capturer.examples(name))
 
     return Subgraphs.named({name: load(name) for name in shapes.names})
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam2_amg.compilation.subgraphs import CHAINED, Subgraph, SubgraphShapes
+from sam2_amg.compilation.subgraphs import CHAINED, Subgraph, SubgraphShapes, is_encoder
 
 _WARM_UPS = 3  # calls before a capture, in which libraries allocate their workspaces
 
@@ -34,24 +35,33 @@ def _laid_out(x: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
     return x if x.stride() == strides else x.contiguous().as_strided(shape, strides)
 
 
+@dataclass(frozen=True)
+class GraphMemory:
+    """What graphs share that run one after another; their outputs do not overlap.
+
+    Products of one stream share a workspace. So a graph that is to run beside others needs another stream, too.
+    """
+
+    pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
+    stream: torch.cuda.Stream = field(default_factory=torch.cuda.Stream)  # to capture in
+
+
 class CudaGraph:
     """A subgraph captured once and replayed. Each call overwrites the outputs of the one before.
 
-    The graph owns `examples` and reads its inputs from them; an argument that is one of them is not copied. Graphs that
-    share a memory `pool` must run one after another; their outputs do not overlap.
+    The graph owns `examples` and reads its inputs from them; an argument that is one of them is not copied.
     """
 
-    def __init__(self, subgraph: Subgraph, examples: Sequence[Tensor], pool: Any = None) -> None:
+    def __init__(self, subgraph: Subgraph, examples: Sequence[Tensor], memory: GraphMemory) -> None:
         self.subgraph = subgraph  # keeps the weights alive: a graph holds only their addresses
         self.inputs = tuple(examples)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        memory.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(memory.stream):
             for _ in range(_WARM_UPS):
                 subgraph(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(memory.stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        with torch.cuda.graph(self.graph, pool=memory.pool, stream=memory.stream):
             self.outputs = subgraph(*self.inputs)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -66,18 +76,18 @@ class CudaGraph:
 class Capturer:
     """Warms up and captures subgraphs one after another, in the order of `SubgraphShapes.names`.
 
-    On a GPU, a graph reads the outputs of the previous graph in place.
+    On a GPU, `attend` reads the outputs of `prepare` in place. Encoders may run beside the other graphs.
     """
 
     def __init__(self, shapes: SubgraphShapes, device: torch.device) -> None:
         self.shapes = shapes
         self.device = device
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._memory: dict[bool, GraphMemory] = {}  # of encoders, and of other graphs
         self._answers: tuple[Tensor, ...] = ()  # outputs of the previous graph
 
     def examples(self, name: str) -> tuple[Tensor, ...]:
-        """Example inputs of a subgraph, all zeros. On a GPU, the last ones of `prepare` and `attend` are the previous
-        graph's outputs."""
+        """Example inputs of a subgraph, all zeros. On a GPU, the last ones of `attend` are the previous graph's
+        outputs."""
         examples = self.shapes.examples(name, self.device)
         if name not in CHAINED or not self._answers:
             return examples
@@ -85,14 +95,26 @@ class Capturer:
             answer.zero_()
         return (*examples[: -len(self._answers)], *self._answers)
 
-    def add(self, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
-        """Warms up and captures a subgraph; returns it ready to run."""
-        captured = warm_up_and_capture(subgraph, examples, self._pool)
+    def add(self, name: str, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
+        """Warms up and captures the subgraph of this name; returns it ready to run."""
+        captured = warm_up_and_capture(subgraph, examples, self._memory_of(name))
         self._answers = captured.outputs if isinstance(captured, CudaGraph) else ()
         return captured
 
+    def _memory_of(self, name: str) -> GraphMemory | None:
+        if self.device.type == "cpu":
+            return None
+        if is_encoder(name) not in self._memory:
+            self._memory[is_encoder(name)] = GraphMemory()
+        return self._memory[is_encoder(name)]
 
-def warm_up_and_capture(subgraph: Subgraph, examples: Sequence[Tensor], pool: Any = None) -> Subgraph:
-    """Runs a subgraph once, which compiles and loads everything it needs; on a GPU, captures it as a CUDA graph."""
+
+def warm_up_and_capture(subgraph: Subgraph, examples: Sequence[Tensor], memory: GraphMemory | None = None) -> Subgraph:
+    """Runs a subgraph once, which compiles and loads everything it needs; on a GPU, captures it as a CUDA graph.
+
+    Without `memory`, a graph has its own.
+    """
     subgraph(*examples)
-    return CudaGraph(subgraph, examples, pool) if examples[0].is_cuda else StaticInputs(subgraph, examples)
+    if examples[0].is_cuda:
+        return CudaGraph(subgraph, examples, memory or GraphMemory())
+    return StaticInputs(subgraph, examples)

@@ -39,7 +39,7 @@ def compile_subgraphs(
         report(f"compiling {name} for {device.type}")
         examples = capturer.examples(name)
         compiled = cast(Subgraph, torch.compile(subgraph, fullgraph=True, dynamic=False))
-        return capturer.add(compiled, examples)
+        return capturer.add(name, compiled, examples)
 
     capturer = Capturer(shapes, device)
     if device.type == "cpu":  # a GPU needs no C++ compiler here

@@ -72,7 +72,12 @@ def encoder_sizes(batch_size: int) -> list[int]:
     return sorted({batch_size, *powers}, reverse=True)
 
 
-CHAINED = ("prepare", "attend")  # their last inputs are the outputs of the previous subgraph
+CHAINED = ("attend",)  # its last inputs are the outputs of the previous subgraph
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a subgraph of this name encodes images."""
+    return name.startswith("encode")
 
 
 class Encode(nn.Module):

@@ -25,6 +25,7 @@ def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) ->
         encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
         sam2_decoder=partial(PlainDecoder, model),
-        network=StreamOrderedLock(device),
+        encoding=StreamOrderedLock(device),
+        decoding=StreamOrderedLock(device),
         **mask_stages(config, device),
     )

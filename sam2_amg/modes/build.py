@@ -29,7 +29,7 @@ _RECIPES = {Mode.FAST: fast.RECIPE, Mode.FURIOUS: furious.RECIPE}
 _POINTS_PER_BATCH = {"cpu": 8, "cuda": 64}
 _CPU_MASK_MEMORY_MIB = 32
 _MOST_POINTS_PER_BATCH = 4096  # their masks take 3.2 GB on a GPU if all are kept
-_GPU_WORKERS = 2  # threads that keep a GPU busy: one image is in the network while another is post-processed
+_GPU_WORKERS = 2  # threads that keep a GPU busy: one image is decoded while another is post-processed or encoded
 _BASELINE_POINTS_PER_BATCH = 64  # sam2's default
 
 

@@ -88,7 +88,8 @@ def compiled_stages(
         encode=StaticEncoder(subgraphs),
         decoder=decoder,
         sam2_decoder=partial(PlainDecoder, model, mask_decoder=mask_decoder),
-        network=StreamOrderedLock(device),
+        encoding=StreamOrderedLock(device),
+        decoding=StreamOrderedLock(device),
         fixed_points=True,
         **mask_stages(config, device),
     )

@@ -43,7 +43,8 @@ class Stages:
     mask_stats: Callable[[Tensor, ImageSize, float, float], MaskStats]
     suppress: Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
     run_boundaries: Callable[[Tensor, Crop, ImageSize, float], list[RunBoundaries]]
-    network: StreamOrderedLock  # held in encoder and decoder, whose static tensors all threads share
+    encoding: StreamOrderedLock  # held in the encoder, whose static tensors all threads share
+    decoding: StreamOrderedLock  # the same of the decoder; one image is encoded while another is decoded
     sam2_decoder: Callable[[bool, bool, int], MaskDecoder]  # from multimask_output, use_m2m and points at once
     fixed_points: bool = False  # whether `decoder` takes one number of points, whatever it is given
 
@@ -116,9 +117,7 @@ class MaskGenerator(Generator):
         They do not depend on a configuration.
         """
         with self._stream():
-            pixels = torch.cat([self.stages.preprocess(image) for image in images])  # [n, 3, S, S]
-            with self.stages.network:
-                return self.stages.encode(pixels).clone().unbatch()  # a copy, because the next encode overwrites it
+            return self._encode(torch.cat([self.stages.preprocess(image) for image in images])).unbatch()
 
     @torch.inference_mode()
     def segment(
@@ -173,6 +172,11 @@ class MaskGenerator(Generator):
         pending = partial(to_records, boundaries, size, table(), crop_boxes)
         return (lambda: without_small_regions(pending(), config)) if config.min_mask_region_area else pending
 
+    def _encode(self, pixels: Tensor) -> ImageFeatures:
+        """The features of pixels [n, 3, S, S]: a copy, because the next thread's image overwrites the encoder's."""
+        with self.stages.encoding:
+            return self.stages.encode(pixels).clone()
+
     def _search(self, search: Search, crop: Crop, crop_index: int, features: ImageFeatures | None) -> Candidates:
         """The masks of one crop, without duplicates."""
         config, decoder = search.config, search.decoder
@@ -181,20 +185,20 @@ class MaskGenerator(Generator):
         both = torch.stack([to_model_input(points, crop.size, self.image_size), uncrop_points(points, crop.box)])
         both = both.to(self.device, non_blocking=True)
         if features is None:
-            pixels = self.stages.preprocess(search.image[crop.y0 : crop.y1, crop.x0 : crop.x1])  # [1, 3, S, S]
+            features = self._encode(self.stages.preprocess(search.image[crop.y0 : crop.y1, crop.x0 : crop.x1]))
         batches = both.split(_points_at_once(config), dim=1)
         keep = partial(_keep_predicted_iou, threshold=config.pred_iou_thresh)
         found: list[Candidates] = []
         measured: list[MaskStats] = []
         stable = None  # bool [n] of a single batch, whose masks are not chosen twice
-        with ExitStack() as network:
-            network.enter_context(self.stages.network)
-            prepared = decoder.prepare(self.stages.encode(pixels) if features is None else features)
+        with ExitStack() as held:
+            held.enter_context(self.stages.decoding)
+            prepared = decoder.prepare(features)
             for asked, points in batches:
                 predicted_iou, kept, logits = predict(decoder, prepared, asked, keep)
                 masks = PredictedMasks(logits, predicted_iou[kept.point, kept.mask], points[kept.point])
                 if len(found) == len(batches) - 1:
-                    network.close()  # another thread's image may use the network while these masks are filtered
+                    held.close()  # another thread's image may use the decoder while these masks are filtered
                 stats, candidates, stable = self._measure(masks, crop, crop_index, search)
                 measured.append(stats)
                 if len(batches) > 1:  # only masks that stay are kept in memory

@@ -1,7 +1,7 @@
-"""Concurrent threads on a GPU: each has its own CUDA stream, and a lock guards the network.
+"""Concurrent threads on a GPU: each has its own CUDA stream, and a lock guards each part of the network.
 
-The stages after the network wait for the device several times per image but use little of it. Meanwhile another
-thread's image runs in the network, so the device stays busy.
+The host waits for the device several times per image: for predicted IoUs in the middle of the decoder, and in the
+stages after it. Meanwhile another thread's image runs in the network, so the device stays busy.
 """
 
 from __future__ import annotations

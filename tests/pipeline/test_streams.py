@@ -1,4 +1,4 @@
-"""Images that are segmented side by side, by threads that share the lock of the network."""
+"""Images that are segmented side by side, by threads that share encoder and decoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import CPU, DEVICE, assert_all_but_equal, drawn_image, photograph, wait_until
 
+from sam2_amg.network.encoder import ImageFeatures
 from sam2_amg.pipeline.base import Generator
 from sam2_amg.pipeline.generator import MaskGenerator
 from sam2_amg.pipeline.streams import PerThreadStream, StreamOrderedLock
@@ -97,6 +98,39 @@ def test_images_side_by_side_are_segmented_as_alone(compiled: Generator) -> None
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(segment, range(8 if DEVICE.type == "cpu" else 60)))
+
+
+def test_one_image_is_encoded_while_another_is_decoded(compiled: Generator) -> None:
+    assert isinstance(compiled, MaskGenerator)
+    stages, encoded, second_encoded, in_decoder = compiled.stages, [], threading.Event(), threading.Event()
+
+    def encode(pixels: torch.Tensor) -> ImageFeatures:
+        features = stages.encode(pixels)
+        encoded.append(pixels)
+        if len(encoded) == 2:
+            second_encoded.set()
+        return features
+
+    class Patient:
+        """The decoder, in which the first image waits for the second one to be encoded."""
+
+        at_once, attend, predict_masks = stages.decoder.at_once, stages.decoder.attend, stages.decoder.predict_masks
+
+        def prepare(self, features: ImageFeatures) -> object:
+            in_decoder.set()
+            assert second_encoded.wait(60)
+            return stages.decoder.prepare(features)
+
+    config = replace(compiled.config, points_per_side=2, pred_iou_thresh=0.0, stability_score_thresh=0.0)
+    patient = replace(stages, encode=encode, decoder=Patient())
+    generator = MaskGenerator(patient, config, compiled.image_size, compiled.device)
+    images = drawn_image(40, 60), drawn_image(17, 90)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(generator.generate, images[0])
+        assert in_decoder.wait(60)
+        answers = [each.result(120) for each in (first, pool.submit(generator.generate, images[1]))]
+    alone = MaskGenerator(stages, config, compiled.image_size, compiled.device)
+    assert answers == [alone.generate(image) for image in images]
 
 
 def test_a_failure_in_the_network_leaves_it_to_others(compiled: Generator) -> None:
