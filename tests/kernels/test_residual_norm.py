@@ -105,7 +105,7 @@ def test_a_small_variance_beside_a_large_mean() -> None:
 def test_a_gpu_gives_what_a_cpu_gives(dtype: torch.dtype) -> None:
     """Of a stream that is not contiguous, as a pooled shortcut is."""
     x, norm = random(2, 96, 8, 8).permute(0, 2, 3, 1), random_norm(96)
-    addend = Addend(random(2 * 9 * 16, 96, seed=3), random(96, seed=4), 0.5)
+    addend = Addend(random(tokens_of(2, 8, 4), 96, seed=3), random(96, seed=4), 0.5)
     expected = add_and_normalise(x, addend, norm, 4, 3, dtype)
     on_gpu = Addend(addend.rows.cuda(), addend.bias.cuda(), addend.scale)
     found = add_and_normalise(x.cuda(), on_gpu, deepcopy(norm).cuda(), 4, 3, dtype)
