@@ -23,6 +23,7 @@ from bench.harness.failures import WorkerFailed
 from bench.harness.vitals import cpu_seconds
 
 _TIMEOUT = 300.0  # seconds, for one answer
+UPLOAD = "/upload_rle"
 _BOUNDARY = "photograph"
 
 
@@ -39,7 +40,7 @@ class Load:
     clients: int
     seconds: float
     warm_up: float
-    route: str = "/upload_rle"
+    route: str = UPLOAD
 
 
 class Clients:
@@ -68,20 +69,11 @@ class Clients:
 
     def _send(self, index: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.load.port, timeout=_TIMEOUT)
-        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
         try:
             while not self.ended.is_set():
                 index = (index + 1) % len(self.bodies)
-                begun = time.perf_counter()
-                connection.request("POST", self.load.route, self.bodies[index], headers)
-                response = connection.getresponse()
-                data = response.read()
-                if response.status != 200:
-                    raise WorkerFailed(f"status {response.status}: {data[:200].decode(errors='replace')}")
-                now = time.perf_counter()
-                self.answers.append((now, (now - begun) * 1e3, index))
-        except (OSError, http.client.HTTPException) as error:
-            raise WorkerFailed(f"no answer: {error!r}") from error
+                elapsed, _ = exchange(connection, self.bodies[index], self.load.route)
+                self.answers.append((time.perf_counter(), elapsed, index))
         finally:
             self.ended.set()  # one that fails ends all
             connection.close()
@@ -91,6 +83,23 @@ def form_of(data: bytes) -> bytes:
     """The body of a multipart form with one file."""
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="photograph.jpg"\r\n'
     return (head + "Content-Type: image/jpeg\r\n\r\n").encode() + data + f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+def exchange(connection: http.client.HTTPConnection, body: bytes, route: str = UPLOAD) -> tuple[float, bytes]:
+    """Posts a form. Milliseconds until the whole answer is there, and the answer. Raises WorkerFailed for none, and for
+    another status than 200."""
+    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+    begun = time.perf_counter()
+    try:
+        connection.request("POST", route, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise WorkerFailed(f"no answer: {error!r}") from error
+    elapsed = (time.perf_counter() - begun) * 1e3
+    if response.status != 200:
+        raise WorkerFailed(f"status {response.status}: {data[:200].decode(errors='replace')}")
+    return elapsed, data
 
 
 def figures_of(answers: list[tuple[float, float, int]], seconds: float, used: float, files: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -15,17 +16,17 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
-import requests
 from tqdm import tqdm
 
 from bench import ROOT
+from bench.harness.clients import UPLOAD, exchange, form_of
 from bench.harness.failures import WorkerFailed
 from bench.harness.worker import Job
 
-__all__ = ["UPLOAD", "Worker", "WorkerFailed", "post", "run_load", "serving"]
-UPLOAD = "/upload_rle"
+__all__ = ["Worker", "WorkerFailed", "post", "run_load", "serving"]
 _TIMEOUT = 900.0  # seconds, for one answer
 
 
@@ -113,16 +114,13 @@ def serving(job: Job, caches: Path) -> Iterator[Worker]:
 
 
 def post(url: str, data: bytes, route: str = UPLOAD) -> tuple[float, bytes]:
-    """Milliseconds until the masks of an image are there, and the answer."""
-    started = time.perf_counter()
+    """Milliseconds until the masks of an image are there, and the answer. Over a connection of its own, as from curl;
+    the form is made before. Raises WorkerFailed."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT)
     try:
-        response = requests.post(url + route, files={"image": data}, timeout=_TIMEOUT)
-    except requests.RequestException as error:
-        raise WorkerFailed(f"no answer: {error}") from error
-    elapsed = (time.perf_counter() - started) * 1e3
-    if response.status_code != 200:
-        raise WorkerFailed(f"status {response.status_code}: {response.text[:200]}")
-    return elapsed, response.content
+        return exchange(connection, form_of(data), route)
+    finally:
+        connection.close()
 
 
 def run_load(
