@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam2_amg.compilation.subgraphs import CHAINED, Subgraph, SubgraphShapes, is_encoder
+from sam2_amg.compilation.subgraphs import Subgraph, SubgraphShapes, is_encoder, reads_in_place
+from sam2_amg.pipeline.streams import capture_stream
 
 _WARM_UPS = 3  # calls before a capture, in which libraries allocate their workspaces
 
@@ -43,7 +44,7 @@ class GraphMemory:
     """
 
     pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
-    stream: torch.cuda.Stream = field(default_factory=torch.cuda.Stream)  # to capture in
+    stream: torch.cuda.Stream = field(default_factory=capture_stream)
 
 
 class CudaGraph:
@@ -55,6 +56,7 @@ class CudaGraph:
     def __init__(self, subgraph: Subgraph, examples: Sequence[Tensor], memory: GraphMemory) -> None:
         self.subgraph = subgraph  # keeps the weights alive: a graph holds only their addresses
         self.inputs = tuple(examples)
+        self.memory = memory
         memory.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(memory.stream):
             for _ in range(_WARM_UPS):
@@ -82,14 +84,14 @@ class Capturer:
     def __init__(self, shapes: SubgraphShapes, device: torch.device) -> None:
         self.shapes = shapes
         self.device = device
-        self._memory: dict[bool, GraphMemory] = {}  # of encoders, and of other graphs
+        self._of_encoders, self._of_others = (GraphMemory() if device.type == "cuda" else None for _ in range(2))
         self._answers: tuple[Tensor, ...] = ()  # outputs of the previous graph
 
     def examples(self, name: str) -> tuple[Tensor, ...]:
         """Example inputs of a subgraph, all zeros. On a GPU, the last ones of `attend` are the previous graph's
         outputs."""
         examples = self.shapes.examples(name, self.device)
-        if name not in CHAINED or not self._answers:
+        if not reads_in_place(name) or not self._answers:
             return examples
         for answer in self._answers:
             answer.zero_()
@@ -97,24 +99,13 @@ class Capturer:
 
     def add(self, name: str, subgraph: Subgraph, examples: tuple[Tensor, ...]) -> Subgraph:
         """Warms up and captures the subgraph of this name; returns it ready to run."""
-        captured = warm_up_and_capture(subgraph, examples, self._memory_of(name))
+        memory = self._of_encoders if is_encoder(name) else self._of_others
+        captured = warm_up_and_capture(subgraph, examples, memory)
         self._answers = captured.outputs if isinstance(captured, CudaGraph) else ()
         return captured
 
-    def _memory_of(self, name: str) -> GraphMemory | None:
-        if self.device.type == "cpu":
-            return None
-        if is_encoder(name) not in self._memory:
-            self._memory[is_encoder(name)] = GraphMemory()
-        return self._memory[is_encoder(name)]
-
 
 def warm_up_and_capture(subgraph: Subgraph, examples: Sequence[Tensor], memory: GraphMemory | None = None) -> Subgraph:
-    """Runs a subgraph once, which compiles and loads everything it needs; on a GPU, captures it as a CUDA graph.
-
-    Without `memory`, a graph has its own.
-    """
+    """Runs a subgraph once, which compiles and loads what it needs; with `memory`, captures it as a CUDA graph."""
     subgraph(*examples)
-    if examples[0].is_cuda:
-        return CudaGraph(subgraph, examples, memory or GraphMemory())
-    return StaticInputs(subgraph, examples)
+    return StaticInputs(subgraph, examples) if memory is None else CudaGraph(subgraph, examples, memory)

@@ -78,7 +78,7 @@ class StaticUpscaling:
 class StaticDecoder:
     """`FoldedDecoder` on subgraphs that take a fixed number of points.
 
-    The result of `attend` is valid until any subgraph runs again.
+    The result of `attend` is valid until `prepare` or `attend` runs again.
     """
 
     def __init__(

@@ -72,7 +72,9 @@ def encoder_sizes(batch_size: int) -> list[int]:
     return sorted({batch_size, *powers}, reverse=True)
 
 
-CHAINED = ("attend",)  # its last inputs are the outputs of the previous subgraph
+def reads_in_place(name: str) -> bool:
+    """Whether the last inputs of a subgraph of this name are the outputs of the previous one."""
+    return name == "attend"
 
 
 def is_encoder(name: str) -> bool:

@@ -20,12 +20,13 @@ from sam2_amg.pipeline.streams import StreamOrderedLock
 
 def ao_stages(model: SAM2Base, config: GeneratorConfig, device: torch.device) -> Stages:
     """sam2's own preprocessing and encoder, and the folded decoder. `config` must have its defaults filled in."""
+    network = StreamOrderedLock(device)  # one for both: convolutions set precision for the process
     return Stages(
         preprocess=Preprocess(model.image_size, device),
         encode=float32_convolutions()(partial(encode, model)),
         decoder=FoldedDecoder(model),
         sam2_decoder=partial(PlainDecoder, model),
-        encoding=StreamOrderedLock(device),
-        decoding=StreamOrderedLock(device),
+        encoding=network,
+        decoding=network,
         **mask_stages(config, device),
     )

@@ -37,11 +37,31 @@ class StreamOrderedLock:
             self._lock.release()
 
 
+_STREAMS = 32  # that torch deals out in turn
+_capture_streams: set[int] = set()  # their handles
+
+
+def capture_stream() -> torch.cuda.Stream:
+    """A stream to capture CUDA graphs in. A graph uses the workspace of this stream's products whenever it is replayed,
+    so no thread gets the stream as its own afterwards."""
+    stream = torch.cuda.Stream()
+    _capture_streams.add(stream.cuda_stream)
+    return stream
+
+
+def _own_stream(device: torch.device) -> torch.cuda.Stream:
+    for _ in range(_STREAMS):
+        stream = torch.cuda.Stream(device)
+        if stream.cuda_stream not in _capture_streams:
+            break
+    return stream
+
+
 class PerThreadStream(threading.local):
     """One CUDA stream per thread, created on the thread's first use; none on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = _own_stream(device) if device.type == "cuda" else None
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.default_stream(device))  # where the model was loaded
 

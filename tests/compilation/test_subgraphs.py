@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 import torch._dynamo.config as dynamo
-from helpers import CPU, photograph
+from helpers import CPU, DEVICE, photograph
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from sam2_amg.compilation.cuda_graphs import warm_up_and_capture
+from sam2_amg.compilation.cuda_graphs import Capturer, CudaGraph, warm_up_and_capture
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder, StaticUpscaling
 from sam2_amg.compilation.subgraphs import Subgraphs, encoder_sizes, map_subgraphs, plain_subgraphs, subgraph_shapes
 from sam2_amg.config import MOST_TOGETHER
@@ -111,6 +111,20 @@ def numbered(pixels: Tensor, size: int) -> tuple[Tensor, ...]:
     assert len(pixels) == size
     used.append(size)
     return pixels, pixels + 1, pixels + 2
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_encoders_run_beside_other_graphs_in_memory_of_their_own() -> None:
+    shapes = subgraph_shapes(256, 3, 2, batch_size=2)
+    capturer, pools, streams = Capturer(shapes, DEVICE), {}, {}
+    for name in shapes.names:
+        graph = capturer.add(name, lambda *inputs: tuple(each + 1 for each in inputs), capturer.examples(name))
+        assert isinstance(graph, CudaGraph)
+        pools[name], streams[name] = graph.graph.pool(), graph.memory.stream.cuda_stream
+    for shared in (pools, streams):
+        assert shared["encode"] == shared["encode_2"]
+        assert shared["prepare"] == shared["attend"] == shared["upscale"] != shared["encode"]
 
 
 def test_other_shapes_are_refused() -> None:
