@@ -61,8 +61,9 @@ def compile_kernel(
     binary = triton.compile(
         ASTSource(kernel, signature, constants, hints), target=GPUTarget("cuda", architecture, 32), options=options
     )
-    faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
-    assert not faults, f"{kernel.__name__} for {constants}: {faults}"
+    if "wgmma" in binary.asm["ptx"]:  # the fault was one of addresses that products of a warpgroup have
+        faults = read_before_written(instructions(disassembled(binary.asm["cubin"])))
+        assert not faults, f"{kernel.__name__} for {constants}: {faults}"
     return binary
 
 
@@ -89,7 +90,7 @@ def main(everything: bool) -> None:
         check_specialization(kernel)
     numbers = dict.fromkeys(("h", "w", "height", "width", "crop_height", "crop_width", "x0", "y0", "rows"), "i32")
     numbers |= dict.fromkeys(FLOATS[:-1], "fp32")
-    for dtype in ("fp32", "fp16", "bf16")[: 3 if everything else 2]:
+    for dtype in ("fp32", "fp16", "bf16") if everything else ("fp32",):
         types = {**numbers, "logits": f"*{dtype}", "found": "*i32"}
         compile_kernel(mask_stats_kernel, types, {"ROWS": 256, "BLOCK": 64}, aligned=False, num_warps=1)
         types = {**numbers, "logits": f"*{dtype}", "counts": "*i32", "ends": "*i64", "boundaries": "*i32"}

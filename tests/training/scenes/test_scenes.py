@@ -47,6 +47,7 @@ def test_a_scene_does_not_depend_on_those_drawn_before(monkeypatch):
     assert not torch.equal(drawn[24].images, drawn[25].images)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("scenes")
 def test_scenes_drawn_ahead_come_in_order_and_are_the_same(first_scenes):
     seeds = (2, 0, 1)  # one more than are drawn ahead
