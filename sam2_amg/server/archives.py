@@ -18,6 +18,10 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take up to gigab
 _UNPACKED = 4  # times the size of the largest body
 _FOLDERS = 10  # entries, of which some may be folders, for each file
 _LONGEST_NAME = 1000  # characters
+_EXTENSIONS = {b"x": "pax", b"X": "pax", b"g": "global", b"L": "name", b"K": "link"}  # headers about the next file
+_LARGEST_EXTENSION = 64 << 10  # bytes
+_MOST_EXTENSIONS = 4  # for a file
+_NO_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 
 @dataclass(frozen=True)
@@ -93,34 +97,82 @@ def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, largest: int) 
         raise _malformed(str(error)) from error
 
 
+@dataclass(frozen=True)
+class _Tarred:
+    """A regular file of a tar: its bytes begin at `start`."""
+
+    name: str
+    start: int
+    size: int
+    is_sparse: bool
+
+
 def _of_tar(data: bytes, most: int, largest: int) -> list[Entry]:
     files = list(_files_of_tar(data, most))
     _check_sizes([file.size for file in files], most, largest)
 
-    def reader(file: tarfile.TarInfo) -> Callable[[], bytes]:
+    def reader(file: _Tarred) -> Callable[[], bytes]:
         return lambda: _read_tarred(data, file, largest)
 
     return [Entry(as_text(file.name), reader(file)) for file in files]
 
 
-def _files_of_tar(data: bytes, most: int) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-        for count, member in enumerate(archive):
-            if count >= _FOLDERS * most:
-                raise too_many(most)
-            if member.isreg():
-                yield member
-        end = data[archive.offset : archive.offset + tarfile.BLOCKSIZE]
-        if end != bytes(tarfile.BLOCKSIZE):  # which tarfile does not look for
+def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
+    """tarfile reads the headers, but not the extended ones: its time and memory for them grow with their square."""
+    at, count, extensions = 0, 0, 0
+    known: dict[str, str] = {}  # what extended headers say of the next file
+    while (block := data[at : at + tarfile.BLOCKSIZE]) != bytes(tarfile.BLOCKSIZE):
+        if len(block) < tarfile.BLOCKSIZE:
             raise ValueError("it is cut off")
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        start = at + tarfile.BLOCKSIZE
+        if header.type in _EXTENSIONS:
+            extensions += 1
+            if header.size > _LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
+                raise ValueError("a file has too long a header")
+            known |= _extension(_EXTENSIONS[header.type], data[start : start + header.size])
+            size = header.size
+        else:
+            count += 1
+            if count > _FOLDERS * most:
+                raise too_many(most)
+            size = 0 if header.type in _NO_DATA else int(known.get("size", header.size))
+            is_sparse = header.type == tarfile.GNUTYPE_SPARSE
+            more = is_sparse and block[482]
+            while more:  # blocks that say where the holes are
+                more, start = data[start + 504], start + tarfile.BLOCKSIZE
+            if header.isreg():
+                is_sparse |= any(key.startswith("GNU.sparse.") for key in known)
+                yield _Tarred(known.get("path", header.name), start, size, is_sparse)
+            known, extensions = {}, 0
+        if size < 0:
+            raise ValueError("a file has fewer than no bytes")
+        at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _read_tarred(data: bytes, file: tarfile.TarInfo, largest: int) -> bytes:
-    if file.sparse is not None:
+def _extension(kind: str, data: bytes) -> dict[str, str]:
+    """What an extended header says of the next file."""
+    if kind == "name":
+        return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
+    found: dict[str, str] = {}
+    at = 0
+    while kind == "pax" and data[at : at + 1] not in (b"", b"\0"):  # "<length of the record> <key>=<value>\n"
+        length, space, _ = data[at : at + 8].partition(b" ")
+        record = data[at + len(length) + 1 : at + int(length)]
+        key, equals, value = record.partition(b"=")
+        if not (space and equals and value.endswith(b"\n")):
+            raise ValueError("a header of it is broken")
+        found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+        at += int(length)
+    return found
+
+
+def _read_tarred(data: bytes, file: _Tarred, largest: int) -> bytes:
+    if file.is_sparse:
         raise _malformed("the file is sparse")
     if file.size > largest:
         raise _too_large("The file is", largest)
-    found = data[file.offset_data : file.offset_data + file.size]
+    found = data[file.start : file.start + file.size]
     if len(found) < file.size:
         raise _malformed("it ends within the file")
     return found

@@ -7,6 +7,7 @@ import json
 import socket
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -175,6 +176,71 @@ def chain_of_headers(count: int) -> bytes:
     header.type = tarfile.GNUTYPE_LONGNAME
     header.size = 1
     return (header.tobuf() + bytes(512)) * count + bytes(1024)
+
+
+def tar_header(kind: bytes, data: bytes) -> bytes:
+    """A header of a tar that is for the next file, or for all, and its data."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, len(data)
+    return header.tobuf() + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
+def pax(records: dict[str, str]) -> bytes:
+    """The records of an extended header."""
+    return b"".join(
+        next(b"%d %s" % (n, rest) for n in range(len(rest), len(rest) + 9) if n == len(b"%d %s" % (n, rest)))
+        for rest in (f"{key}={value}\n".encode() for key, value in records.items())
+    )
+
+
+def test_headers_of_a_tar_cost_no_more_than_they_are_long() -> None:
+    """tarfile searches rows of digits in a time, and copies what a header says of all files into a memory, that grow
+    with their square."""
+    digits = tar_header(tarfile.XHDTYPE, b"1" * 1_000_000)
+    for_all = tar_header(tarfile.XGLTYPE, pax({f"{i:x}": "y" for i in range(50_000)}))
+    folders = b"".join(tar_header(tarfile.DIRTYPE, b"") for _ in range(500))
+    some = tar_header(tarfile.XHDTYPE, b"1" * 60_000) + tar_header(tarfile.REGTYPE, b"a")
+    tracemalloc.start()
+    try:
+        begun = time.process_time()
+        for data in (digits, for_all + folders, some * 9):
+            with pytest.raises(RequestError, match="cannot be read"):
+                entries_of(data + bytes(1024), 100, MIB)
+        assert time.process_time() - begun < 1
+        assert tracemalloc.get_traced_memory()[1] < 20 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_of_every_form(form: int) -> None:
+    """Long names, names that are not ASCII, and records that say nothing of a name."""
+    names = ["short.jpg", "é.jpg", "d" * 90 + "/" + "f" * 90, *(["n" * 300] if form != tarfile.USTAR_FORMAT else [])]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, pax_headers={"comment": "for all"}) as archive:
+        for i, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = i + 600, {"comment": "for one"}
+            archive.addfile(info, io.BytesIO(bytes([i]) * (i + 600)))
+    found = entries_of(buffer.getvalue(), 9, MIB)
+    assert [(entry.name, entry.read()) for entry in found] == [(n, bytes([i]) * (i + 600)) for i, n in enumerate(names)]
+
+
+def test_a_sparse_file_is_refused_alone() -> None:
+    sparse = tarfile.TarInfo("old")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(sparse.tobuf())
+    header[482] = 1  # a block of holes follows
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+    holes = bytes(512)
+    new = tar_header(tarfile.XHDTYPE, pax({"GNU.sparse.major": "1"})) + tar_header(tarfile.REGTYPE, b"new")
+    data = bytes(header) + holes + bytes(512) + new + tar_header(tarfile.REGTYPE, b"whole") + bytes(1024)
+    *sparse_ones, whole = entries_of(data, 9, MIB)
+    assert len(sparse_ones) == 2
+    for entry in sparse_ones:
+        with pytest.raises(RequestError, match="sparse"):
+            entry.read()
+    assert whole.read() == b"whole"
 
 
 @pytest.mark.parametrize("length", [700, 1024 + 512 + 10, 4 * 512])
