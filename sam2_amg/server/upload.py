@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import re
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,13 +148,14 @@ def _object_of(body: bytes, model: type[Parameters]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(400, "invalid_json", f"The body is JSON, but no object. {_JSON}")
     if body.count(b'"') > 2 * (len(value) + sum(isinstance(one, str) for one in value.values())):
-        _refuse_twice(body, value)
+        _refuse_twice(body, [key for key in (FIELD, *schemas(model)) if key in value])
     return value
 
 
-def _refuse_twice(body: bytes, value: dict[str, Any]) -> None:
-    """Raises RequestError 400 if a key comes twice. Texts with quotes, which are no parameter's, pass."""
-    twice = [key for key in value if body.count(b'"%s"' % key.encode()) > 1]
+def _refuse_twice(body: bytes, known: Sequence[str]) -> None:
+    """Raises RequestError 400 if one of these keys comes twice; others are refused later. Texts with quotes, which are
+    no parameter's, pass."""
+    twice = [key for key in known if body.count(b'"%s"' % key.encode()) > 1]
     if FIELD in twice:
         raise RequestError(400, "second_image", f'The JSON has "{FIELD}" more than once. Send a request for each.')
     if twice:

@@ -8,8 +8,10 @@ import io
 import json
 import random
 import socket
+import time
 
 import numpy as np
+import orjson
 import pytest
 import requests
 from helpers import RunningServer, assert_error, drawn_image, png
@@ -276,6 +278,15 @@ def test_no_parameter_is_ignored(server: RunningServer, query: str) -> None:
         answer = server.post(f"{path}?{query}", PICTURE)
         assert_error(answer, 400, code)
         assert sentence in answer.json()["error"]["message"]
+
+
+def test_json_of_many_keys_is_refused_at_once(server: RunningServer) -> None:
+    """Not after a search of the body for each of them."""
+    keys = {f"k{i}": 1 for i in range(20_000)}
+    body = orjson.dumps({"image": "A" * (8 << 20), **keys, "z": ["a", "b"]})
+    begun = time.monotonic()
+    assert_error(send(server, body, "application/json"), 400, "unknown_parameter")
+    assert time.monotonic() - begun < 2
 
 
 def test_a_large_body_in_json(server: RunningServer) -> None:
