@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import socket
+import struct
 import sys
 import threading
 import time
@@ -448,6 +449,21 @@ def test_tiny_chunks_are_refused_and_bodies_cost_their_size() -> None:
         wait_until(lambda: any(each._held == 65 * 12_000 for each in list(one.front._connections)))
         (slow,) = (each for each in one.front._connections if each._held)
         assert sum(map(sys.getsizeof, slow._body)) < 1.25 * slow._held
+
+
+def test_what_is_left_of_a_body_is_not_taken_for_a_client_that_left() -> None:
+    """Clients that come and go while the server is busy: each has sent more chunks than are handled in a turn."""
+    head = CHUNKED.replace(b"Host", b"Expect: 100-continue\r\nHost")
+    with running() as one:
+        loop_is_free = threading.Event()
+        one.front._loop.call_soon_threadsafe(loop_is_free.wait)
+        for _ in range(10):
+            client = one.connect(head + (b"64\r\n" + b"x" * 100 + b"\r\n") * 2200)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            client.close()
+        loop_is_free.set()
+        wait_until(one.is_healthy)
+        wait_until(lambda: one.front.budget.held == 0)
 
 
 def test_answers_without_a_body_wait_for_their_reader(monkeypatch: pytest.MonkeyPatch) -> None:
