@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError, wait
+from copy import copy
 from typing import Generic, TypeVar
 
 from sam2_amg.errors import RequestError
@@ -56,6 +57,9 @@ class Waiter(Generic[T]):
         with self.ticket.calling_on_cancel(lambda: self.refuse(cancelled())):
             wait([self.answer], min(self.ticket.remaining, threading.TIMEOUT_MAX))
         self.refuse(timed_out(request_timeout))
+        error = self.answer.exception()
+        if isinstance(error, RequestError):  # a copy: with this frame in it, `error` would keep all that is asked for
+            raise copy(error)
         return self.answer.result()
 
 
