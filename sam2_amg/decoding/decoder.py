@@ -181,6 +181,7 @@ class Decoder:
         """Has it forget the file that needs more bytes."""
         try:
             send(self._sock, {"granted": 0})
+            self._memory.give_back(self._file_bytes, 0)
         except OSError:
             self.is_usable = False
 
@@ -209,6 +210,7 @@ class Decoder:
             self.is_usable = False
             raise DecoderDied(answer["died"] if answer else None)
         if "error" in answer:
+            self._memory.give_back(self._file_bytes, self._memory.pixels.size)  # of which anything may be written
             status, code, text = answer["error"]
             raise RequestError(int(status), str(code), str(text))
         return answer

@@ -39,8 +39,11 @@ def main(control: int, file_bytes: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     decoders: dict[int, tuple[int, socket.socket]] = {}  # number -> process, the decoder's end of its connection
+    waiting = select.poll()  # select takes no descriptor over 1023, and `control` has the server's number
+    for descriptor in (control, woken):
+        waiting.register(descriptor, select.POLLIN)
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
+        ready = [descriptor for descriptor, _ in waiting.poll()]
         if woken in ready:
             os.read(woken, 4096)
             _reap(decoders)

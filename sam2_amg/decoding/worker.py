@@ -39,25 +39,27 @@ def work(sock: socket.socket, memory: SharedMemory) -> None:
     """Decodes images until the server is gone."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while (request := receive(sock)) is not None:
-        needs = 0
-        try:
-            with _bounded(max(request["granted"], _FILES * request["file"]), request):
-                found = _inspect(memory, request)
-                if found.needs <= request["granted"]:
-                    needs = found.needs
-                    send(sock, {"size": _decode(found, memory, request)})
-            if not needs:
-                send(sock, {"needs": found.needs})
-                if (receive(sock) or request)["granted"] >= found.needs:
-                    needs = found.needs
-                    with _bounded(needs, request):
-                        send(sock, {"size": _decode(found, memory, request)})
-            del found
-        except RequestError as error:
-            send(sock, error_message(error.status, error.code, error.message))
-            needs = _TRIMMED  # a refused file may have taken as much
-        if needs >= _TRIMMED:
+        if _answer(sock, memory, request) >= _TRIMMED:
             _trim()
+
+
+def _answer(sock: socket.socket, memory: SharedMemory, request: Message) -> int:
+    """Decodes one image, of which nothing is left then; the bytes that it may have taken."""
+    try:
+        with _bounded(max(request["granted"], _FILES * request["file"]), request):
+            found = _inspect(memory, request)
+            if found.needs <= request["granted"]:
+                send(sock, {"size": _decode(found, memory, request)})
+                return found.needs
+        send(sock, {"needs": found.needs})
+        if (receive(sock) or request)["granted"] < found.needs:
+            return 0
+        with _bounded(found.needs, request):
+            send(sock, {"size": _decode(found, memory, request)})
+        return found.needs
+    except RequestError as error:
+        send(sock, error_message(error.status, error.code, error.message))
+        return _TRIMMED  # a refused file may have taken as much
 
 
 def _inspect(memory: SharedMemory, request: Message) -> Inspected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from sam2_amg.decoding import decoder
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.messages import Message, send
 from sam2_amg.decoding.pool import DecoderPool
+from sam2_amg.decoding.shared_memory import SharedMemory
 from sam2_amg.demo import EXAMPLE, PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 
@@ -265,6 +267,26 @@ def test_a_refused_file_leaves_no_memory_behind() -> None:
         wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held)
 
 
+def test_files_that_fail_leave_no_memory_behind(single: DecoderPool) -> None:
+    """Half a picture, or a file that is none, is as large as what stays of those that are right."""
+    decode(single, DOG)
+    large = encoded(np.zeros((6000, 6000, 3), np.uint8), "PNG")
+    (process,) = processes(single)
+    held = kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon")
+    for data in (large[: len(large) * 9 // 10], os.urandom(60 << 20)):
+        error_of(single, data)
+        wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held + (8 << 10))
+    pixels = single._idle[0]._memory  # type: ignore[union-attr]
+    assert shared_bytes(pixels) <= 2 * (32 << 20) + (1 << 20)
+
+
+def shared_bytes(memory: SharedMemory) -> int:
+    """Bytes of shared memory that are in use."""
+    start = memory.file.ctypes.data
+    smaps = Path("/proc/self/smaps").read_text().split(f"{start:x}-", 1)[1]
+    return int(smaps.split("Rss:", 1)[1].split()[0]) << 10
+
+
 def shared_buffers() -> int:
     return Path("/proc/self/maps").read_text().count("memfd:decoder")
 
@@ -312,6 +334,21 @@ def test_a_fork_server_that_dies_is_started_again(single: DecoderPool, sent: lis
     assert (error.status, error.code) == (500, "internal_error")
     wait_until(lambda: not is_there(process))
     assert decode(single, PNG).shape == (40, 60, 3)
+
+
+def test_a_fork_server_is_started_again_beside_many_descriptors(single: DecoderPool) -> None:
+    """Its connection has a number of more than 1023 then."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(4096, before[0]), before[1]))
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(socket.socket())
+        single._server.process.kill()
+        single._server.process.wait()
+        with suppress(RequestError):  # the first may hear of its end
+            decode(single, PNG)
+        assert decode(single, PNG).shape == (40, 60, 3)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_decoders_end_with_the_server_even_where_it_is_killed() -> None:
