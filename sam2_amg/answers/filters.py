@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
 
 _BLOCK = 256  # masks that are compared with all others at a time
+_WORK = 2_000_000  # pairs of masks in a call of pycocotools, times their bytes: about ten milliseconds
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,17 @@ def _suppress_block(block: Sequence[int], rles: list[dict[str, Any]], threshold:
 
 
 def _iou(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> np.ndarray:
-    """IoU of each mask of a with each of b, float64 [len(a), len(b)]."""
-    return np.asarray(coco_mask.iou(a, b, [0] * len(b)))
+    """IoU of each mask of a with each of b, float64 [len(a), len(b)].
+
+    It comes in calls of some milliseconds, because pycocotools lets no other thread run meanwhile.
+    """
+    found = np.empty((len(a), len(b)))
+    longest = sum(max(len(rle["counts"]) for rle in rles) for rles in (a, b))  # bytes, about as many as runs
+    side = max(1, math.isqrt(_WORK // longest))
+    for i, j in product(range(0, len(a), side), range(0, len(b), side)):
+        some = b[j : j + side]
+        found[i : i + side, j : j + side] = coco_mask.iou(a[i : i + side], some, [0] * len(some))
+    return found
 
 
 def make_disjoint(records: Sequence[MaskRecord], size: tuple[int, int]) -> list[MaskRecord]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from answer_masks import HARD, Mask, discs, drawn, record_of, records_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from sam2_amg.answers import filters
 from sam2_amg.answers.filters import Filters, filtered, make_disjoint, suppress_masks
@@ -42,6 +46,24 @@ def test_mask_nms_is_that_of_the_pixels(threshold: float, block: int, monkeypatc
     assert suppress_masks(records, SIZE, threshold) == [records[i] for i in expected]
     if threshold == 0.5:
         assert 5 < len(expected) < len(MASKS)
+
+
+def test_mask_nms_lets_other_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycocotools lets none run while it compares masks."""
+    calls: list[int] = []
+
+    def counted(a: list[Any], b: list[Any], crowd: list[int]) -> NDArray[np.float64]:
+        calls.append(len(a) * len(b) * (len(a[0]["counts"]) + len(b[0]["counts"])))
+        return coco_mask.iou(a, b, crowd)
+
+    choices = np.random.default_rng(0)
+    records = records_of([choices.random((100, 100)) < 0.5 for _ in range(40)])
+    expected = suppress_masks(records, (100, 100), 0.4)
+    monkeypatch.setattr(filters, "coco_mask", SimpleNamespace(iou=counted))
+    monkeypatch.setattr(filters, "_WORK", 500_000)
+    assert suppress_masks(records, (100, 100), 0.4) == expected
+    assert len(calls) > 10
+    assert max(calls) <= 500_000
 
 
 def test_mask_nms_keeps_the_order_of_the_records() -> None:
