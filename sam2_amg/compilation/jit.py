@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-from torch._dynamo.exc import TorchDynamoException, UserError
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
 from torch.compiler import config as compiler_config
 
 from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer
+from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_configs import fingerprint, launch_configs
@@ -24,6 +26,7 @@ from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
 
 logger = logging.getLogger(__name__)
+_MOST_COMPILED = 256  # times that a module is compiled for the models that a process has loaded; torch's default is 8
 
 
 def compile_subgraphs(
@@ -44,9 +47,15 @@ def compile_subgraphs(
     capturer = Capturer(shapes, device)
     if device.type == "cpu":  # a GPU needs no C++ compiler here
         use_working_compiler(report)
-    # torch's cache of compiled graphs knows the kernels, but not how they are launched
-    tag = f"{compiler_config.cache_key_tag} launch configurations {fingerprint(launch_configs(device))}"
-    with compiler_errors(), compiler_config.patch(cache_key_tag=tag):  # type: ignore[attr-defined]
+    # torch's cache of compiled graphs knows neither our kernels, which it does not find in their operations, nor how
+    # they are launched
+    launches = fingerprint(launch_configs(device))
+    tag = f"{compiler_config.cache_key_tag} code {hash_code()} launch configurations {launches}"
+    with (
+        compiler_errors(),
+        compiler_config.patch(cache_key_tag=tag),  # type: ignore[attr-defined]
+        dynamo_config.patch(recompile_limit=_MOST_COMPILED),
+    ):
         return map_subgraphs(compile_one, subgraphs)
 
 
@@ -55,7 +64,7 @@ def compiler_errors() -> Iterator[None]:
     """Turns exceptions of torch's compilers into StartupError."""
     try:
         yield
-    except (TorchDynamoException, CppCompileError, UserError) as error:
+    except (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError, UserError) as error:
         reason = " ".join(str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
         raise StartupError(f"--fast cannot be compiled on this machine ({reason}); leave it out") from error
 

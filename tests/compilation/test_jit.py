@@ -13,10 +13,11 @@ import torch
 from helpers import CPU, assert_all_but_equal, drawn_image, photograph
 from sam2.modeling.sam2_base import SAM2Base
 from small_model import small_demo_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor_config
 
+from sam2_amg.compilation import jit
 from sam2_amg.compilation.jit import compile_subgraphs, count_compilations
 from sam2_amg.compilation.static_decoder import StaticEncoder
 from sam2_amg.compilation.subgraphs import Subgraphs, SubgraphShapes, encoder_sizes, plain_subgraphs, subgraph_shapes
@@ -59,14 +60,17 @@ def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
 
 
 @torch.inference_mode()
-def test_other_launch_configurations_are_compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """torch's cache knows kernels by their source, which says nothing of tiles and warps."""
+def test_other_code_and_launch_configurations_are_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch's cache does not know our kernels, which it does not find in their operations."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     subgraphs = Subgraphs(little, little, little, None)
     shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
 
-    def from_the_cache(configs: LaunchConfigs) -> int:
+    def from_the_cache(configs: LaunchConfigs, code: str = "a kernel") -> int:
         torch._dynamo.reset()
+        monkeypatch.setattr(jit, "hash_code", lambda: code)
         before = counters["aot_autograd"]["autograd_cache_hit"]
         with using_launch_configs(configs), inductor_config.patch({"cpp.vec_isa_ok": False}):
             compile_subgraphs(subgraphs, shapes, CPU, lambda _: None)
@@ -74,6 +78,30 @@ def test_other_launch_configurations_are_compiled_anew(monkeypatch: pytest.Monke
 
     changed = replace(HOPPER, read=SAFE.read)
     assert [from_the_cache(configs) for configs in (HOPPER, HOPPER, changed, changed, HOPPER)] == [0, 1, 0, 1, 1]
+    assert [from_the_cache(HOPPER, "another") for _ in range(2)] == [0, 1]
+
+
+class Scaled(nn.Module):
+    """A layer that has a constant of its own, as layers with emulated products have."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x * self.scale,)
+
+
+@torch.inference_mode()
+def test_many_models_are_compiled_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than torch compiles of one module by default."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
+    for i in range(10):
+        subgraphs = compile_subgraphs(Subgraphs(*[Scaled(i + 0.5)] * 3, None), shapes, CPU, lambda _: None)
+        assert subgraphs.attend(torch.ones(2, 3))[0][0, 0] == i + 0.5
+    torch.compiler.reset()
 
 
 def test_no_size_or_parameter_compiles_anything(demo_config: GeneratorConfig, monkeypatch: pytest.MonkeyPatch) -> None:
