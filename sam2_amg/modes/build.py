@@ -51,8 +51,8 @@ def fill_in(config: GeneratorConfig, mode: Mode, device: torch.device) -> Genera
 def static_shapes(
     mode: Mode, image_size: int, config: GeneratorConfig, device: torch.device, batch_size: int = 1
 ) -> SubgraphShapes:
-    """The shapes that a compiled mode fixes; see `compiled.static_shapes`."""
-    return compiled.static_shapes(_RECIPES[mode], image_size, config, device, batch_size)
+    """The shapes that a compiled mode fixes; see `compiled.static_shapes`. Raises StartupError as `fill_in` does."""
+    return compiled.static_shapes(_RECIPES[mode], image_size, fill_in(config, mode, device), device, batch_size)
 
 
 def subgraphs_of(model: SAM2Base, mode: Mode, device: torch.device, batch_size: int) -> Subgraphs:

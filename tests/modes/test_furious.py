@@ -18,7 +18,7 @@ from sam2_amg.compilation.manifest import Build
 from sam2_amg.compilation.static_decoder import StaticDecoder, StaticEncoder
 from sam2_amg.config import GeneratorConfig, Mode
 from sam2_amg.errors import StartupError
-from sam2_amg.modes.build import build_generator, static_shapes
+from sam2_amg.modes.build import build_generator, fill_in, static_shapes
 from sam2_amg.modes.furious import furious_subgraphs
 from sam2_amg.network import fp16_encoder
 from sam2_amg.network.decoder import PlainDecoder
@@ -101,3 +101,13 @@ def test_furious_finds_masks_like_those_of_ao(
     found = furious.generate(photograph(name))
     assert min(len(found), len(expected)) >= 3
     assert min(shares_with_partners(found, expected, iou=0.98)) >= 0.9
+
+
+@pytest.mark.parametrize("mode", [Mode.FAST, Mode.FURIOUS])
+def test_packages_are_made_for_the_shapes_that_are_run(mode: Mode) -> None:
+    """Whether defaults are filled in before or afterwards."""
+    device = torch.device("cuda")
+    for side in range(1, 129):
+        config = GeneratorConfig(points_per_side=side)
+        run = static_shapes(mode, 1024, fill_in(config, mode, device), device)
+        assert static_shapes(mode, 1024, config, device) == run, side
