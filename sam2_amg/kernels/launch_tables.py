@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_configs import (
@@ -56,21 +57,26 @@ def write_table(path: Path, gpu: str, configs: LaunchConfigs) -> None:
     """Writes a table; whoever reads meanwhile sees the old one or the new one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps({"gpu": gpu, "launch_configs": asdict(configs)}, indent=1) + "\n")
+    table = {"gpu": gpu, "triton": triton.__version__, "launch_configs": asdict(configs)}
+    part.write_text(json.dumps(table, indent=1) + "\n")
     part.replace(path)
 
 
 def read_table(path: Path) -> LaunchConfigs:
     """The configurations of a table. Raises StartupError for what is none of this version."""
     try:
-        found = json.loads(path.read_text())["launch_configs"]
+        table = json.loads(path.read_text())
+        found = table["launch_configs"]
         names = {field.name for field in fields(LaunchConfigs)}
         if not isinstance(found, dict) or found.keys() != names:
             raise ValueError("it has not the kernels of this version")
-        return LaunchConfigs(**{name: _checked(name, found[name]) for name in names})
+        configs = LaunchConfigs(**{name: _checked(name, found[name]) for name in names})
+        if table.get("triton") != triton.__version__:  # another one's kernels may take more memory than there is
+            raise ValueError(f"it was measured with Triton {table.get('triton')}, this is {triton.__version__}")
+        return configs
     except OSError as error:
         raise StartupError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StartupError(f"{path} is no table of launch configurations of this version ({error})") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels import launch_configs
@@ -34,7 +35,7 @@ def changed(**values: Any) -> dict[str, Any]:
     """A table whose configuration of `read` has other values; None leaves one out."""
     table = asdict(SAFE)
     table["read"] = {name: value for name, value in {**table["read"], **values}.items() if value is not None}
-    return {"gpu": A100, "launch_configs": table}
+    return {"gpu": A100, "triton": triton.__version__, "launch_configs": table}
 
 
 BAD = {
@@ -51,6 +52,9 @@ BAD = {
     "a large tile": (json.dumps(changed(BLOCK=512)), "BLOCK of read must be a power of two up to 256"),
     "more than the tokens": (json.dumps(changed(BLOCK=128, PARTS=8)), "BLOCK times PARTS of read must be at most 512"),
     "few parts": (json.dumps(changed(PARTS=2)), "PARTS of read must be 4 or more"),
+    "another Triton": (json.dumps({**changed(), "triton": "3.5.1"}), "it was measured with Triton 3.5.1, this is 3."),
+    "no Triton": (json.dumps({"launch_configs": asdict(SAFE)}), "it was measured with Triton None"),
+    "brackets": ("[" * 100_000, "recursion"),
     "no stage": (json.dumps(changed(num_stages=0)), "num_stages of read"),
 }
 
