@@ -11,18 +11,25 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
+from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.config import ModelConfig
+from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_tables import find_table
-from sam2_amg.process.version import find_version
 
 
 def _default_cache() -> Path:
     """Where TorchInductor keeps what it compiled, unless it is told."""
-    default = f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", default))
+    if named := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(named)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # one without a name
+        user = str(os.getuid())
+    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
 
 
 def _table_of(gpu: str, cache: Path | None) -> bytes:
@@ -33,24 +40,35 @@ def _table_of(gpu: str, cache: Path | None) -> bytes:
     return b""
 
 
+def _opened(folder: Path, name: str) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / name).open("w")
+    except OSError as error:
+        problem = f"nothing can be written to the compilers' cache in {folder} ({error.strerror})"
+        raise StartupError(f"{problem}; choose another folder with --compile_cache") from error
+
+
 @contextmanager
-def after_the_first(model: ModelConfig, cache: Path | None, report: Callable[[str], None]) -> Iterator[None]:
-    """Runs the block at once if the model is not compiled, or was on this host; else one process of the host after
-    another. `cache` is the compilers' cache folder, None for their defaults."""
+def after_the_first(
+    model: ModelConfig, parameters: object, cache: Path | None, report: Callable[[str], None]
+) -> Iterator[None]:
+    """Runs the block at once if the model is not compiled, or was on this host for the same `parameters`; else one
+    process of the host after another. `cache` is the compilers' cache folder, None for their defaults. Raises
+    StartupError if nothing can be written there."""
     if not model.mode.is_compiled or model.load_exported is not None:
         yield
         return
     device = torch.cuda.get_device_name() if model.device == "cuda" else "cpu"
-    what = repr((model, device, _table_of(device, cache), torch.__version__, find_version()))
+    what = repr((model, parameters, device, _table_of(device, cache), torch.__version__, hash_code()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     folder = cache or _default_cache()  # where the mark goes with what it stands for
-    folder.mkdir(parents=True, exist_ok=True)
     done = folder / f"{name}.compiled"
     if done.exists():
         yield
         return
     report("waiting for another replica to compile")
-    with (folder / f"{name}.lock").open("w") as lock:
+    with _opened(folder, f"{name}.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             fcntl.flock(lock, fcntl.LOCK_UN)

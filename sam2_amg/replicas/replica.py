@@ -92,7 +92,7 @@ class Replica:
         config = replace(config, model=model)
         decoders = DecoderPool(config.limits, empty_pinned)
         self._segmenting = Segmenting(self._engine, decoders)
-        with after_the_first(model, config.compile_cache, self._engine.report):
+        with after_the_first(model, config.generator, config.compile_cache, self._engine.report):
             get_ready(config, self._engine, decoders)
         self._engine.phase = "ready"
 

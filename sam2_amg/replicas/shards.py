@@ -59,7 +59,8 @@ class ShardMaker:
         assert config.model is not None
         try:
             job = job_there(config, self._manifest, self._folder)
-            with after_the_first(config.model, config.compile_cache, logger.info):
+            parameters = config.generator, config.parameters
+            with after_the_first(config.model, parameters, config.compile_cache, logger.info):
                 self._makers = self._kept.enter_context(makers_here(job))
         except StartupError as error:
             return Failed(str(error))

@@ -19,7 +19,7 @@ import pytest
 from helpers import wait_until
 
 from sam2_amg.cli.arguments import Parser, add_device, add_replicas, device_of, replicas_of
-from sam2_amg.config import Mode, ModelConfig, ReplicaConfig, ServerConfig
+from sam2_amg.config import GeneratorConfig, Mode, ModelConfig, ReplicaConfig, ServerConfig
 from sam2_amg.demo import DEMO_DIR
 from sam2_amg.errors import ParameterError, RequestError, StartupError
 from sam2_amg.replicas.backend import ReplicaBackend
@@ -32,6 +32,9 @@ from sam2_amg.replicas.runtime import set_environment
 from sam2_amg.server.ticket import Ticket
 
 PACKAGE = Path(__file__).parents[2] / "sam2_amg"
+
+
+PARAMETERS = GeneratorConfig()
 
 
 def state(started: str, rank: int = 0, at_once: int = 1) -> ReplicaState:
@@ -203,7 +206,7 @@ def test_one_compiles_and_the_others_wait(tmp_path: Path) -> None:
     model, log = ModelConfig(DEMO_DIR, "demo", Mode.FAST), []
 
     def start(index: int) -> None:
-        with after_the_first(model, tmp_path, lambda _: None):
+        with after_the_first(model, PARAMETERS, tmp_path, lambda _: None):
             log.append(("begin", index))
             time.sleep(0.2)
             log.append(("end", index))
@@ -214,12 +217,30 @@ def test_one_compiles_and_the_others_wait(tmp_path: Path) -> None:
     assert [what for what, _ in log[2:]] == ["begin", "begin", "end", "end"]
 
 
+def test_other_parameters_are_compiled_by_one_again(tmp_path: Path) -> None:
+    model, said = ModelConfig(DEMO_DIR, "demo", Mode.FAST), []
+    for points in (32, 8, 32, 8):
+        with after_the_first(model, GeneratorConfig(points_per_side=points), tmp_path, said.append):
+            pass
+    assert len(said) == 2  # each had to wait once
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = ModelConfig(DEMO_DIR, "demo", Mode.FAST)
+    with (
+        pytest.raises(StartupError, match=r"cache in .*file/cache \(Not a directory\); choose another folder"),
+        after_the_first(model, PARAMETERS, tmp_path / "file" / "cache", lambda _: None),
+    ):
+        pass
+
+
 def test_a_failure_to_compile_lets_the_next_try(tmp_path: Path) -> None:
     model = ModelConfig(DEMO_DIR, "demo", Mode.FAST)
-    with pytest.raises(StartupError), after_the_first(model, tmp_path, lambda _: None):
+    with pytest.raises(StartupError), after_the_first(model, PARAMETERS, tmp_path, lambda _: None):
         raise StartupError("no compiler")
     said: list[str] = []
-    with after_the_first(model, tmp_path, said.append):
+    with after_the_first(model, PARAMETERS, tmp_path, said.append):
         assert said == ["waiting for another replica to compile"]
 
 
