@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import shlex
+import sysconfig
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -93,6 +94,8 @@ def describe_build(build: Build) -> dict[str, Any]:
         "sam2": version("sam2"),
         "code (SHA-256)": hash_code(),
         "CUDA": torch.version.cuda if build.device.type == "cuda" else None,
+        # of the modules that Triton has written to launch kernels
+        "Python": sysconfig.get_config_var("EXT_SUFFIX") if build.device.type == "cuda" else None,
         "dtype of inputs": "float32",
         "batch size": build.shapes.batch_size,
         "points at a time": build.shapes.points,
