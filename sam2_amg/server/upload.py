@@ -17,6 +17,7 @@ from werkzeug.wrappers import Request
 
 from sam2_amg.errors import RequestError
 from sam2_amg.parameters import Parameters, most_values, read_texts, read_values, schemas, shown
+from sam2_amg.server.archives import too_many
 from sam2_amg.server.forms import Part, parts
 from sam2_amg.server.parameters import refusing
 
@@ -47,10 +48,11 @@ class Received:
     parameters: Parameters
 
 
-def received(request: Request, model: type[Parameters], archives: Collection[str] = ()) -> Received:
-    """The files and parameters of a request. Bodies whose Content-Type is one of `archives` are taken, too.
+def received(request: Request, model: type[Parameters], archives: Collection[str] = (), most: int = 1) -> Received:
+    """The files and parameters of a request, `most` files at most. Bodies whose Content-Type is one of `archives` are
+    taken, too.
 
-    Raises RequestError 400 or 415: a code of its own for each fault.
+    Raises RequestError 400, 413 or 415: a code of its own for each fault.
     """
     encoding = request.headers.get("Content-Encoding", "").strip()
     if encoding.lower() not in ("", "identity"):
@@ -61,7 +63,7 @@ def received(request: Request, model: type[Parameters], archives: Collection[str
         raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
     kind = request.mimetype
     if kind == "multipart/form-data":
-        return _from_form(body, request.mimetype_params.get("boundary", ""), model)
+        return _from_form(body, request.mimetype_params.get("boundary", ""), model, most)
     if kind in archives or (not archives and (kind.startswith("image/") or kind == "application/octet-stream")):
         return Received([Upload(_UNNAMED, body)], model())
     if kind == "application/json" and not archives:
@@ -72,11 +74,15 @@ def received(request: Request, model: type[Parameters], archives: Collection[str
 def only_upload(uploads: list[Upload]) -> Upload:
     """The only one of a list. Raises RequestError missing_field or second_image (400)."""
     if len(uploads) > 1:
-        message = f"The form has more than one file in '{FIELD}'. Send a request for each, or all to POST /batch."
-        raise RequestError(400, "second_image", message)
+        raise _second_image()
     if not uploads:
         raise RequestError(400, "missing_field", f"The form has no file in the field '{FIELD}'. {_USAGE}")
     return uploads[0]
+
+
+def _second_image() -> RequestError:
+    message = f"The form has more than one file in '{FIELD}'. Send a request for each, or all to POST /batch."
+    return RequestError(400, "second_image", message)
 
 
 def _wrong_type(kind: str, archives: Collection[str]) -> RequestError:
@@ -87,21 +93,25 @@ def _wrong_type(kind: str, archives: Collection[str]) -> RequestError:
     return RequestError(415, "unsupported_media_type", f"The request's Content-Type {what}. {ways}{hint}")
 
 
-def _from_form(body: bytes, boundary: str, model: type[Parameters]) -> Received:
+def _from_form(body: bytes, boundary: str, model: type[Parameters], most: int) -> Received:
     if not boundary:
         message = "Content-Type is multipart/form-data without a boundary. Let the client set Content-Type."
         raise RequestError(400, "no_boundary", message)
     uploads: list[Upload] = []
     with refusing():
-        parameters = read_texts(_texts_of(parts(body, boundary), uploads, model), model)
+        parameters = read_texts(_texts_of(parts(body, boundary), uploads, most, model), model)
     return Received(uploads, parameters)
 
 
-def _texts_of(form: Iterable[Part], uploads: list[Upload], model: type[Parameters]) -> Iterator[tuple[str, str]]:
-    """The text fields of a form; its files are added to `uploads`."""
+def _texts_of(
+    form: Iterable[Part], uploads: list[Upload], most: int, model: type[Parameters]
+) -> Iterator[tuple[str, str]]:
+    """The text fields of a form; its files are added to `uploads`. Of too many files the rest is not looked at."""
     for part in form:
         if part.name == FIELD:
             uploads.append(_upload_of(part))
+            if len(uploads) > most:
+                raise _second_image() if most == 1 else too_many(most)
         elif part.file_name is not None and part.name not in schemas(model):
             usage = f"Send it in '{FIELD}': curl -F '{FIELD}=@photo.jpg'."
             raise RequestError(400, "wrong_field", f"The file is in the field {shown(part.name)}. {usage}")

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -107,6 +110,21 @@ def test_a_request_can_be_asked_for_and_cancelled(own_server: RunningServer) -> 
     assert {name: state(name)["state"] for name in answers if name != last} == dict.fromkeys(
         set(answers) - {last}, "done"
     )
+
+
+def test_of_two_bodies_that_come_at_once_one_has_the_id(own_server: RunningServer) -> None:
+    address = urlsplit(own_server.url)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in "ab"]
+        head = f"POST /upload_rle HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: both\r\nContent-Length: {len(DOG)}\r\n"
+        head += "Content-Type: image/jpeg\r\nConnection: close\r\n\r\n"
+        for client in clients:
+            client.settimeout(60)
+            client.sendall(head.encode() + DOG[:-1])
+        for client in clients:
+            client.sendall(DOG[-1:])
+        statuses = sorted(int(client.makefile("rb").readline().split()[1]) for client in clients)
+    assert statuses == [200, 409]
 
 
 def test_the_log_is_json(tmp_path: Path) -> None:

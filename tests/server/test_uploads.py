@@ -123,6 +123,7 @@ FAULTS = {
         "curl -F 'image=@photo.jpg'",
     ),
     "other field": ((part("form-data; name=photo; filename=a") + END, FORM), 400, "wrong_field", "the field 'photo'"),
+    "second image before what is broken": ((IMAGE * 3 + b"--b", FORM), 400, "second_image", "more than one file"),
     "second image": ((IMAGE * 2 + END, FORM), 400, "second_image", "more than one file in 'image'"),
     "text field": (
         (IMAGE + part("form-data; name=points_per_sides", b"8") + END, FORM),
