@@ -34,6 +34,7 @@ _SMALL_ANSWER = 64 << 10  # bytes; health and errors are sent whatever others ho
 _ACCEPTED_AT_ONCE = 16  # connections that asyncio accepts before it does anything else
 _BACKLOG = 1024  # connections that the system keeps until they are accepted
 _LAST_ANSWERS = 2.0  # seconds to send what a drain that ran out of time has left
+_LAST_READS = 1.0  # seconds in which refused clients may still send, so that they get to read why
 _MIB = 1 << 20
 _PATH = "/:@!$&'()*+,;=~"  # characters that the log shows as they are
 
@@ -138,19 +139,20 @@ class Front:
         server.close()
         for connection in list(self._connections):
             connection.stop_receiving(self.handler.shutting_down())
-        if not await self._all_answered(self.limits.drain_timeout):
+        if not await self._none_is(lambda one: one.is_busy, self.limits.drain_timeout):
             self.gave_up = True
             await self._loop.run_in_executor(self._quick, give_up)
-            await self._all_answered(_LAST_ANSWERS)
+            await self._none_is(lambda one: one.is_busy, _LAST_ANSWERS)
+        await self._none_is(lambda one: one.state is State.CLOSING, _LAST_READS)
         for connection in list(self._connections):
             connection.give_up()
         for pool in (self._work, self._quick):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _all_answered(self, seconds: float) -> bool:
-        """Waits until no connection waits for an answer; False if some still do after so many seconds."""
+    async def _none_is(self, what: Callable[[Connection], bool], seconds: float) -> bool:
+        """Waits until no connection is like that; False if some still are after so many seconds."""
         end = self.now() + seconds
-        while any(connection.is_busy for connection in self._connections):
+        while any(map(what, self._connections)):
             if self.now() >= end:
                 return False
             await asyncio.sleep(0.02)

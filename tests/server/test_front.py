@@ -386,6 +386,18 @@ def test_draining_answers_what_is_accepted_and_refuses_the_rest() -> None:
         assert not one.given_up.is_set()
 
 
+def test_a_client_that_sends_meanwhile_reads_that_the_server_stops() -> None:
+    with running() as one:
+        client = one.connect(post("/upload", 1 << 20) + b"abc")
+        wait_until(lambda: one.count(State.RECEIVING) == 1)
+        one.front.drain()
+        for _ in range(5):
+            client.sendall(bytes(1000))
+            time.sleep(0.1)
+        assert code_of(read_answer(client)) == (503, "shutting_down")
+        assert is_closed(client)
+
+
 def test_a_drain_has_an_end() -> None:
     """After `drain_delay`, in which connections are taken, and `drain_timeout`, what waits is given up."""
     with running(Limits(queue_size=2, drain_delay=0.5, drain_timeout=0.5)) as one:
