@@ -67,15 +67,10 @@ class Admission:
             raise self.too_large()
         if endpoint in UPLOADS:
             parameters_of(head.query, model_of(endpoint, self.bounds))
-            self._check_id(head)
+            known = self.tickets.get(head.request_id)
+            if known is not None and not known.is_over:
+                raise _in_use(head)
             self.engine.check_room()
-
-    def _check_id(self, head: Head, own: Ticket | None = None) -> None:
-        """Raises RequestError 409 if a request of this ID is under way, which has not the ticket `own`."""
-        known = self.tickets.get(head.request_id)
-        if known is not None and known is not own and not known.is_over:
-            message = f"A request with X-Request-ID {head.request_id} is under way; send another ID."
-            raise RequestError(409, "request_id_in_use", message)
 
     def largest_body(self, head: Head) -> int:
         """Bytes: what --max_body_mib says for an image, and little for other requests."""
@@ -109,11 +104,9 @@ class Admission:
 
     def answer(self, head: Head, body: bytes, ticket: Ticket) -> Answer:
         """The application's answer. The request's ticket is in the WSGI environment."""
-        try:
-            if self.is_work(head):
-                self._check_id(head, ticket)  # again, for one whose body came at the same time
-        except RequestError as error:
-            return error_answer(error)
+        is_known = not self.is_work(head) or ticket.is_over or self.tickets.get(head.request_id) is ticket
+        if not is_known and not self.tickets.add(ticket):  # another one's body came at the same time
+            return error_answer(_in_use(head))
         answer = wsgi.call(self.app, head, body, {TICKET: ticket}, self.address)
         if answer.stream is not None:
             return answer  # its ticket is done when the stream is at its end
@@ -148,6 +141,11 @@ class Admission:
     def shutting_down(self) -> RequestError:
         """503: the server is shutting down."""
         return shutting_down()
+
+
+def _in_use(head: Head) -> RequestError:
+    message = f"A request with X-Request-ID {head.request_id} is under way; send another ID."
+    return RequestError(409, "request_id_in_use", message)
 
 
 def over_limit(limits: Limits) -> str:

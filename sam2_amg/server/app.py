@@ -66,7 +66,7 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
         endpoint = str(request.endpoint)
         model = model_of(endpoint, config.bounds)
         parameters = parameters_of(request.query_string.decode("latin-1"), model)
-        sent = received(request, model, archives, limits.max_batch_images if archives else 1)
+        sent = received(request, model, archives, limits.max_batch_images if archives else None)
         with refusing():
             parameters = merged(parameters, sent.parameters)
         return sent.uploads, asked_for(parameters, endpoint, request.accept_mimetypes, engine.own or config.generator)

@@ -19,7 +19,7 @@ _UNPACKED = 4  # times the size of the largest body
 _FOLDERS = 10  # entries, of which some may be folders, for each file
 _LONGEST_NAME = 1000  # characters
 _EXTENSIONS = {b"x": "pax", b"X": "pax", b"g": "global", b"L": "name", b"K": "link"}  # headers about the next file
-_LARGEST_EXTENSION = 64 << 10  # bytes
+_LARGEST_EXTENSION = 1 << 20  # bytes; attributes of a file may take many
 _MOST_EXTENSIONS = 4  # for a file
 _NO_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
@@ -128,7 +128,7 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
         start = at + tarfile.BLOCKSIZE
         if header.type in _EXTENSIONS:
             extensions += 1
-            if header.size > _LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
+            if not 0 <= header.size <= _LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
                 raise ValueError("a file has too long a header")
             known |= _extension(_EXTENSIONS[header.type], data[start : start + header.size])
             size = header.size
@@ -143,7 +143,8 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
                 more, start = data[start + 504], start + tarfile.BLOCKSIZE
             if header.isreg():
                 is_sparse |= any(key.startswith("GNU.sparse.") for key in known)
-                yield _Tarred(known.get("path", header.name), start, size, is_sparse)
+                name = known.get("GNU.sparse.name", known.get("path", header.name))
+                yield _Tarred(name, start, size, is_sparse)
             known, extensions = {}, 0
         if size < 0:
             raise ValueError("a file has fewer than no bytes")

@@ -48,9 +48,11 @@ class Received:
     parameters: Parameters
 
 
-def received(request: Request, model: type[Parameters], archives: Collection[str] = (), most: int = 1) -> Received:
-    """The files and parameters of a request, `most` files at most. Bodies whose Content-Type is one of `archives` are
-    taken, too.
+def received(
+    request: Request, model: type[Parameters], archives: Collection[str] = (), most: int | None = None
+) -> Received:
+    """The files and parameters of a request: of one file, or of up to `most` in a batch. Bodies whose Content-Type is
+    one of `archives` are taken, too.
 
     Raises RequestError 400, 413 or 415: a code of its own for each fault.
     """
@@ -93,7 +95,7 @@ def _wrong_type(kind: str, archives: Collection[str]) -> RequestError:
     return RequestError(415, "unsupported_media_type", f"The request's Content-Type {what}. {ways}{hint}")
 
 
-def _from_form(body: bytes, boundary: str, model: type[Parameters], most: int) -> Received:
+def _from_form(body: bytes, boundary: str, model: type[Parameters], most: int | None) -> Received:
     if not boundary:
         message = "Content-Type is multipart/form-data without a boundary. Let the client set Content-Type."
         raise RequestError(400, "no_boundary", message)
@@ -104,14 +106,14 @@ def _from_form(body: bytes, boundary: str, model: type[Parameters], most: int) -
 
 
 def _texts_of(
-    form: Iterable[Part], uploads: list[Upload], most: int, model: type[Parameters]
+    form: Iterable[Part], uploads: list[Upload], most: int | None, model: type[Parameters]
 ) -> Iterator[tuple[str, str]]:
     """The text fields of a form; its files are added to `uploads`. Of too many files the rest is not looked at."""
     for part in form:
         if part.name == FIELD:
             uploads.append(_upload_of(part))
-            if len(uploads) > most:
-                raise _second_image() if most == 1 else too_many(most)
+            if len(uploads) > (most or 1):
+                raise too_many(most) if most else _second_image()
         elif part.file_name is not None and part.name not in schemas(model):
             usage = f"Send it in '{FIELD}': curl -F '{FIELD}=@photo.jpg'."
             raise RequestError(400, "wrong_field", f"The file is in the field {shown(part.name)}. {usage}")

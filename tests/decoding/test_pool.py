@@ -30,7 +30,7 @@ from sam2_amg.decoding import decoder
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.decoding.messages import Message, send
 from sam2_amg.decoding.pool import DecoderPool
-from sam2_amg.decoding.shared_memory import SharedMemory
+from sam2_amg.decoding.shared_memory import create_memory
 from sam2_amg.demo import EXAMPLE, PHOTOGRAPHS
 from sam2_amg.errors import RequestError
 
@@ -267,24 +267,27 @@ def test_a_refused_file_leaves_no_memory_behind() -> None:
         wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held)
 
 
-def test_files_that_fail_leave_no_memory_behind(single: DecoderPool) -> None:
+def test_files_that_fail_leave_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a picture, or a file that is none, is as large as what stays of those that are right."""
-    decode(single, DOG)
-    large = encoded(np.zeros((6000, 6000, 3), np.uint8), "PNG")
-    (process,) = processes(single)
-    held = kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon")
-    for data in (large[: len(large) * 9 // 10], os.urandom(60 << 20)):
-        error_of(single, data)
-        wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held + (8 << 10))
-    pixels = single._idle[0]._memory  # type: ignore[union-attr]
-    assert shared_bytes(pixels) <= 2 * (32 << 20) + (1 << 20)
+    shared: list[int] = []  # descriptors of the memory that is shared with the decoder
 
+    def keep(file_bytes: int, pixel_bytes: int) -> int:
+        memory = create_memory(file_bytes, pixel_bytes)
+        shared.append(os.dup(memory))
+        return memory
 
-def shared_bytes(memory: SharedMemory) -> int:
-    """Bytes of shared memory that are in use."""
-    start = memory.file.ctypes.data
-    smaps = Path("/proc/self/smaps").read_text().split(f"{start:x}-", 1)[1]
-    return int(smaps.split("Rss:", 1)[1].split()[0]) << 10
+    monkeypatch.setattr(decoder, "create_memory", keep)
+    large = np.zeros((5000, 5000, 3), np.uint8)
+    cut = [data[: len(data) * 9 // 10] for data in (encoded(large, "PNG"), encoded(large, "JPEG"))]
+    with DecoderPool(Limits(decoders=1)) as pool:
+        decode(pool, DOG)
+        (process,), (memory,) = processes(pool), shared
+        held = kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon")
+        for data in (*cut, os.urandom(60 << 20)):
+            error_of(pool, data)
+            wait_until(lambda: kibibytes(f"/proc/{process}/smaps_rollup", "Pss_Anon") < held + (8 << 10))
+            assert os.fstat(memory).st_blocks * 512 <= 2 * (32 << 20) + (1 << 20)
+    os.close(memory)
 
 
 def shared_buffers() -> int:
@@ -339,8 +342,9 @@ def test_a_fork_server_that_dies_is_started_again(single: DecoderPool, sent: lis
 def test_a_fork_server_is_started_again_beside_many_descriptors(single: DecoderPool) -> None:
     """Its connection has a number of more than 1023 then."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(4096, before[0]), before[1]))
     with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(4096, before[0]), before[1]))
         for _ in range(1100):
             stack.enter_context(socket.socket())
         single._server.process.kill()
@@ -348,7 +352,6 @@ def test_a_fork_server_is_started_again_beside_many_descriptors(single: DecoderP
         with suppress(RequestError):  # the first may hear of its end
             decode(single, PNG)
         assert decode(single, PNG).shape == (40, 60, 3)
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_decoders_end_with_the_server_even_where_it_is_killed() -> None:

@@ -112,6 +112,12 @@ def test_an_error_is_the_line_of_its_image(local: LocalServer) -> None:
     assert codes == [None, "malformed_archive", None, "not_an_image", "not_an_image", "empty_body"]
 
 
+def test_a_batch_of_one_is_a_batch(small_generator: Generator, decoders: DecoderPool) -> None:
+    with serving(small_generator, decoders, Limits(max_batch_images=1)) as server:
+        two = requests.post(f"{server.url}/batch", files=[("image", FILES["0.png"])] * 2, timeout=60)
+    assert_error(two, 413, "too_many_images")
+
+
 MANY = {str(i): b"a" for i in range(101)}
 REFUSED: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "a format that is no JSON": ({"files": {"image": b"a"}}, "?format=png", 400, "invalid_parameter"),
@@ -197,13 +203,17 @@ def test_headers_of_a_tar_cost_no_more_than_they_are_long() -> None:
     """tarfile searches rows of digits in a time, and copies what a header says of all files into a memory, that grow
     with their square."""
     digits = tar_header(tarfile.XHDTYPE, b"1" * 1_000_000)
-    for_all = tar_header(tarfile.XGLTYPE, pax({f"{i:x}": "y" for i in range(50_000)}))
+    records = pax({f"{i:x}": "y" for i in range(50_000)})
+    for_all = tar_header(tarfile.XGLTYPE, records + bytes(MIB))
+    negative = bytearray(tar_header(tarfile.XHDTYPE, records))
+    negative[124:136] = (-600).to_bytes(12, "big", signed=True)
+    negative[148:156] = b"%06o\0 " % (sum(negative[:148]) + 8 * 32 + sum(negative[156:512]))
     folders = b"".join(tar_header(tarfile.DIRTYPE, b"") for _ in range(500))
     some = tar_header(tarfile.XHDTYPE, b"1" * 60_000) + tar_header(tarfile.REGTYPE, b"a")
     tracemalloc.start()
     try:
         begun = time.process_time()
-        for data in (digits, for_all + folders, some * 9):
+        for data in (digits, for_all + folders, negative, some * 9):
             with pytest.raises(RequestError, match="cannot be read"):
                 entries_of(data + bytes(1024), 100, MIB)
         assert time.process_time() - begun < 1
@@ -233,10 +243,11 @@ def test_a_sparse_file_is_refused_alone() -> None:
     header[482] = 1  # a block of holes follows
     header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
     holes = bytes(512)
-    new = tar_header(tarfile.XHDTYPE, pax({"GNU.sparse.major": "1"})) + tar_header(tarfile.REGTYPE, b"new")
+    said = pax({"GNU.sparse.major": "1", "GNU.sparse.name": "new"})
+    new = tar_header(tarfile.XHDTYPE, said) + tar_header(tarfile.REGTYPE, b"new")
     data = bytes(header) + holes + bytes(512) + new + tar_header(tarfile.REGTYPE, b"whole") + bytes(1024)
     *sparse_ones, whole = entries_of(data, 9, MIB)
-    assert len(sparse_ones) == 2
+    assert [entry.name for entry in sparse_ones] == ["old", "new"]
     for entry in sparse_ones:
         with pytest.raises(RequestError, match="sparse"):
             entry.read()

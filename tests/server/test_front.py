@@ -20,6 +20,7 @@ from helpers import wait_until
 from sam2_amg.config import Limits
 from sam2_amg.errors import RequestError
 from sam2_amg.server import connection as connections
+from sam2_amg.server import front as fronts
 from sam2_amg.server.connection import State
 from sam2_amg.server.front import Front
 from sam2_amg.server.listen import bind
@@ -386,7 +387,8 @@ def test_draining_answers_what_is_accepted_and_refuses_the_rest() -> None:
         assert not one.given_up.is_set()
 
 
-def test_a_client_that_sends_meanwhile_reads_that_the_server_stops() -> None:
+def test_a_client_that_sends_meanwhile_reads_that_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "_LAST_READS", 10)
     with running() as one:
         client = one.connect(post("/upload", 1 << 20) + b"abc")
         wait_until(lambda: one.count(State.RECEIVING) == 1)

@@ -116,8 +116,8 @@ def test_of_two_bodies_that_come_at_once_one_has_the_id(own_server: RunningServe
     address = urlsplit(own_server.url)
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection((address.hostname, address.port))) for _ in "ab"]
-        head = f"POST /upload_rle HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: both\r\nContent-Length: {len(DOG)}\r\n"
-        head += "Content-Type: image/jpeg\r\nConnection: close\r\n\r\n"
+        head = "POST /upload_rle?points_per_side=16 HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: both\r\n"
+        head += f"Content-Length: {len(DOG)}\r\nContent-Type: image/jpeg\r\nConnection: close\r\n\r\n"
         for client in clients:
             client.settimeout(60)
             client.sendall(head.encode() + DOG[:-1])
