@@ -61,12 +61,12 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
     engine, limits = desk.engine, config.limits
     batches = threading.BoundedSemaphore(limits.queue_size)
 
-    def read(archives: tuple[str, ...] = ()) -> tuple[list[Upload], Asked]:
-        """The files of the request, and what it asks for. Raises RequestError 400, 406 or 415."""
+    def read(most: int | None = None) -> tuple[list[Upload], Asked]:
+        """The files of the request, and what it asks for; see `received`. Raises RequestError 400, 406, 413 or 415."""
         endpoint = str(request.endpoint)
         model = model_of(endpoint, config.bounds)
         parameters = parameters_of(request.query_string.decode("latin-1"), model)
-        sent = received(request, model, archives, limits.max_batch_images if archives else None)
+        sent = received(request, model, most)
         with refusing():
             parameters = merged(parameters, sent.parameters)
         return sent.uploads, asked_for(parameters, endpoint, request.accept_mimetypes, engine.own or config.generator)
@@ -97,7 +97,7 @@ def register_uploads(app: Flask, config: ServerConfig, desk: Desk) -> None:
         ticket = ticket_of_request(limits)
         engine.check_room()
         with taken(batches, limits) as place:
-            uploads, asked = read(TYPES)
+            uploads, asked = read(limits.max_batch_images)
             is_archive = request.mimetype in TYPES
             entries = images_of(uploads, limits.max_batch_images, limits.max_body_mib * _MIB, is_archive)
             ticket.enter("segmenting")

@@ -17,13 +17,14 @@ from werkzeug.wrappers import Request
 
 from sam2_amg.errors import RequestError
 from sam2_amg.parameters import Parameters, most_values, read_texts, read_values, schemas, shown
-from sam2_amg.server.archives import too_many
+from sam2_amg.server.archives import TYPES, too_many
 from sam2_amg.server.forms import Part, parts
 from sam2_amg.server.parameters import refusing
 
 FIELD = "image"  # the form's field, and JSON's key
 _USAGE = f"Send an image: curl -F '{FIELD}=@photo.jpg' to POST /upload (PNG), /upload_rle (JSON) or /segment."
 _WAYS = f"Send multipart/form-data with a file in '{FIELD}', the file itself as image/*, or application/json."
+_SECOND = f"The form has more than one file in '{FIELD}'. Send a request for each, or all to POST /batch."
 _UNNAMED = "image"  # the name of a file that comes without one
 _JSON = f'Send {{"{FIELD}": "<the file in base64>"}}.'
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -48,11 +49,9 @@ class Received:
     parameters: Parameters
 
 
-def received(
-    request: Request, model: type[Parameters], archives: Collection[str] = (), most: int | None = None
-) -> Received:
-    """The files and parameters of a request: of one file, or of up to `most` in a batch. Bodies whose Content-Type is
-    one of `archives` are taken, too.
+def received(request: Request, model: type[Parameters], most: int | None = None) -> Received:
+    """The files and parameters of a request: of one image, or with `most` of a batch of so many at most, which may be
+    an archive.
 
     Raises RequestError 400, 413 or 415: a code of its own for each fault.
     """
@@ -63,7 +62,7 @@ def received(
     body = request.stream.read()
     if not body:
         raise RequestError(400, "empty_body", f"The request has no body. {_USAGE}")
-    kind = request.mimetype
+    kind, archives = request.mimetype, TYPES if most else ()
     if kind == "multipart/form-data":
         return _from_form(body, request.mimetype_params.get("boundary", ""), model, most)
     if kind in archives or (not archives and (kind.startswith("image/") or kind == "application/octet-stream")):
@@ -74,17 +73,10 @@ def received(
 
 
 def only_upload(uploads: list[Upload]) -> Upload:
-    """The only one of a list. Raises RequestError missing_field or second_image (400)."""
-    if len(uploads) > 1:
-        raise _second_image()
+    """The only one of a request that is no batch. Raises RequestError missing_field (400)."""
     if not uploads:
         raise RequestError(400, "missing_field", f"The form has no file in the field '{FIELD}'. {_USAGE}")
     return uploads[0]
-
-
-def _second_image() -> RequestError:
-    message = f"The form has more than one file in '{FIELD}'. Send a request for each, or all to POST /batch."
-    return RequestError(400, "second_image", message)
 
 
 def _wrong_type(kind: str, archives: Collection[str]) -> RequestError:
@@ -113,7 +105,7 @@ def _texts_of(
         if part.name == FIELD:
             uploads.append(_upload_of(part))
             if len(uploads) > (most or 1):
-                raise too_many(most) if most else _second_image()
+                raise too_many(most) if most else RequestError(400, "second_image", _SECOND)
         elif part.file_name is not None and part.name not in schemas(model):
             usage = f"Send it in '{FIELD}': curl -F '{FIELD}=@photo.jpg'."
             raise RequestError(400, "wrong_field", f"The file is in the field {shown(part.name)}. {usage}")
