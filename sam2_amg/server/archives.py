@@ -18,7 +18,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others take up to gigab
 _UNPACKED = 4  # times the size of the largest body
 _FOLDERS = 10  # entries, of which some may be folders, for each file
 _LONGEST_NAME = 1000  # characters
-_EXTENSIONS = {b"x": "pax", b"X": "pax", b"g": "global", b"L": "name", b"K": "link"}  # headers about the next file
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # headers about other files
 _LARGEST_EXTENSION = 1 << 20  # bytes; attributes of a file may take many
 _MOST_EXTENSIONS = 4  # for a file
 _NO_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
@@ -130,8 +131,8 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
             extensions += 1
             if not 0 <= header.size <= _LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
                 raise ValueError("a file has too long a header")
-            known |= _extension(_EXTENSIONS[header.type], data[start : start + header.size])
             size = header.size
+            known |= _extension(header.type, data[start : start + size])
         else:
             count += 1
             if count > _FOLDERS * most:
@@ -151,21 +152,30 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
         at = start + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _extension(kind: str, data: bytes) -> dict[str, str]:
+def _extension(kind: bytes, data: bytes) -> dict[str, str]:
     """What an extended header says of the next file."""
-    if kind == "name":
-        return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return {"path": _text(data.partition(b"\0")[0])}
+    return _records(data) if kind in _PAX else {}
+
+
+def _records(data: bytes) -> dict[str, str]:
+    """What an extended header of pax says: records of "<length of the record> <key>=<value>\\n"."""
     found: dict[str, str] = {}
     at = 0
-    while kind == "pax" and data[at : at + 1] not in (b"", b"\0"):  # "<length of the record> <key>=<value>\n"
+    while data[at : at + 1] not in (b"", b"\0"):
         length, space, _ = data[at : at + 8].partition(b" ")
         record = data[at + len(length) + 1 : at + int(length)]
         key, equals, value = record.partition(b"=")
         if not (space and equals and value.endswith(b"\n")):
             raise ValueError("a header of it is broken")
-        found[key.decode("utf-8", "replace")] = value[:-1].decode("utf-8", "surrogateescape")
+        found[_text(key)] = _text(value[:-1])
         at += int(length)
     return found
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _read_tarred(data: bytes, file: _Tarred, largest: int) -> bytes:
