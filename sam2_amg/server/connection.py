@@ -95,7 +95,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or was sent away."""
         self.front.remove(self)
-        self.state = State.CLOSING  # nothing more is taken of what h11 still has
         self._stop_timer()
         if self._timer is not None:
             self._timer.cancel()
@@ -144,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Takes what has come of a request so far, a part of it at a time."""
-        if self.state is not State.RECEIVING or self.transport.is_closing():
+        if self.state is not State.RECEIVING or self.transport.is_closing():  # h11 may still have parts of a body
             return
         try:
             if self._feed():
@@ -301,8 +300,8 @@ class Connection(asyncio.Protocol):
             await self._write_end()
         is_gone = self.transport.is_closing()
         self.front.log(self._head, self.client, answer, count, "the client left" if is_gone else "")
-        self._release()
         if not is_gone:
+            self._release()
             self._after(close)
 
     async def _send_stream(self, answer: Answer, stream: Stream, close: bool) -> int:
