@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.config import ModelConfig
 from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_tables import find_table
-
-
-def _default_cache() -> Path:
-    """Where TorchInductor keeps what it compiled, unless it is told."""
-    if named := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        return Path(named)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # one without a name
-        user = str(os.getuid())
-    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
 
 
 def _table_of(gpu: str, cache: Path | None) -> bytes:
@@ -62,7 +50,8 @@ def after_the_first(
     device = torch.cuda.get_device_name() if model.device == "cuda" else "cpu"
     what = repr((model, parameters, device, _table_of(device, cache), torch.__version__, hash_code()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
-    folder = cache or _default_cache()  # where the mark goes with what it stands for
+    # the mark goes where what it stands for lies
+    folder = cache or Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
     done = folder / f"{name}.compiled"
     if done.exists():
         yield
