@@ -32,8 +32,6 @@ from sam2_amg.replicas.runtime import set_environment
 from sam2_amg.server.ticket import Ticket
 
 PACKAGE = Path(__file__).parents[2] / "sam2_amg"
-
-
 PARAMETERS = GeneratorConfig()
 
 
