@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,15 @@ from sam2_amg.kernels.upscale import upscale_kernel
 
 logger = logging.getLogger(__name__)
 _MOST_COMPILED = 256  # times that a module is compiled for the models that a process has loaded; torch's default is 8
+
+
+def _memory_format(name: str) -> torch.memory_format:
+    return cast(torch.memory_format, getattr(torch, name.removeprefix("torch.")))
+
+
+# A key of torch's cache of compiled graphs is a hash of pickled tensors' memory formats, among others. pickle names the
+# module that has a format, and takes the first one imported that has `torch`, which is not the same in all processes.
+copyreg.pickle(torch.memory_format, lambda it: (_memory_format, (str(it),)))
 
 
 def compile_subgraphs(

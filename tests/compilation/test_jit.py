@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,16 +62,14 @@ def test_what_is_compiled_answers_the_same(small_model: SAM2Base) -> None:
     assert count_compilations() == before + 4
 
 
-@torch.inference_mode()
-def test_other_code_and_launch_configurations_are_compiled_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """torch's cache does not know our kernels, which it does not find in their operations."""
+@pytest.fixture
+def from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """Compiles what takes no time; how many graphs were in torch's cache, which is empty at first."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     subgraphs = Subgraphs(little, little, little, None)
     shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
 
-    def from_the_cache(configs: LaunchConfigs, code: str = "a kernel") -> int:
+    def compile_again(configs: LaunchConfigs = HOPPER, code: str = "a kernel") -> int:
         torch._dynamo.reset()
         monkeypatch.setattr(jit, "hash_code", lambda: code)
         before = counters["aot_autograd"]["autograd_cache_hit"]
@@ -76,9 +77,25 @@ def test_other_code_and_launch_configurations_are_compiled_anew(
             compile_subgraphs(subgraphs, shapes, CPU, lambda _: None)
         return counters["aot_autograd"]["autograd_cache_hit"] - before
 
+    return compile_again
+
+
+@torch.inference_mode()
+def test_other_code_and_launch_configurations_are_compiled_anew(from_the_cache: Callable[..., int]) -> None:
+    """torch's cache does not know our kernels, which it does not find in their operations."""
     changed = replace(HOPPER, read=SAFE.read)
     assert [from_the_cache(configs) for configs in (HOPPER, HOPPER, changed, changed, HOPPER)] == [0, 1, 0, 1, 1]
     assert [from_the_cache(HOPPER, "another") for _ in range(2)] == [0, 1]
+
+
+@torch.inference_mode()
+def test_processes_that_import_torch_elsewhere_find_what_others_compiled(
+    from_the_cache: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica imports torch from another module than a server does."""
+    assert from_the_cache() == 0
+    monkeypatch.setattr(sys, "modules", {"first": SimpleNamespace(torch=torch), **sys.modules})
+    assert from_the_cache() == 1
 
 
 class Scaled(nn.Module):
