@@ -20,6 +20,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    from sam2_amg.process.account import complete_account
+
+    complete_account()
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from sam2_amg.process.account import complete_account
 from sam2_amg.process.signals import end_on_signals
 
 _NEEDED = ("numpy", "PIL", "torch", "flask")  # that something is missing is seen in these
@@ -27,8 +28,10 @@ def start(name: str) -> int:
 
 
 def prepare() -> None:
-    """Lets signals end the process from the first import on. Raises SystemExit with a hint if packages are missing."""
+    """Lets signals end the process from the first import on, and makes up for a user without a name. Raises SystemExit
+    with a hint if packages are missing."""
     end_on_signals()
+    complete_account()
     for package in _NEEDED:
         if find_spec(package) is None:  # which does not import it
             hint = "in a checkout, run `make run` once, then .venv/bin/python; elsewhere, pip install ."

@@ -6,6 +6,7 @@ import copyreg
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.compiler import config as compiler_config
 
 from sam2_amg.compilation.compiler import use_working_compiler
@@ -25,6 +27,7 @@ from sam2_amg.kernels.layer_norm import layer_norm_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
 from sam2_amg.kernels.rle import boundaries_kernel
 from sam2_amg.kernels.upscale import upscale_kernel
+from sam2_amg.process.account import make_writable
 
 logger = logging.getLogger(__name__)
 _MOST_COMPILED = 256  # times that a module is compiled for the models that a process has loaded; torch's default is 8
@@ -47,6 +50,7 @@ def compile_subgraphs(
     It takes a minute or two. `report` receives progress messages. Raises StartupError if compiling fails, for example
     without a C++ compiler.
     """
+    cache_folder()
 
     def compile_one(name: str, subgraph: Subgraph) -> Subgraph:
         report(f"compiling {name} for {device.type}")
@@ -67,6 +71,18 @@ def compile_subgraphs(
         dynamo_config.patch(recompile_limit=_MOST_COMPILED),
     ):
         return map_subgraphs(compile_one, subgraphs)
+
+
+def cache_folder(named: Path | None = None) -> Path:
+    """Where compilers keep what they make: the folder `named`, or torch's own. Raises StartupError if nothing can be
+    written there."""
+    folder = named or Path(cache_dir())
+    try:
+        make_writable(folder)
+    except OSError as error:
+        problem = f"nothing can be written to the compilers' cache in {folder} ({error.strerror})"
+        raise StartupError(f"{problem}; choose another folder with --compile_cache") from error
+    return folder
 
 
 @contextmanager

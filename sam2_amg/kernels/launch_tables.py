@@ -32,6 +32,7 @@ PACKED = "launch-configs.json"  # the table in a folder of packages
 VARIABLE = "SAM2_AMG_LAUNCH_TABLES"
 _MOST_PIXELS = 512  # `image_attention.py` takes numbers of image tokens that are multiples of it
 _LARGEST = {"num_warps": 32, "num_stages": 8, "PARTS": 64, "POINTS": 64}  # of a tile's side: 256
+_in_use: Path | None = None  # of this process
 
 
 def tables_folders(cache: Path | None = None) -> list[Path]:
@@ -82,15 +83,24 @@ def read_table(path: Path) -> LaunchConfigs:
 
 def use_table(device: torch.device, report: Callable[[str], None]) -> None:
     """Has this process use the table of its GPU, if there is one. `report` is told so, or that one would help."""
+    global _in_use
     gpu = torch.cuda.get_device_name(device)
     if path := find_table(gpu):
         try:
             use_launch_configs(read_table(path))
+            _in_use = path
             report(f"using the launch configurations in {path}")
         except StartupError as error:
             logger.warning("%s; kernels have those of this package. To measure again: %s", error, command_for("tune"))
     elif shipped_configs(device) is None:
         logger.warning("no launch configurations are known for %s; for faster kernels: %s", gpu, command_for("tune"))
+
+
+def way_out_of_large_kernels() -> str:
+    """What to do about a kernel that takes more registers or shared memory than the GPU has."""
+    if _in_use is None:
+        return "give another mode, or another GPU"
+    return f"delete {_in_use}, or measure again: {command_for('tune')}"
 
 
 def _checked(kernel: str, config: Any) -> LaunchConfig:

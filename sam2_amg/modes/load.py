@@ -22,6 +22,7 @@ from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_mo
 from sam2_amg.network.model_types import find_model_type
 from sam2_amg.network.weights import Weights, check_weights
 from sam2_amg.pipeline.base import Generator
+from sam2_amg.process.account import make_writable
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ def keep_compiled(folder: Path) -> None:
     os.environ[VARIABLE] = str(folder.resolve())
     try:
         for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            make_writable(folder / name)
             os.environ[variable] = str((folder / name).resolve())
     except OSError as error:
         raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error

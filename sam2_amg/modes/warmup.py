@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from triton.runtime.errors import OutOfResources
 
 from sam2_amg.compilation.subgraphs import encoder_sizes
 from sam2_amg.config import GeneratorConfig
 from sam2_amg.errors import StartupError
+from sam2_amg.kernels.launch_tables import way_out_of_large_kernels
 from sam2_amg.pipeline.base import Generator
 
 
@@ -28,12 +30,16 @@ def warm_up(generator: Generator, image: NDArray[np.uint8], device: torch.device
 
 @contextmanager
 def memory_errors(flags: str) -> Iterator[None]:
-    """Turns torch.OutOfMemoryError into StartupError, which says to lower `flags`."""
+    """Turns what is said of too little memory of a GPU into StartupError: torch.OutOfMemoryError, which lower `flags`
+    help against, and OutOfResources of a kernel that needs more of a multiprocessor."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).split(".")[0]
         raise StartupError(f"{reason}; lower {flags}, or give a smaller MODEL_TYPE") from error
+    except OutOfResources as error:
+        reason = str(error).split(". ")[0]
+        raise StartupError(f"a kernel does not fit this GPU ({reason}); {way_out_of_large_kernels()}") from error
 
 
 def keep_from_garbage_collection() -> None:

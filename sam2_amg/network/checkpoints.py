@@ -148,6 +148,7 @@ def load_model(path: Path, kind: ModelType, device: torch.device) -> SAM2Base:
     expected = model.state_dict()
     _check_fit(state, expected, path, kind)
     filled = {name: value.to(device, expected[name].dtype) for name, value in state.items()}
+    _check_numbers(filled, path, kind)
     model.load_state_dict(filled, assign=True)
     return model.requires_grad_(False).eval().to(device)
 
@@ -191,6 +192,13 @@ def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
                 f"{path} is not a SAM 2.1 {kind.name} checkpoint: it {problem} {shown(sorted(names))} "
                 f"({len(names)} such keys); {way_out}"
             )
+
+
+def _check_numbers(state: dict[str, Tensor], path: Path, kind: ModelType) -> None:
+    """Such a model finds no masks, in any image."""
+    wrong = sorted(name for name, value in state.items() if not value.isfinite().all())
+    if wrong:
+        raise StartupError(f"{path} has weights that are NaN or infinite: {shown(wrong)}; {_again(path, kind)}")
 
 
 def _again(path: Path, kind: ModelType) -> str:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import torch
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
+from sam2_amg.compilation.jit import cache_folder
 from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.config import ModelConfig
-from sam2_amg.errors import StartupError
 from sam2_amg.kernels.launch_tables import find_table
 
 
@@ -26,15 +23,6 @@ def _table_of(gpu: str, cache: Path | None) -> bytes:
     with contextlib.suppress(OSError):  # whoever loads the model says so
         return table.read_bytes() if table else b""
     return b""
-
-
-def _opened(folder: Path, name: str) -> TextIO:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / name).open("w")
-    except OSError as error:
-        problem = f"nothing can be written to the compilers' cache in {folder} ({error.strerror})"
-        raise StartupError(f"{problem}; choose another folder with --compile_cache") from error
 
 
 @contextmanager
@@ -51,13 +39,13 @@ def after_the_first(
     what = repr((model, parameters, device, _table_of(device, cache), torch.__version__, hash_code()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     # the mark goes where what it stands for lies
-    folder = cache or Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
+    folder = cache_folder(cache)
     done = folder / f"{name}.compiled"
     if done.exists():
         yield
         return
     report("waiting for another replica to compile")
-    with _opened(folder, f"{name}.lock") as lock:
+    with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             fcntl.flock(lock, fcntl.LOCK_UN)

@@ -98,6 +98,13 @@ def test_processes_that_import_torch_elsewhere_find_what_others_compiled(
     assert from_the_cache() == 1
 
 
+def test_a_cache_that_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc")
+    shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
+    with pytest.raises(StartupError, match=r"cache in /proc \(.*\); choose another folder with --compile_cache"):
+        compile_subgraphs(Subgraphs(little, little, little, None), shapes, CPU, lambda _: None)
+
+
 class Scaled(nn.Module):
     """A layer that has a constant of its own, as layers with emulated products have."""
 

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 import triton
+from triton.runtime.errors import OutOfResources
 
 from sam2_amg.errors import StartupError
-from sam2_amg.kernels import launch_configs
+from sam2_amg.kernels import launch_configs, launch_tables
 from sam2_amg.kernels.launch_configs import HOPPER, SAFE
 from sam2_amg.kernels.launch_tables import VARIABLE, read_table, table_name, use_table, write_table
 from sam2_amg.modes.load import keep_compiled
+from sam2_amg.modes.warmup import memory_errors
 
 A100, CUDA = "NVIDIA A100-SXM4-80GB", torch.device("cuda")
 TUNED = replace(SAFE, read={"BLOCK": 32, "PARTS": 8, "num_warps": 8, "num_stages": 3})
@@ -80,6 +82,7 @@ def an_a100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: A100)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr(launch_configs, "_tuned", None)
+    monkeypatch.setattr(launch_tables, "_in_use", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     for name in (VARIABLE, "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         monkeypatch.setenv(name, "")  # and what it is now comes back
@@ -96,6 +99,14 @@ def test_the_compile_cache_is_looked_into_first(an_a100: Path, tmp_path: Path) -
     use_table(CUDA, said.append)
     assert launch_configs.launch_configs(CUDA) == TUNED
     assert [line.split("/")[-2] for line in said] == ["sam2-amg", "compiled"]
+
+
+def test_a_kernel_that_does_not_fit_says_which_table_it_is_of(an_a100: Path) -> None:
+    write_table(path := an_a100 / table_name(A100), A100, TUNED)
+    use_table(CUDA, lambda _: None)
+    said = f"Hardware limit: 102400\\); delete {path}, or measure again: .*tune$"
+    with pytest.raises(StartupError, match=said), memory_errors("--points_per_batch"):
+        raise OutOfResources(300 << 10, 100 << 10, "shared memory")
 
 
 def test_a_gpu_without_a_table_is_told_of(an_a100: Path, caplog: pytest.LogCaptureFixture) -> None:

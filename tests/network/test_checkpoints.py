@@ -197,6 +197,15 @@ def test_missing_unknown_and_misshapen_keys(tmp_path: Path) -> None:
     assert "it has a wrong shape for image_encoder.trunk.patch_embed.proj.weight" in refusal(path)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, number: float) -> None:
+    path = tmp_path / DEMO.file
+    state = torch.load(DEMO_DIR / DEMO.file, weights_only=True)["model"]
+    state["no_mem_embed"][0, 0, 3] = number
+    torch.save({"model": state}, path)
+    assert f"{path} has weights that are NaN or infinite: no_mem_embed; restore it" in refusal(path)
+
+
 class _Exploit:
     def __init__(self, target: str) -> None:
         self.target = target
