@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from sam2_amg.pipeline.base import MaskRecord
+from sam2_amg.process.wanted import ending_early
 
 Mask = NDArray[np.bool_]
+
+
+@contextmanager
+def unwanted_after(checks: int) -> Iterator[None]:
+    """The block is about an answer that somebody waits for until so many checks are made. It is to end with the next
+    one."""
+    made = 0
+
+    def check() -> None:
+        nonlocal made
+        made += 1
+        if made > checks:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError), ending_early(check):
+        yield
+    assert made == checks + 1
 
 
 def record_of(mask: Mask, predicted_iou: float = 0.9) -> MaskRecord:

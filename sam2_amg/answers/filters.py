@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from sam2_amg.answers.options import require
 from sam2_amg.answers.runs import box_of, compressed, label_map, runs_by_label, uncompressed
+from sam2_amg.process.wanted import while_wanted
 
 if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
@@ -96,7 +97,7 @@ def _iou(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> np.ndarray:
     found = np.empty((len(a), len(b)))
     longest = sum(max(len(rle["counts"]) for rle in rles) for rles in (a, b))  # bytes, about as many as runs
     side = max(1, math.isqrt(_WORK // longest))
-    for i, j in product(range(0, len(a), side), range(0, len(b), side)):
+    for i, j in while_wanted(product(range(0, len(a), side), range(0, len(b), side))):
         some = b[j : j + side]
         found[i : i + side, j : j + side] = coco_mask.iou(a[i : i + side], some, [0] * len(some))
     return found

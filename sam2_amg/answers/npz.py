@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sam2_amg.answers.options import Segmented
 from sam2_amg.answers.runs import Runs, crop_of, runs_of
+from sam2_amg.process.wanted import while_wanted
 
 _COMPRESSION = 1  # most bytes are 0, which the fastest level packs well
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest of the format, so that equal masks make equal files
@@ -54,7 +55,7 @@ def _write_masks(stream: IO[bytes], image: Segmented) -> None:
     height, width = image.size
     shape = (len(image.records), height, -(-width // 8))
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    for record in image.records:  # one at a time, because all of them can take gigabytes
+    for record in while_wanted(image.records):  # one at a time, because all of them can take gigabytes
         stream.write(pack(runs_of(record["segmentation"]), image.size).data)
 
 

@@ -15,6 +15,7 @@ from sam2_amg.answers.options import Options, Segmented, Style
 from sam2_amg.answers.palette import PALETTE, assign_colours, touching
 from sam2_amg.answers.png import encode_png
 from sam2_amg.answers.runs import Box, box_of, crop_of, painting_order, require_labels, runs_of
+from sam2_amg.process.wanted import while_wanted
 
 if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
@@ -49,7 +50,7 @@ def layers_of(records: Sequence[MaskRecord], size: tuple[int, int]) -> Layers:
     require_labels(records)
     height, width = size
     labels, outlines = np.zeros((width, height), np.uint16), np.zeros((width, height), bool)  # as runs are, by columns
-    for label, index in enumerate(painting_order(records), start=1):
+    for label, index in enumerate(while_wanted(painting_order(records)), start=1):
         box, crop = crop_of(runs_of(records[index]["segmentation"]), height)
         place = slice(box.x0, box.x1), slice(box.y0, box.y1)
         labels[place][crop] = label
@@ -154,7 +155,7 @@ def _thicker(layers: Layers, width: int) -> NDArray[np.bool_]:
 def _boxes(records: Sequence[MaskRecord], size: tuple[int, int], width: int) -> NDArray[np.uint16]:
     """A label map [H, W] of the boxes' lines, which lie inside the boxes. Those of smaller masks are on top."""
     labels = np.zeros(size, np.uint16)
-    for label, index in enumerate(painting_order(records), start=1):
+    for label, index in enumerate(while_wanted(painting_order(records)), start=1):
         box = box_of(runs_of(records[index]["segmentation"]), size[0])
         inside = labels[box.y0 : box.y1, box.x0 : box.x1]
         for side in (inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]):

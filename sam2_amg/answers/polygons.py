@@ -13,6 +13,7 @@ from sam2_amg.answers.keyholes import cut_open
 from sam2_amg.answers.options import Segmented
 from sam2_amg.answers.rings import Part, Ring, parts_of
 from sam2_amg.answers.runs import Runs, runs_of
+from sam2_amg.process.wanted import while_wanted
 
 
 def simplified(parts: list[Part], tolerance: float) -> list[Part]:
@@ -48,7 +49,7 @@ def polygons_of(runs: Runs, height: int, tolerance: float = 0.0) -> list[NDArray
 def encode(image: Segmented) -> bytes:
     """The records, with a list of polygons as `segmentation`, as a line."""
     answer = []
-    for record in image.records:
+    for record in while_wanted(image.records):
         polygons = polygons_of(runs_of(record["segmentation"]), image.size[0], image.options.tolerance)
         answer.append({**record, "segmentation": [polygon.tolist() for polygon in polygons]})
     return json_line(answer)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from sam2_amg.answers.options import AnswerError, Counts, Segmented
+from sam2_amg.process.wanted import while_wanted
 
 if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
@@ -142,7 +143,7 @@ def label_map(records: Sequence[MaskRecord], size: tuple[int, int]) -> NDArray[A
     """
     height, width = size
     labels: NDArray[Any] = np.zeros(height * width, np.uint16 if len(records) <= MOST_LABELS else np.uint32)
-    for index in painting_order(records):
+    for index in while_wanted(painting_order(records)):
         starts, ends = runs_of(records[index]["segmentation"])
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             labels[start:end] = index + 1

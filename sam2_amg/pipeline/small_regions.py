@@ -11,6 +11,7 @@ from sam2_amg.pipeline.base import MaskRecord
 from sam2_amg.postprocess.nms import suppress
 from sam2_amg.postprocess.rle import boundaries_to_rles, find_run_boundaries
 from sam2_amg.postprocess.small_regions import Mask, box_of, remove_small_regions
+from sam2_amg.process.wanted import while_wanted
 
 
 def without_small_regions(records: list[MaskRecord], config: GeneratorConfig) -> list[MaskRecord]:
@@ -22,7 +23,7 @@ def without_small_regions(records: list[MaskRecord], config: GeneratorConfig) ->
     if not records or config.min_mask_region_area == 0:
         return records
     cleaned, boxes, scores = [], [], []
-    for record in records:
+    for record in while_wanted(records):
         mask, changed = remove_small_regions(rle_to_mask(record["segmentation"]), config.min_mask_region_area)
         boxes.append(box_of(mask) or [0, 0, 0, 0])
         scores.append(0.0 if changed else 1.0)

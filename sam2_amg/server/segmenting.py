@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from sam2_amg.answers.filters import Filters, filtered
 from sam2_amg.answers.options import Answer, AnswerError, Segmented
@@ -13,10 +14,11 @@ from sam2_amg.answers.render import render
 from sam2_amg.config import Limits
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import RequestError
+from sam2_amg.process.wanted import ending_early
 from sam2_amg.server.desk import Desk, Made
 from sam2_amg.server.engine import Engine
 from sam2_amg.server.parameters import Asked, refusing
-from sam2_amg.server.slots import timed_out
+from sam2_amg.server.slots import cancelled, timed_out
 from sam2_amg.server.ticket import Ticket
 from sam2_amg.server.upload import Upload
 
@@ -31,12 +33,16 @@ class Segmenting:
     def answer(self, upload: Upload, asked: Asked, ticket: Ticket) -> Made:
         """The answer to one image, for which the caller holds a slot.
 
-        Raises RequestError for what is wrong with the image, and as `Engine.generate` and `DecoderPool.decoded` do.
+        Raises RequestError for what is wrong with the image, and as `Engine.generate` and `DecoderPool.decoded` do;
+        cancelled (503) and timeout (504) also between two masks of an answer.
         """
         engine, limits, parameters = self._engine, self._engine.limits, asked.parameters
         assert engine.own is not None  # without a generator nobody has a slot
         deadline = min(time.monotonic() + limits.decode_timeout, ticket.deadline)
-        with self._decoders.decoded(upload.data, deadline, parameters.stretch) as image:
+        with (
+            self._decoders.decoded(upload.data, deadline, parameters.stretch) as image,
+            ending_early(partial(_require_wanted, ticket, limits)),
+        ):
             size = (image.shape[0], image.shape[1])
             with refusing():
                 config = parameters.config(engine.own, size)
@@ -59,6 +65,14 @@ def _rendered(asked: Asked, found: Segmented) -> Answer:
     except AnswerError as error:
         message = f"The format {asked.format} cannot hold the masks: {error}."
         raise RequestError(400, "too_many_masks", message) from error
+
+
+def _require_wanted(ticket: Ticket, limits: Limits) -> None:
+    """Raises RequestError cancelled (503) or timeout (504) once nobody waits for the answer."""
+    if ticket.cancelled.is_set():
+        raise cancelled()
+    if ticket.remaining == 0:
+        raise timed_out(limits.request_timeout)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answer_masks import HARD, Mask, discs, drawn, record_of, records_of
+from answer_masks import HARD, Mask, discs, drawn, record_of, records_of, unwanted_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -64,6 +64,14 @@ def test_mask_nms_lets_other_threads_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert suppress_masks(records, (100, 100), 0.4) == expected
     assert len(calls) > 10
     assert max(calls) <= 500_000
+
+
+def test_what_nobody_waits_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "_WORK", 1)  # a pair a call
+    records = records_of(discs(5, (30, 40)))
+    for chosen in (Filters(mask_nms_thresh=0.5), Filters(disjoint=True)):
+        with unwanted_after(4):
+            filtered(records, (30, 40), chosen)
 
 
 def test_mask_nms_keeps_the_order_of_the_records() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from answer_masks import HARD, discs, record_of, records_of
+from answer_masks import HARD, discs, record_of, records_of, unwanted_after
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -29,6 +29,22 @@ SIZE = (37, 53)
 MASKS = [np.ones(SIZE, bool), *discs(20, SIZE)]
 RECORDS = records_of(MASKS)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("polygons", Options()),
+        ("labelmap", Options()),
+        ("npz", Options()),
+        ("png", Options()),
+        ("png", Options(style="boxes")),
+        ("png", Options(style="outline", ids=True)),
+    ],
+)
+def test_what_nobody_waits_for_ends_between_two_masks(format: str, options: Options) -> None:
+    with unwanted_after(5):
+        render(format, RECORDS, SIZE, options=options, image=IMAGE)
 
 
 def test_rle_is_the_answer_of_upload_rle() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from answer_masks import unwanted_after
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.utils.amg import MaskData, area_from_rle, mask_to_rle_pytorch
 
@@ -82,3 +83,8 @@ def test_no_area_changes_nothing_and_no_records_stay_none() -> None:
     records = records_of(blobs(1))
     assert without_small_regions(records, GeneratorConfig()) is records
     assert without_small_regions([], GeneratorConfig(min_mask_region_area=5)) == []
+
+
+def test_what_nobody_waits_for_ends_between_two_masks() -> None:
+    with unwanted_after(3):
+        without_small_regions(records_of(blobs(0)), GeneratorConfig(min_mask_region_area=10))
