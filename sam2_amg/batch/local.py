@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import threading
 import time
@@ -33,8 +34,9 @@ from sam2_amg.pipeline.device_errors import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 Image = NDArray[np.uint8]
-_BUSY = {"decoders_busy"}  # codes that say nothing of the image
-_TRIES = 30  # for an image whose turn does not come
+# Times that an image is decoded until it gets the error of a code, which may come of what else the machine does: no
+# decoder is free, or one was killed or stopped.
+_TRIES = {"decoders_busy": 30, "internal_error": 4, "timeout": 3}
 _FINISHERS = 2  # threads that make rows: more would wait for each other
 _AHEAD = 2  # groups of images that are decoded ahead of each thread that segments
 _COMPRESSED = Options(counts="compressed")
@@ -139,14 +141,14 @@ class LocalWork:
             return
         begun = time.perf_counter()
         path.sha256 = hashlib.sha256(path.item.data).hexdigest()
-        for _ in range(_TRIES):
+        for tried in itertools.count(1):
             try:
                 with self.decoders.decoded(path.item.data, stretch=self.stretch) as image:
                     path.image = image
                 break
             except RequestError as error:
-                path.image = Problem(error.code, error.message)
-                if error.code not in _BUSY:
+                if tried >= _TRIES.get(error.code, 1):
+                    path.image = Problem(error.code, error.message)
                     break
                 time.sleep(error.retry_after or 1)
         path.item = Item(path.item.name, b"")

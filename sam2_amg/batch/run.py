@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from sam2_amg.batch.config import BatchConfig
 from sam2_amg.batch.inputs.plan import LISTS, Plan, open_plan
@@ -26,6 +27,7 @@ from sam2_amg.batch.stores.base import Store
 from sam2_amg.batch.stores.choose import open_existing, open_store
 from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.batch.work import Shard, Work, make_shards
+from sam2_amg.errors import StartupError
 from sam2_amg.process.logs import use_format
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ class MakersHere:
         for number in todo:
             if job.stopper.is_stopping:
                 return
-            items = read_entries(job.plan.entries(number), _READ_AHEAD)
+            largest = job.config.limits.max_body_mib << 20
+            items = read_entries(job.plan.entries(number), _READ_AHEAD, largest)
             yield Shard(number, items, job.store.write(name_of(number, job.output)))
 
 
@@ -124,7 +127,10 @@ class _Run:
         is_new = MANIFEST not in store.names()
         if not is_new:  # before --rescan adds a list
             settle(store, about, logger.info)
-        plan = open_plan(store, config.inputs, sys.stdin.buffer, config.shard_size, config.rescan, logger.info)
+        plan = open_plan(store, config.inputs, _stdin(), config.shard_size, config.rescan, logger.info)
+        if config.unpack and (same := plan.same_names()) is not None:
+            problem = f"with --unpack, images of {same[0]} and of {same[1]} may have one name, and so one file"
+            raise StartupError(f"{problem}; leave --unpack out, or give one of them another --output")
         if is_new:  # not for INPUTs that cannot be listed
             settle(store, about, logger.info)
         todo = self._todo(plan, store)
@@ -164,12 +170,16 @@ class _Run:
             output = open_existing(config.output)
             if output is not None and LISTS[0] in output.names():
                 store = output
-            plan = open_plan(store, config.inputs, sys.stdin.buffer, config.shard_size, False, logger.info)
+            plan = open_plan(store, config.inputs, _stdin(), config.shard_size, False, logger.info)
             todo = self._todo(plan, output or store)
             images = plan.images_of(todo)
         counted = "an unknown number of images (tars)" if images is None else f"{images} images"
         print(f"{plan.shards} shards in all; {len(todo)} left for this run, with {counted}")
         return 0
+
+
+def _stdin() -> BinaryIO:
+    return sys.stdin.buffer if sys.stdin is not None else io.BytesIO()  # closed by who started this process
 
 
 def output_of(config: BatchConfig, store: Store) -> Output:

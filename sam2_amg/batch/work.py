@@ -56,6 +56,20 @@ class _End:
     shard: Shard
 
 
+def once(items: Iterable[Item], place_of: Callable[[str], str | None]) -> Iterator[Item]:
+    """The images; those whose masks would lie in the place of an earlier image's have a Problem."""
+    taken: set[str] = set()
+    for item in items:
+        place = place_of(item.name)
+        if place is None:
+            yield item
+        elif place in taken:
+            yield Item(item.name, Problem("same_name", f"another image of the shard is {place!r}, too"))
+        else:
+            taken.add(place)
+            yield item
+
+
 def groups_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """The images by `size` in their order, the last group with what is left."""
     group: list[Item] = []
@@ -81,7 +95,7 @@ def make_shards(
     with _Writing(output, settings, note) as writing:
         try:
             for shard in shards:
-                for group in groups_of(shard.items, work.group_size):
+                for group in groups_of(once(shard.items, output.place_of), work.group_size):
                     while under_way and len(under_way) + len(group) > work.most_under_way:
                         yield from writing.write(under_way.popleft())
                     under_way.extend((shard, future) for future in work.start(group))

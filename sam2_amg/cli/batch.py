@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sam2_amg.cli.arguments import (
@@ -57,6 +58,8 @@ hyphens (--shard-size).
 """
 # of requests: --format means another thing here, and options of answers and points are of one photograph
 _NO_PARAMETERS = ("format", "counts", "tolerance", "style", "opacity", "ids", "points", "point_grids")
+_LIMITS = Limits(max_body_mib=256)  # which no client of a server sends
+_READING = ("max_pixels", "max_body_mib", "decode_timeout", "max_decoded_mib", "decoders")
 FORMATS = ("jsonl", "parquet", "sa1b", "coco", "labelmap", "overlay")
 
 
@@ -118,9 +121,12 @@ def build_parser() -> Parser:
     reading.add_argument("--stretch", choices=choices, help=text)
     flags = (
         ("max_pixels", int, "largest image, in pixels"),
+        ("max_body_mib", int, "largest file, in MiB"),
+        ("decode_timeout", float, "seconds an image may take to be decoded"),
+        ("max_decoded_mib", int, "memory of all images that are being decoded, in MiB"),
         ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
     )
-    add_flags(reading, flags, Limits())
+    add_flags(reading, flags, _LIMITS)
     return parser
 
 
@@ -133,7 +139,7 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
 
     replicas = replicas_of(args)
     parameters, memory = parameters_of(args, _NO_PARAMETERS)
-    limits = {name: value for name in ("max_pixels", "decoders") if (value := getattr(args, name)) is not None}
+    limits = {name: value for name in _READING if (value := getattr(args, name)) is not None}
     model = None
     if not args.server or args.model:
         model = ModelConfig(
@@ -145,7 +151,7 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
         model=model,
         parameters=parameters,
         generator=memory,
-        limits=Limits(**limits),
+        limits=replace(_LIMITS, **limits),
         format=args.format,
         unpack=args.unpack,
         shard_size=args.shard_size,

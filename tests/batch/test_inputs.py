@@ -89,6 +89,7 @@ def test_lists(tmp_path: Path) -> None:
     assert [entry.kind for entry in listed("-", stdin=text)] == ["file", "file", "tar", "file", "file"]
     assert names("-", stdin=b"a\nb.jpg\0c\r\0\0d") == ["a\nb.jpg", "c\r", "d"]
     assert names("-", stdin=b"") == []
+    assert names("-", stdin=b"\xef\xbb\xbfa.jpg\nb.jpg") == ["a.jpg", "b.jpg"]  # as editors of Windows save it
 
 
 def test_a_list_longer_than_what_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -9,6 +11,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 import torch
+from decoder_processes import processes
 from helpers import drawn_image, png, wait_until
 from numpy.typing import NDArray
 
@@ -16,7 +19,7 @@ from sam2_amg.answers.filters import Filters
 from sam2_amg.batch.items import Item, Problem, Result
 from sam2_amg.batch.local import LocalWork
 from sam2_amg.batch.work import Finished
-from sam2_amg.config import GeneratorConfig
+from sam2_amg.config import GeneratorConfig, Limits
 from sam2_amg.decoding.pool import DecoderPool
 from sam2_amg.errors import StartupError
 from sam2_amg.pipeline.base import Generator, MaskRecord
@@ -79,6 +82,19 @@ def test_a_fault_of_one_harms_no_other(make: Callable[[Generator], LocalWork]) -
     assert codes[:2] == [None, "internal_error"]
     assert codes[2] in ("truncated_image", "not_an_image", "unsupported_format")
     assert codes[3:] == ["out_of_memory", "internal_error", None, "unreadable"]
+
+
+def test_a_decoder_that_was_stopped_costs_no_image() -> None:
+    """As a scheduler suspends a job: it is late, and is replaced. One that was killed is, too."""
+    with DecoderPool(Limits(decoders=1, decode_timeout=1)) as decoders:
+        decoders.warm_up(images(3)[0].data)
+        work = LocalWork(Nothing(), decoders, torch.device("cpu"), Filters(), None, finish, False)
+        (process,) = processes(decoders)
+        os.kill(process, signal.SIGSTOP)
+        (finished,) = work.start(images(4))
+        assert finished.result(timeout=30).problem is None
+        assert processes(decoders) != [process]
+        work.close()
 
 
 def test_a_broken_device_ends_the_job(make: Callable[[Generator], LocalWork]) -> None:

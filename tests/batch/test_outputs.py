@@ -24,13 +24,14 @@ from pycocotools.coco import COCO
 
 from sam2_amg.answers.render import render
 from sam2_amg.answers.runs import MOST_LABELS
-from sam2_amg.batch.items import Problem, Result
+from sam2_amg.batch.items import Item, Problem, Result
 from sam2_amg.batch.outputs.counts import run_lengths, with_run_lengths
 from sam2_amg.batch.outputs.rows import safe_name
 from sam2_amg.batch.outputs.sa1b import image_id
 from sam2_amg.batch.outputs.table import OUTPUTS
 from sam2_amg.batch.outputs.unpacked import unpacked
 from sam2_amg.batch.stores.folder import FolderStore
+from sam2_amg.batch.work import once
 
 TARS = ("sa1b", "labelmap", "overlay")
 RESULTS = shard()
@@ -225,10 +226,13 @@ def test_a_name_that_leaves_the_folder_is_a_problem(format: str) -> None:
 
 @pytest.mark.parametrize("format", TARS)
 def test_two_images_of_one_member_lose_none_silently(format: str) -> None:
-    files = members(written(format, [result_of("a.jpg"), result_of("/a.jpg", seed=1), result_of("a.png")]))
-    assert len(files) == 3
-    assert [row.get("error", {}).get("code") for row in rows(files["rows.jsonl"])] == [None, "same_name", None]
-    assert "mask_count" not in rows(files["rows.jsonl"])[1]
+    items = [Item(name, b"") for name in ("a.jpg", "/a.jpg", "a.png", "../a.jpg", "../a.jpg")]
+    found = list(once(items, OUTPUTS[format].place_of))
+    assert [item.name for item in found] == [item.name for item in items]
+    assert [isinstance(item.data, Problem) for item in found] == [False, True, False, False, False]
+    assert isinstance(found[1].data, Problem)
+    assert found[1].data.code == "same_name"
+    assert list(once(items, OUTPUTS["jsonl"].place_of)) == items
 
 
 @pytest.mark.parametrize("format", TARS)
@@ -244,6 +248,14 @@ def test_unpacked_files_are_the_members(format: str, tmp_path: Path) -> None:
     assert {
         str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     } == expected
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    output = unpacked(OUTPUTS["overlay"], FolderStore(tmp_path))
+    assert output.check(result_of("x" * 236 + ".jpg")).found == result_of("").found
+    found = output.check(result_of("a/" + "ä" * 120 + ".jpg")).found
+    assert isinstance(found, Problem)
+    assert (found.code, found.message[:33]) == ("unsafe_name", "a part of the name has 244 bytes,")
 
 
 def test_coco_is_loaded_by_pycocotools(tmp_path: Path) -> None:

@@ -146,6 +146,31 @@ def test_rescans_append_what_is_new(store: Folder) -> None:
     assert shards_of(plan_of(store, "-")) == shards_of(plan)
 
 
+def test_a_job_is_no_input_of_itself(store: Folder, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (store.path / "files").mkdir()
+    for name in ("000000.tar", "files/a.jpg.png"):
+        (store.path / name).touch()
+    assert shards_of(plan_of(store, str(tmp_path))) == [["a.jpg"]]
+    (tmp_path / "b.jpg").touch()
+    assert shards_of(plan_of(store, str(tmp_path), rescan=True)) == [["a.jpg"], ["b.jpg"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "same"),
+    [
+        (["a.tar", "b/x.jpg", "a.jpg"], None),
+        (["a/x.jpg", "a.tar"], ("a.tar", "a/x.jpg")),
+        (["a.tar", "a/b/x.jpg"], ("a.tar", "a/b/x.jpg")),
+        (["a.tar", "a/b.tar"], ("a.tar", "a/b.tar")),
+    ],
+)
+def test_tars_whose_images_may_be_called_as_others(
+    store: Folder, names: list[str], same: tuple[str, str] | None
+) -> None:
+    assert plan_of(store, "-", stdin=names).same_names() == same
+
+
 def test_a_first_rescan_lists_once(store: Folder) -> None:
     assert shards_of(plan_of(store, "-", stdin=["a"], rescan=True)) == [["a"]]
 

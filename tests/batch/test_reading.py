@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
@@ -82,13 +83,33 @@ def test_what_cannot_be_read_has_a_problem(tmp_path: Path) -> None:
     assert problems[3].data == Problem("unreadable", "The file cannot be read (No such file or directory).")
 
 
+def test_a_file_that_may_be_read_later_ends_the_run() -> None:
+    """Linux says EIO at the beginning of this one, as it does of a disk that fails, or was pulled out."""
+    with pytest.raises(
+        StartupError, match=r"mem cannot be read \(Input/output error\); start the job again when it can"
+    ):
+        read(file("/proc/self/mem"))
+
+
+def test_a_folder_that_is_not_mounted_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, listed = Entry("file", "photos/a/b.jpg", "a/b.jpg"), file("photos/c.jpg")
+    for _ in range(2):  # it is missing, and then empty
+        for entry in (found, listed, Entry("tar", "photos/0.tar", "0.tar")):
+            with pytest.raises(StartupError, match=r"because photos/ is missing or empty; start the job again"):
+                read(entry)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+    (tmp_path / "photos" / "other.jpg").write_bytes(b"x")
+    assert [code(item) for item in read(found, listed, file("gone.jpg"))] == ["unreadable"] * 3
+
+
 def test_large_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "sparse.jpg").open("wb") as stream:
         stream.truncate(1 << 40)
     (tmp_path / "limit.jpg").write_bytes(b"x" * 1000)
     (tmp_path / "more.jpg").write_bytes(b"x" * 1001)
     sparse, limit, more = read(*(file(f"{tmp_path}/{name}.jpg") for name in ("sparse", "limit", "more")))
-    assert sparse.data == more.data == Problem("too_large", "The file has more than 1000 bytes.")
+    assert sparse.data == more.data == Problem("too_large", "The file has more than 1000 bytes (--max_body_mib).")
     assert limit.data == b"x" * 1000
 
 
@@ -115,6 +136,13 @@ def test_members_that_are_no_files(tmp_path: Path) -> None:
     assert read(tar(f"{tmp_path}/0.tar")) == []
 
 
+def headed(kind: str, size: int) -> bytes:
+    """The header of a member of a type, without its data."""
+    info = tarfile.TarInfo("extended")
+    info.type, info.size = kind.encode(), size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
 def _damage_header(data: bytes) -> bytes:
     at = data.index(b"2.jpg")
     return data[:at] + b"\xff" + data[at + 1 :]
@@ -127,6 +155,8 @@ def _damage_header(data: bytes) -> bytes:
         (lambda data: data[: data.index(b"2.jpg") + 100], 2),  # in a header
         (lambda data: data[: data.index(b"2.jpg") + 512 + 100], 2),  # in a file
         (_damage_header, 2),
+        (lambda data: data[: data.index(b"2.jpg")] + headed("L", 2 << 20) + bytes(3 << 20), 2),  # a name of 2 MiB
+        (lambda data: data[: data.index(b"2.jpg")] + headed("x", 28) + b"28 GNU.sparse.map=a\n".ljust(512, b"\0"), 2),
         (lambda data: b"", 0),
         (lambda data: b"no tar" * 1000, 0),
         (lambda data: packed(*((f"{i}.jpg", os.urandom(900)) for i in range(3)), mode="w:gz")[:-200], 2),
@@ -139,6 +169,12 @@ def test_broken_tars(tmp_path: Path, break_it: Callable[[bytes], bytes], whole: 
     assert [item.name for item in images] == [f"{tmp_path}/0/{i}.jpg" for i in range(whole)]
     assert all(isinstance(item.data, bytes) for item in images)
     assert (end.name, code(end)) == (f"{tmp_path}/0.tar", "broken_tar")
+
+
+def test_a_broken_tar_at_an_address_is_no_fault_of_the_network() -> None:
+    sparse = headed("x", 22) + b"22 GNU.sparse.map=a\n\n\n".ljust(512, b"\0") + packed(("a.jpg", b"a"))
+    fsspec.filesystem("memory").pipe("/tars/0.tar", sparse)
+    assert [code(item) for item in read(tar("memory://tars/0.tar"))] == ["broken_tar"]
 
 
 def test_a_tar_that_is_not_there_and_files_around_it(tmp_path: Path) -> None:
@@ -159,7 +195,7 @@ def test_reading_is_ahead_by_a_bounded_number(tmp_path: Path) -> None:
             taken += 1
             yield file(f"{tmp_path}/a.jpg")
 
-    items = read_entries(entries(), 3)
+    items = read_entries(entries(), 3, 1000)
     seen = [(next(items).data, taken)[1] for _ in range(10)]
     assert seen == [number + 3 for number in range(1, 11)]
     items.close()
@@ -172,7 +208,7 @@ def test_closing_early_ends_threads_and_closes_files(tmp_path: Path, kind: str) 
     (tmp_path / "0.tar").write_bytes(packed(*((f"{i}.jpg", b"x" * 100) for i in range(50))))
     (tmp_path / "a.jpg").write_bytes(b"a")
     entries = [tar(f"{tmp_path}/0.tar")] if kind == "tar" else [file(f"{tmp_path}/a.jpg")] * 50
-    items = read_entries(entries, 2)
+    items = read_entries(entries, 2, 1000)
     next(items)
     assert readers()
     items.close()
@@ -201,19 +237,57 @@ def test_other_threads_read_while_one_waits(tmp_path: Path) -> None:
 def test_a_bucket(s3: str) -> None:
     bucket = fsspec.filesystem("s3")
     members = [(f"{i}.jpg", b"%d" % i * 300) for i in range(4)]
-    files = {"a b.jpg": b"a" * 1000, "ä.jpg": b"", "large.jpg": b"x" * 1001, "0.tar": packed(*members)}
+    files = {
+        "a b.jpg": b"a" * 1000,
+        "ä.jpg": b"",
+        "c::d.jpg": b"c",
+        "large.jpg": b"x" * 1001,
+        "0.tar": packed(*members),
+    }
     files["1.tar"] = files["0.tar"][:1700]  # within the second
     bucket.pipe({f"{s3}/{name}": data for name, data in files.items()})
     entries = [*list_inputs([s3], io.BytesIO()), Entry("file", f"{s3}/no.jpg", "no.jpg")]
     found = {item.name: item for item in read(*entries)}
     assert found["a b.jpg"].data == b"a" * 1000
-    assert found["ä.jpg"].data == b""
+    assert (found["ä.jpg"].data, found["c::d.jpg"].data) == (b"", b"c")
     assert [found[f"0/{name}"].data for name, _ in members] == [data for _, data in members]
     assert found["1/0.jpg"].data == members[0][1]
     assert [code(found[name]) for name in ("large.jpg", "no.jpg", "1.tar")] == [
         "too_large", "unreadable", "broken_tar"
     ]  # fmt: skip
-    assert len(found) == 10
+    assert len(found) == 11
+
+
+@pytest.mark.parametrize("said", ["InvalidAccessKeyId", "RequestTimeTooSkewed", "AccessDenied"])
+def test_keys_that_a_bucket_does_not_take(s3: str, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """They end the run; a file alone that may not be read is a row."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(403)
+            body = f"<Error><Code>{said}</Code><Message>no</Message></Error>".encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        do_HEAD = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        try:
+            if said == "AccessDenied":
+                assert code(*read(file("s3://bucket/a.jpg"))) == "unreadable"
+            else:
+                with pytest.raises(StartupError, match="start the job again"):
+                    read(file("s3://bucket/a.jpg"))
+        finally:
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
+            server.shutdown()
 
 
 def test_threads_end_with_the_iterator(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
@@ -123,6 +124,16 @@ def test_shards_that_were_read_are_written_if_the_next_cannot_be(most: int) -> N
         list(make_shards(shards, work, OUTPUT, "hash", lambda _: None))
     work.close()
     assert places.whole.keys() == {0}
+
+
+def test_an_image_in_the_place_of_another_is_not_started() -> None:
+    places, work, counted = Places(), Names(2, 8), []
+    items = [Item(name, b"") for name in ("a", "b", "a")]
+    output = replace(OUTPUT, place_of=lambda name: name)
+    list(make_shards([Shard(0, items, places.write(0))], work, output, "hash", counted.append))
+    work.close()
+    assert places.whole[0].split("\n")[1:4] == ["a", "b", "a"]
+    assert [finished.problem and finished.problem.code for finished in counted] == [None, None, "same_name"]
 
 
 def test_groups() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from sam2_amg.errors import StartupError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
+_CHAIN = re.compile(r"^[A-Za-z0-9+.-]+::|::[A-Za-z][A-Za-z0-9+.-]*://")
 _PACKAGES = {"s3": '"sam2-amg-server[buckets]"', "s3a": '"sam2-amg-server[buckets]"', "gs": "gcsfs", "gcs": "gcsfs"}
 _PACKAGES |= {"http": "aiohttp", "https": "aiohttp", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
 _PAGE = 1000  # the most that S3 gives at once
@@ -31,7 +32,7 @@ def open_filesystem(at: str) -> tuple[Any, str]:
 
     protocol = re.split("::|://", at, maxsplit=1)[0]
     try:
-        filesystem, path = url_to_fs(at)
+        filesystem, path = _literal(at, protocol) if "::" in at and not _CHAIN.search(at) else url_to_fs(at)
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         way_out = f"pip install {package}" if package else one_line(error)
@@ -39,6 +40,14 @@ def open_filesystem(at: str) -> tuple[Any, str]:
     except Exception as error:  # each file system has its own kinds
         raise StartupError(f"{at} cannot be opened ({one_line(error)}); give an address that fsspec knows") from error
     return filesystem, path
+
+
+def _literal(at: str, protocol: str) -> tuple[Any, str]:
+    """The same for an address whose path has `::` in it, where fsspec would see a chain of file systems."""
+    from fsspec import filesystem, get_filesystem_class
+
+    kind = get_filesystem_class(protocol)
+    return filesystem(protocol, **kind._get_kwargs_from_urls(at)), kind._strip_protocol(at)
 
 
 def is_folder(at: str) -> bool:

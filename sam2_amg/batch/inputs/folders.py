@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from sam2_amg.batch.inputs.addresses import one_line
 from sam2_amg.errors import StartupError
 
+_OF_THE_SYSTEM = b"/lost+found/"  # at the top of a disk, and closed to all but root
 _TOGETHER = 1 << 16  # names that are sorted at once
 
 
@@ -26,8 +27,9 @@ def as_text(path: bytes) -> str:
 def walk_folder(folder: str) -> Iterator[str]:
     """The paths, under a folder, of all files in it and its subfolders, sorted by their bytes.
 
-    Hidden files and folders are skipped, and what is neither a file nor a folder. Links are followed, but not to a
-    folder that the link is in. A link to nothing counts as a file. Raises StartupError if a folder cannot be listed.
+    Hidden files and folders are skipped, a lost+found that is closed, and what is neither a file nor a folder. Links
+    are followed, but not to a folder that the link is in. A link to nothing counts as a file. Raises StartupError if a
+    folder cannot be listed.
     """
     return (as_text(path) for path in _walk(as_bytes(folder) or b".", b"", ()))
 
@@ -41,6 +43,8 @@ def _walk(top: bytes, under: bytes, above: tuple[tuple[int, int], ...]) -> Itera
         names = _sorted_names(folder)
     except OSError as error:
         if above and isinstance(error, FileNotFoundError):  # removed since it was found
+            return
+        if above and isinstance(error, PermissionError) and (b"/" + under).endswith(_OF_THE_SYSTEM):
             return
         raise StartupError(f"{as_text(folder)} cannot be listed ({one_line(error)}); let it be read") from error
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -73,7 +74,7 @@ def _list_of_file(at: str) -> Iterator[Entry]:
 
 def _read_list(stream: BinaryIO, what: str) -> Iterator[str]:
     """The paths of a list, one a line, or with a NUL after each. Raises StartupError for a path over 1 MiB."""
-    piece = _read_fully(stream)
+    piece = _read_fully(stream).removeprefix(codecs.BOM_UTF8)
     mark = b"\0" if b"\0" in piece else b"\n"
     rest = b""
     while piece:

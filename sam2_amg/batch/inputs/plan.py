@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -13,9 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from sam2_amg.batch.inputs.addresses import is_address
 from sam2_amg.batch.inputs.known_names import NameHashes, key_of
 from sam2_amg.batch.inputs.list_file import Header, ListWriter, read_header, read_lines
 from sam2_amg.batch.inputs.listing import Entry, list_inputs
+from sam2_amg.batch.inputs.names import prefix_of_members
 from sam2_amg.batch.stores.base import Store
 from sam2_amg.errors import StartupError
 
@@ -50,6 +53,11 @@ class _List:
             stream = self._copy or stack.enter_context(self._store.read(self._name))
             stream.seek(start)
             yield stream
+
+    def entries(self) -> Iterator[Entry]:
+        """All inputs of it."""
+        with self.open(self.first) as stream:
+            yield from read_lines(stream)
 
 
 def _is_file(stream: BinaryIO) -> bool:
@@ -106,6 +114,19 @@ class Plan:
             lines = stream.read(cuts.end[number] - cuts.start[number]).splitlines()
         return list(read_lines(lines, cuts.texts[cuts.before[number]]))
 
+    def same_names(self) -> tuple[str, str] | None:
+        """A tar, and another input whose images may have the names of images in it; None if there are none."""
+        tars = {prefix_of_members(entry.name): entry.name for entry in self._all() if entry.kind == "tar"}
+        for entry in self._all() if tars else ():
+            parts = entry.name.split("/")
+            for count in range(1, len(parts)):
+                if (tar := tars.get("/".join(parts[:count]) + "/")) is not None:
+                    return tar, entry.name
+        return None
+
+    def _all(self) -> Iterator[Entry]:
+        return itertools.chain.from_iterable(one.entries() for one in self._lists)
+
     def images_of(self, numbers: Iterable[int]) -> int | None:
         """How many images are in shards; None if one of them is a tar."""
         counts = [self._cuts.images[number] for number in numbers]
@@ -128,7 +149,7 @@ def open_plan(
     """
     is_new = LISTS[0] not in store.names()
     if is_new:
-        with _listed(inputs, stdin, shard_size) as (stream, _):
+        with _listed(inputs, stdin, shard_size, store) as (stream, _):
             is_new = store.create(LISTS[0], lambda place: shutil.copyfileobj(stream, place, _PIECE))
     lists = _lists_of(store)
     for one in lists:
@@ -160,12 +181,18 @@ def _check_shard_size(header: Header, shard_size: int, store: Store) -> None:
 
 
 @contextmanager
-def _listed(inputs: Sequence[str], stdin: BinaryIO, shard_size: int) -> Iterator[tuple[BinaryIO, NameHashes]]:
-    """A new list in a file that is removed at the end, to be read from its beginning; and the hashes of its names."""
+def _listed(
+    inputs: Sequence[str], stdin: BinaryIO, shard_size: int, store: Store
+) -> Iterator[tuple[BinaryIO, NameHashes]]:
+    """A new list in a file that is removed at the end, to be read from its beginning; and the hashes of its names.
+    What was found in the store is left out: the job's own tars and overlays are no inputs."""
     hashes = NameHashes()
     with tempfile.TemporaryFile() as stream:
         writer = ListWriter(stream, Header(shard_size, list(inputs)))
+        own = _whole(store.address).rstrip("/") + "/"
         for entry in list_inputs(inputs, stdin):
+            if entry.at != entry.name and _whole(entry.at).startswith(own):
+                continue
             writer.add(entry)
             hashes.add(entry)
         if not len(hashes):
@@ -175,6 +202,11 @@ def _listed(inputs: Sequence[str], stdin: BinaryIO, shard_size: int) -> Iterator
         _check_twice(stream, hashes)
         stream.seek(0)
         yield stream, hashes
+
+
+def _whole(at: str) -> str:
+    """A path from the root on, or an address."""
+    return at if is_address(at) else os.path.abspath(at)
 
 
 def _check_twice(stream: BinaryIO, hashes: NameHashes) -> None:
@@ -207,10 +239,9 @@ def _rescan(store: Store, lists: list[_List], inputs: Sequence[str], stdin: Bina
     """Writes what is in none of the lists as the next one; says what was found."""
     known, count = NameHashes(), 0
     for one in lists:
-        with one.open(one.first) as stream:
-            for entry in read_lines(stream):
-                known.add(entry)
-    with _listed(inputs, stdin, shard_size) as (listed, hashes), tempfile.TemporaryFile() as added:
+        for entry in one.entries():
+            known.add(entry)
+    with _listed(inputs, stdin, shard_size, store) as (listed, hashes), tempfile.TemporaryFile() as added:
         writer = ListWriter(added, Header(shard_size, list(inputs)))
         for entry in itertools.compress(_entries(listed), hashes.missing_in(known)):
             writer.add(entry)

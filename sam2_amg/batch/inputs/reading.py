@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import lzma
 import os
 import stat
 import tarfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import groupby, islice, repeat
 from typing import BinaryIO, TypeVar, cast
@@ -23,13 +21,17 @@ from sam2_amg.batch.inputs.names import is_image, prefix_of_members
 from sam2_amg.batch.items import InputError, Item, Problem
 
 T = TypeVar("T")
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+# What a file itself is to blame for; all else may pass: a disk or a network that is not there, too many open files.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+_LASTING_NUMBERS: set[int | None] = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_LASTING_NUMBERS |= {errno.ENAMETOOLONG, errno.EINVAL, None}  # None: it is no regular file
+_OF_ACCOUNTS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "NoSuchBucket"}
+_LONGEST_NAME = 1 << 20  # bytes of an extended header of a tar, which tarfile holds
+_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
 _REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # which does not wait for the other end of a pipe
 
 
-def read_entries(entries: Iterable[Entry], ahead: int, largest: int = 256 << 20) -> Generator[Item]:
+def read_entries(entries: Iterable[Entry], ahead: int, largest: int) -> Generator[Item]:
     """The images of files and tars in their order. At most `ahead` + 1 of them are in memory, or being read.
 
     What cannot be read is an Item with a Problem: `unreadable`; `too_large` for more than `largest` bytes, which are
@@ -73,22 +75,42 @@ def _read_file(entry: Entry, largest: int) -> Item:
     except MemoryError:
         raise
     except Exception as error:  # each file system has its own kinds
-        return Item(entry.name, _unreadable(entry.at, error))
+        return Item(entry.name, _unreadable(entry, error))
     return Item(entry.name, data if data is not None and len(data) <= largest else _too_large(largest))
 
 
-def _unreadable(at: str, error: Exception) -> Problem:
+def _unreadable(entry: Entry, error: Exception) -> Problem:
     """Why a file has no bytes. Raises InputError if it may have some later."""
-    if _may_pass(at, error):
-        message = f"{at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
+    if isinstance(error, FileNotFoundError) and (folder := _lost_folder(entry)):
+        message = f"{entry.at} is missing, because {folder} is missing or empty"
+        raise InputError(f"{message}; start the job again when it is there, in the folder where it began") from error
+    if _may_pass(entry.at, error):
+        message = f"{entry.at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
         raise InputError(message) from error
     return Problem("unreadable", f"The file cannot be read ({one_line(error)}).")
 
 
+def _lost_folder(entry: Entry) -> str | None:
+    """The folder that a file was found in, if it is gone, or has nothing in it: a disk is not mounted, or this is
+    another working directory."""
+    first, slash, _ = entry.name.partition("/")
+    folder = entry.at.removesuffix(entry.name) or first + slash  # of a list, whose names are paths
+    if is_address(entry.at) or not folder.endswith("/") or folder == "/":
+        return None
+    try:
+        with os.scandir(as_bytes(folder)) as found:
+            return folder if next(found, None) is None else None
+    except OSError as error:
+        return folder if isinstance(error, FileNotFoundError) else None
+
+
 def _may_pass(at: str, error: Exception) -> bool:
-    """Whether reading may succeed later: this process has too little of something, or the network is down."""
+    """Whether reading may succeed later: the disk or the network is down, this process has too little of something, or
+    a bucket does not take the account's keys."""
     if not is_address(at):
-        return isinstance(error, OSError) and error.errno in _PASSING
+        return isinstance(error, OSError) and error.errno not in _LASTING_NUMBERS
+    if any(code in _OF_ACCOUNTS for code in _codes(error)):
+        return True
     status = getattr(error, "status", None)  # of HTTP
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return False
@@ -103,8 +125,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             yield error
 
 
+def _codes(error: BaseException | None) -> Iterator[str]:
+    """The codes of S3's answers that an error came of."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        if isinstance(answer, dict):
+            yield answer.get("Error", {}).get("Code", "")
+        error = error.__cause__ or error.__context__
+
+
 def _too_large(largest: int) -> Problem:
-    return Problem("too_large", f"The file has more than {largest} bytes.")
+    return Problem("too_large", f"The file has more than {largest} bytes (--max_body_mib).")
 
 
 @contextmanager
@@ -133,8 +164,9 @@ def _read_address(at: str, largest: int) -> bytes:
     try:
         return bytes(filesystem.cat_file(path, start=0, end=largest + 1))
     except Exception:  # there is no first byte in an empty file: S3 and HTTP answer 416
-        if filesystem.info(path).get("size") == 0:
-            return b""
+        with suppress(Exception):  # what the first answer says counts: this one has no body
+            if filesystem.info(path).get("size") == 0:
+                return b""
         raise
 
 
@@ -143,34 +175,69 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """The header in 512 bytes. Raises ReadError if it is none, and HeaderError at the tar's end."""
+        """The header in 512 bytes. Raises ReadError if it is none, or one of a name of megabytes, and HeaderError at
+        the tar's end."""
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
+            if header.type in _EXTENDED and header.size > _LONGEST_NAME:
+                raise tarfile.ReadError(f"an extended header has {header.size} bytes")
+            return header
         except tarfile.HeaderError as error:
             if buf == bytes(tarfile.BLOCKSIZE):  # the end
                 raise
             raise tarfile.ReadError(str(error)) from error
 
 
+class _ReadFailed(Exception):
+    """A tar's file cannot be read any further; `error` says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Reader:
+    """A tar's file. Its errors are told from those that tarfile has with what it reads: both raise all kinds."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """The next bytes. Raises _ReadFailed."""
+        try:
+            return self._stream.read(size)
+        except MemoryError:
+            raise
+        except Exception as error:  # each file system has its own kinds
+            raise _ReadFailed(error) from error
+
+
 def _read_tar(entry: Entry, largest: int) -> Generator[Item]:
-    """The images of a tar, one after another, as they come."""
+    """The images of a tar, one after another, as they come; then what is wrong with it."""
+    try:
+        with _open(entry.at) as stream:
+            yield from _members(entry, _Reader(stream), largest)
+    except MemoryError:
+        raise
+    except _ReadFailed as failed:
+        yield Item(entry.name, _unreadable(entry, failed.error))
+    except Exception as error:  # of opening it
+        yield Item(entry.name, _unreadable(entry, error))
+
+
+def _members(entry: Entry, stream: _Reader, largest: int) -> Generator[Item]:
     before = prefix_of_members(entry.name)
     try:
-        with (
-            _open(entry.at) as stream,
-            tarfile.open(fileobj=stream, mode="r|*", encoding="utf-8", tarinfo=_Header) as archive,
-        ):
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|*", encoding="utf-8", tarinfo=_Header) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # which would grow
                 if member.isreg() and is_image(member.name):
                     yield Item(before + member.name, _read_member(archive, member, largest))
-    except MemoryError:
+    except (MemoryError, _ReadFailed):
         raise
-    except _BROKEN as error:
+    except Exception as error:  # tarfile and what unpacks for it raise many kinds for a damaged file
         message = f"The tar is broken, and what follows in it is not read ({one_line(error)})."
         yield Item(entry.name, Problem("broken_tar", message))
-    except Exception as error:  # each file system has its own kinds
-        yield Item(entry.name, _unreadable(entry.at, error))
 
 
 def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, largest: int) -> bytes | Problem:

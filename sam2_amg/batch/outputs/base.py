@@ -28,7 +28,8 @@ class Output:
     `encode` is the costly part, and may run in any thread, for several images at once. `begin` opens a shard:
     begin(stream, settings) where `settings` is the settings' hash, which rows hold. `suffix` is that of a shard's name,
     with its dot. `require` raises StartupError if a package is missing. `check`
-    gives a result a Problem in place of masks that the format cannot hold; it comes before `encode`.
+    gives a result a Problem in place of masks that the format cannot hold; it comes before `encode`. `place_of` tells
+    from an image's name where in the shard its masks will lie, if they cannot lie there beside another's.
     """
 
     suffix: str
@@ -37,3 +38,4 @@ class Output:
     needs_image: bool = False
     require: Callable[[], object] = lambda: None
     check: Callable[[Result], Result] = lambda result: result
+    place_of: Callable[[str], str | None] = lambda name: None

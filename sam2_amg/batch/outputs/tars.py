@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from sam2_amg.batch.items import Problem, Result
 from sam2_amg.batch.outputs.base import Output
-from sam2_amg.batch.outputs.rows import Row, json_of, row_of, safe_name, with_error, with_safe_name, with_settings
+from sam2_amg.batch.outputs.rows import Row, json_of, row_of, safe_name, with_safe_name, with_settings
 
 if TYPE_CHECKING:
     from sam2_amg.pipeline.base import MaskRecord
@@ -54,7 +54,7 @@ def tar_output(suffix: str, make: Make, check: Check = lambda result: result, ne
     def whole(result: Result) -> Result:
         return with_safe_name(check(result))
 
-    return Output(".tar", encode, Writer, needs_image, check=whole)
+    return Output(".tar", encode, Writer, needs_image, check=whole, place_of=safe_name)
 
 
 class Writer:
@@ -63,18 +63,13 @@ class Writer:
     def __init__(self, stream: BinaryIO, settings: str) -> None:
         self._stream = stream
         self._settings = settings
-        self._names: set[str] = set()
         self._rows: list[bytes] = []
         self._written = 0
 
     def add(self, encoded: Entry) -> None:
         """Writes the member, if there is one."""
         row = with_settings(encoded.row, self._settings)
-        if encoded.member and encoded.member[0] in self._names:
-            row = with_error(row, Problem("same_name", f"another image of the shard is {encoded.member[0]!r}, too"))
-            del row["mask_count"]
-        elif encoded.member:
-            self._names.add(encoded.member[0])
+        if encoded.member:
             self._add_member(*encoded.member)
         self._rows.append(json_of(row))
 
