@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from sam2_amg.answers.runs import Runs, runs_by_label
+from sam2_amg.process.wanted import while_wanted
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -42,7 +43,7 @@ def write_ids(image: NDArray[np.uint8], labels: NDArray[np.uint16], order: Seque
     size = max(_SMALLEST, min(height, width) // _LETTERS_A_SIDE)
     font = ImageFont.load_default(size)
     by_label = runs_by_label(np.ascontiguousarray(labels.T), len(order), split=True)
-    for index, runs in zip(order, by_label, strict=True):
+    for index, runs in while_wanted(zip(order, by_label, strict=True)):
         if len(runs.starts):
             _write(draw, str(index + 1), inside_point(runs, height), font, size // 8 + 1)
     return np.array(picture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException, UserError
 from torch._dynamo.utils import counters
 from torch._inductor.exc import CppCompileError
-from torch._inductor.runtime.cache_dir_utils import cache_dir
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.compiler import config as compiler_config
 
 from sam2_amg.compilation.compiler import use_working_compiler
@@ -62,9 +63,9 @@ def compile_subgraphs(
     if device.type == "cpu":  # a GPU needs no C++ compiler here
         use_working_compiler(report)
     # torch's cache of compiled graphs knows neither our kernels, which it does not find in their operations, nor how
-    # they are launched
+    # they are launched, nor how many threads the code for a CPU has
     launches = fingerprint(launch_configs(device))
-    tag = f"{compiler_config.cache_key_tag} code {hash_code()} launch configurations {launches}"
+    tag = f"{compiler_config.cache_key_tag} code {hash_code()} launch configurations {launches} {_threads(device)}"
     with (
         compiler_errors(),
         compiler_config.patch(cache_key_tag=tag),  # type: ignore[attr-defined]
@@ -73,16 +74,27 @@ def compile_subgraphs(
         return map_subgraphs(compile_one, subgraphs)
 
 
+def _threads(device: torch.device) -> str:
+    return f"threads {torch.get_num_threads()}" if device.type == "cpu" else ""
+
+
 def cache_folder(named: Path | None = None) -> Path:
     """Where compilers keep what they make: the folder `named`, or torch's own. Raises StartupError if nothing can be
     written there."""
-    folder = named or Path(cache_dir())
-    try:
+    folder = named or Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
+    with cache_errors(folder):
         make_writable(folder)
+    return folder
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turns OSError of what is written to the compilers' cache into StartupError."""
+    try:
+        yield
     except OSError as error:
         problem = f"nothing can be written to the compilers' cache in {folder} ({error.strerror})"
         raise StartupError(f"{problem}; choose another folder with --compile_cache") from error
-    return folder
 
 
 @contextmanager

@@ -65,9 +65,16 @@ class BaselineGenerator(Generator):
 
     def generate(self, image: NDArray[np.uint8], config: GeneratorConfig | None = None) -> list[MaskRecord]:
         """The masks of uint8 RGB [H, W, 3], highest predicted IoU first (with crops: smallest crops first)."""
+        return self.segment(image, config=config)()
+
+    def segment(
+        self, image: NDArray[np.uint8], features: Any = None, config: GeneratorConfig | None = None
+    ) -> PendingResult:
+        """Segments an image; the returned function cleans the masks."""
         config = for_call(config, self.config)
         with torch.inference_mode(), float32_convolutions():
-            return with_lists(without_small_regions(self._generator_of(config).generate(image), config))
+            records = self._generator_of(config).generate(image)
+        return lambda: with_lists(without_small_regions(records, config))
 
     def segment_with_less_memory(
         self, image: NDArray[np.uint8], config: GeneratorConfig | None = None

@@ -195,7 +195,7 @@ def _check_fit(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path
 
 
 def _check_numbers(state: dict[str, Tensor], path: Path, kind: ModelType) -> None:
-    """Such a model finds no masks, in any image."""
+    """Raises StartupError for NaN and infinity, with which a model finds no masks in any image, and says nothing."""
     wrong = sorted(name for name, value in state.items() if not value.isfinite().all())
     if wrong:
         raise StartupError(f"{path} has weights that are NaN or infinite: {shown(wrong)}; {_again(path, kind)}")

@@ -28,5 +28,5 @@ def make_writable(folder: Path) -> None:
 def _is_writable(folder: Path) -> bool:
     """Whether a folder can be written to, or made. Its name begins with "~"."""
     path = Path(os.path.expanduser(folder))
-    there = next((each for each in (path, *path.parents) if each.exists()), None)
+    there = next((each for each in (path, *path.parents) if os.path.exists(each)), None)  # which never raises
     return path.is_absolute() and there is not None and os.access(there, os.W_OK | os.X_OK)

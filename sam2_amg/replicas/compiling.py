@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sam2_amg.compilation.jit import cache_folder
+from sam2_amg.compilation.jit import cache_errors, cache_folder
 from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.config import ModelConfig
 from sam2_amg.kernels.launch_tables import find_table
@@ -36,7 +36,8 @@ def after_the_first(
         yield
         return
     device = torch.cuda.get_device_name() if model.device == "cuda" else "cpu"
-    what = repr((model, parameters, device, _table_of(device, cache), torch.__version__, hash_code()))
+    threads = torch.get_num_threads() if device == "cpu" else 0
+    what = repr((model, parameters, device, threads, _table_of(device, cache), torch.__version__, hash_code()))
     name = f"sam2_amg-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     # the mark goes where what it stands for lies
     folder = cache_folder(cache)
@@ -45,7 +46,9 @@ def after_the_first(
         yield
         return
     report("waiting for another replica to compile")
-    with (folder / f"{name}.lock").open("w") as lock:
+    with cache_errors(folder):
+        file = (folder / f"{name}.lock").open("w")
+    with file as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             fcntl.flock(lock, fcntl.LOCK_UN)

@@ -47,7 +47,7 @@ def local_model(model: ModelConfig, files: ModelFiles, read: Read, cache: Path |
 
     Raises StartupError if a copy is not what it should be.
     """
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sam2_amg"
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sam2_amg"
     path, sha256 = files.checkpoint
     is_there = _is_there(Path(path), sha256)
     model = replace(model, checkpoint_dir=Path(path) if is_there else _copy(path, sha256, cache / sha256[:16], read))

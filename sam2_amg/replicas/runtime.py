@@ -9,7 +9,6 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from sam2_amg.config import ReplicaConfig
@@ -64,7 +63,7 @@ def set_environment(replicas: ReplicaConfig) -> None:
     if replicas.ray_address is None:
         os.environ.update(_ON_THIS_HOST)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    elif os.environ.get("RAY_AUTH_MODE") != "token" and not Path("~/.ray/auth_token").expanduser().exists():
+    elif os.environ.get("RAY_AUTH_MODE") != "token" and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):
         logger.warning("RAY_AUTH_MODE is not token: whoever reaches the cluster's ports may run programs on it")
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
 import requests
-from helpers import CPU, RunningServer, drawn_image, png
+from helpers import CPU, RunningServer, drawn_image, png, wait_until
 from local_server import OWN, LocalServer, serving
 
 from sam2_amg.answers.coco import annotations_of
@@ -195,7 +196,7 @@ def pump(source, sink):
     while data := source.recv(65536):
         sink.sendall(data)
 
-listener = socket.create_server(("127.0.0.1", 0))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[2])))
 print(listener.getsockname()[1], flush=True)
 while True:
     client, _ = listener.accept()
@@ -206,9 +207,9 @@ while True:
 
 
 @contextmanager
-def forwarding(url: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def forwarding(url: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A process that ends every connection when it is killed, as a server does, and starts sooner."""
-    command = [sys.executable, "-c", _FORWARDER, url.rpartition(":")[2]]
+    command = [sys.executable, "-c", _FORWARDER, url.rpartition(":")[2], str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -236,6 +237,32 @@ def test_all_images_are_answered_while_a_server_is_killed(local: LocalServer) ->
         survivor.wait(10)
         with pytest.raises(NoServerAnswers, match=r"no server answers \(http://127"):
             RemoteSegmenter([first, second], {}, patience=1).segment("9.png", SMALL)
+
+
+def test_a_server_that_comes_back_as_another_ends_the_job(
+    local: LocalServer, small_model: Any, decoders: DecoderPool
+) -> None:
+    generator = build_generator(small_model, Mode.AO, replace(OWN, pred_iou_thresh=0.9), CPU)
+    with (
+        serving(generator, decoders, Limits(decoders=1)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with forwarding(local.url) as (address, _):
+            segmenter = RemoteSegmenter([address], {})
+            segmenter.describe()
+            assert segmenter.segment("1.png", SMALL).size == (48, 64)
+        answer = pool.submit(segmenter.segment, "2.png", SMALL)  # there is no server
+        wait_until(lambda: segmenter._servers.all[0].may_be_another)
+        port = int(address.rpartition(":")[2])
+        with forwarding(local.url, port):
+            assert answer.result(30).size == (48, 64)
+        answer = pool.submit(segmenter.segment, "3.png", SMALL)
+        wait_until(lambda: segmenter._servers.all[0].may_be_another)
+        with (
+            forwarding(other.url, port),
+            pytest.raises(StartupError, match=r"changed in pred_iou_thresh \(0.4 and 0.9"),
+        ):
+            answer.result(30)
 
 
 def test_a_server_that_fails_is_left_alone_for_a_while() -> None:

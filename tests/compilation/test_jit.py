@@ -89,6 +89,17 @@ def test_other_code_and_launch_configurations_are_compiled_anew(from_the_cache: 
 
 
 @torch.inference_mode()
+def test_code_of_other_threads_is_compiled_anew(from_the_cache: Callable[..., int]) -> None:
+    threads = torch.get_num_threads()
+    assert [from_the_cache() for _ in range(2)] == [0, 1]
+    try:
+        torch.set_num_threads(threads + 1)
+        assert from_the_cache() == 0
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
 def test_processes_that_import_torch_elsewhere_find_what_others_compiled(
     from_the_cache: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,10 +109,11 @@ def test_processes_that_import_torch_elsewhere_find_what_others_compiled(
     assert from_the_cache() == 1
 
 
-def test_a_cache_that_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/proc")
+@pytest.mark.parametrize("folder", ["/proc", "/dev/null/below"])
+def test_a_cache_that_takes_no_files(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", folder)
     shapes = SubgraphShapes(((2, 3),), ((2, 3),), ((2, 3),), ())
-    with pytest.raises(StartupError, match=r"cache in /proc \(.*\); choose another folder with --compile_cache"):
+    with pytest.raises(StartupError, match=rf"cache in {folder} \(.*\); choose another folder with --compile_cache"):
         compile_subgraphs(Subgraphs(little, little, little, None), shapes, CPU, lambda _: None)
 
 

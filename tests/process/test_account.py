@@ -34,6 +34,8 @@ def told(**environment: str) -> str:
 @as_root
 def test_a_user_without_a_name_and_a_home() -> None:
     assert told(HOME="/") == f"uid-{NAMELESS} /tmp/triton_uid-{NAMELESS}"
+    with TemporaryDirectory() as closed:  # as /root is
+        assert told(HOME=f"{closed}/home") == f"uid-{NAMELESS} /tmp/triton_uid-{NAMELESS}"
     assert told() == f"uid-{NAMELESS} /tmp/triton_uid-{NAMELESS}"
 
 

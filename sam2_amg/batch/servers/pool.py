@@ -20,13 +20,15 @@ class NoServerAnswers(StartupError):
 
 @dataclass(eq=False)
 class RemoteServer:
-    """A server, how many images are with it, and until when it is left alone (time.monotonic())."""
+    """A server, how many images are with it, and until when it is left alone (time.monotonic()). After a setback it may
+    be another one at the same address."""
 
     url: str
     in_flight: int = 0
     failures: int = 0  # connections that failed since the last answer
     rests_until: float = 0.0
     reason: str = ""
+    may_be_another: bool = False
 
 
 class Servers:

@@ -40,6 +40,7 @@ class RemoteSegmenter:
         self._servers = Servers(servers, per_server)
         self._asked = frozenset(parameters)
         self._patience = patience
+        self._facts: dict[str, Any] = {}  # of all servers, once they are described
         self._client = Client(parameters, api_key, len(self._servers.all), per_server, timeout)
         # It says how long to wait; which server is asked next is chosen anew each time.
         self._retry = urllib3.Retry(
@@ -87,11 +88,9 @@ class RemoteSegmenter:
         facts = self._facts_of(first, deadline)
         for other in others:
             theirs = self._facts_of(other, deadline)
-            keys = [key for key in facts | theirs if facts.get(key) != theirs.get(key)]
-            different = [f"{key} ({facts.get(key)} and {theirs.get(key)})" for key in keys]
-            if different:
-                what = ", ".join(different)
-                raise StartupError(f"--server {first.url} and {other.url} differ in {what}; start them alike")
+            if different := _differences(facts, theirs):
+                raise StartupError(f"--server {first.url} and {other.url} differ in {different}; start them alike")
+        self._facts = facts
         own = {key: value for key, value in facts.items() if key not in ("model", "mode", "weights_sha256")}
         return {key: value for key, value in facts.items() if key not in own} | {"parameters": own}
 
@@ -103,12 +102,29 @@ class RemoteSegmenter:
     def _ask(self, server: RemoteServer, data: bytes) -> Answer | Setback:
         outcome = self._client.segment(server.url, data)
         if isinstance(outcome, Answer):
+            if server.may_be_another and self._facts and (reason := self._change_of(server)):
+                return Setback(reason, is_down=True)
+            server.may_be_another = False
             self._servers.answered(server)
-        elif outcome.is_down:
+            return outcome
+        server.may_be_another = True
+        if outcome.is_down:
             self._servers.failed(server, outcome.reason)
         else:
             server.reason = outcome.reason
         return outcome
+
+    def _change_of(self, server: RemoteServer) -> str:
+        """Asks again what a server does, which may have been started anew. Why it cannot be asked, or nothing.
+
+        Raises StartupError if that is not what it did when the job began.
+        """
+        if reason := self._client.is_ready(server.url):
+            return reason
+        if different := _differences(self._facts, self._current(server)):
+            way_out = "start it as it was, then the same command again: it goes on where it stopped"
+            raise StartupError(f"--server {server.url} has changed in {different}; {way_out}")
+        return ""
 
     def _is_one_ready(self) -> bool:
         """Whether a server works: if it does not answer to an image then, that is the image's fault."""
@@ -121,6 +137,9 @@ class RemoteSegmenter:
             if time.monotonic() >= deadline:
                 raise no_server([server])
             self._servers.pause(1.0)
+        return self._current(server)
+
+    def _current(self, server: RemoteServer) -> dict[str, Any]:
         info = self._client.info(server.url)
         facts = {"model": info["model"], "mode": info["mode"], "weights_sha256": (info["weights"] or {}).get("sha256")}
         return facts | {
@@ -130,6 +149,11 @@ class RemoteSegmenter:
     def _refusal(self, server: RemoteServer) -> str:
         setback = self._client.require_parameters(server.url)
         return "" if setback is None else setback.reason
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+    return ", ".join(f"{key} ({ours.get(key)} and {theirs.get(key)})" for key in keys)
 
 
 def _seconds(retry: urllib3.Retry, response: urllib3.BaseHTTPResponse | None) -> float:
