@@ -19,7 +19,7 @@ from sam2_amg.answers.filters import filtered
 from sam2_amg.config import GeneratorConfig, Limits, Mode, ModelConfig
 from sam2_amg.decoding.decode import decode_image, pixels_of
 from sam2_amg.demo import DEMO_DIR
-from sam2_amg.errors import ParameterError, RequestError
+from sam2_amg.errors import ParameterError, RequestError, StartupError
 from sam2_amg.modes.load import load_generator
 from sam2_amg.modes.warmup import memory_errors
 from sam2_amg.parameters import APPLIES, NAMES, OF_GENERATOR, Parameters, read_values
@@ -122,6 +122,8 @@ def load(
         raise ValueError(f"mode must be one of {', '.join(known)}, not {mode!r}")
     if device not in (None, "cpu", "cuda"):
         raise ValueError(f"device must be cpu, cuda or None, not {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StartupError('device="cuda": torch finds no CUDA device; give device="cpu", or leave it out')
     defaults = dict(generator_defaults)
     memory = {"mask_memory_mib": defaults.pop("mask_memory_mib")} if "mask_memory_mib" in defaults else {}
     try:

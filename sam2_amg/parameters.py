@@ -7,6 +7,7 @@ The models describe themselves as JSON schemas, from which /openapi.json and the
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -166,6 +167,8 @@ class Parameters(BaseModel):
                 raise ParameterError(one, f"takes the place of {other}; leave one of them out")
         if self.points is not None and self.crop_n_layers:
             raise ParameterError("points", f"has no crops, but crop_n_layers is {self.crop_n_layers}; leave one out")
+        if (self.min_mask_area or 0) > (self.max_mask_area or math.inf):
+            raise ParameterError("min_mask_area", f"is over max_mask_area ({self.max_mask_area}); lower it")
         replace(own, **self._of_generator())
 
     def config(self, own: GeneratorConfig, size: tuple[int, int]) -> GeneratorConfig | None:

@@ -16,7 +16,7 @@ from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
 from sam2_amg.decoding.decode import decode_image
 from sam2_amg.errors import ParameterError, RequestError
 from sam2_amg.parameters import Parameters
-from sam2_amg.process.program import prefix_for
+from sam2_amg.process.program import command_for, prefix_for
 
 if TYPE_CHECKING:
     from sam2_amg.library import Segmenter
@@ -84,6 +84,8 @@ class _Job:
         config = self.config
         try:
             image = decode_image(photo.read_bytes(), config.limits, config.parameters.stretch)
+        except IsADirectoryError as error:
+            raise _SkipError(f"is a folder; give the files in it, or use {command_for('batch')}") from error
         except OSError as error:
             raise _SkipError(f"cannot be read ({error.strerror}); give an image file") from error
         except RequestError as error:

@@ -16,6 +16,7 @@ from helpers import ROOT
 
 from sam2_amg.cli import compare, export
 from sam2_amg.cli.arguments import path_of
+from sam2_amg.cli.batch import parse as parse_batch
 from sam2_amg.cli.main import COMMANDS
 from sam2_amg.cli.serve import build_parser, parse
 from sam2_amg.config import GeneratorConfig, Mode
@@ -78,6 +79,7 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
     for flag in flags:
         value = "0.5" if re.search("thresh|ratio|offset|timeout|delay", flag) else "2"
         others = {"--max_held_mib": "2000", "--log_format": "json", "--max_points_per_side": "200"}
+        others |= {"--cors_origin": "https://example.org"}
         value = others.get(flag, value)
         needed = {"--load_exported": ["--fast"], "--ray_address": ["--replicas", "2", "--device", "cpu"]}
         mode = needed.get(flag, [])
@@ -127,6 +129,8 @@ def test_every_long_flag_with_underscores_and_with_hyphens() -> None:
         (["--queue_size", "0"], "--queue_size must be from 1 to 4096"),
         (["--port", "70000"], "--port must be from 0 to 65535"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--cors_origin", "https://example.org/"], "argument --cors_origin: 'https://example.org/' is no origin like"),
+        (["--cors_origin", "example.org"], "argument --cors_origin: 'example.org' is no origin like"),
         (["--device", "tpu"], "argument --device: 'tpu' is none of auto, cpu, cuda and cuda:N"),
     ],
     ids=str,
@@ -136,6 +140,12 @@ def test_refusals(arguments: list[str], message: str) -> None:
         parse(arguments)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("flags", [["--fast"], ["--baseline"], ["--device", "cuda"], ["--batch_size", "2"]], ids=str)
+def test_a_batch_job_of_servers_has_no_mode(flags: list[str]) -> None:
+    with pytest.raises(StartupError, match=f"{flags[0]} contradicts --server, which has a model of its own"):
+        parse_batch(["photos", "--output", "masks", "--server", "http://127.0.0.1:5000", *flags])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -114,6 +114,12 @@ def test_refusals(segmenter: Segmenter, image, parameters: dict, error: type[Exc
     [
         ({"mode": "slow"}, ValueError, "mode must be one of baseline, ao, fast, furious, not 'slow'"),
         ({"device": "tpu"}, ValueError, "device must be cpu, cuda or None, not 'tpu'"),
+        pytest.param(
+            {"device": "cuda"},
+            StartupError,
+            "torch finds no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device"),
+        ),
         ({"points": [[1, 1]]}, TypeError, "points is no parameter here"),
         ({"pred_iou_thresh": 2}, ValueError, "pred_iou_thresh must be a number from 0 to 1"),
         ({"mask_memory_mib": 0}, ValueError, "mask_memory_mib must be from 1 to"),

@@ -92,6 +92,7 @@ def test_json_has_no_texts_for_numbers(value: Any) -> None:
 
 
 CONTRADICTIONS = [
+    ({"min_mask_area": "6", "max_mask_area": "5"}, "min_mask_area is over max_mask_area"),
     ({"points": "[[1,1]]", "points_per_side": "4"}, "points takes the place of points_per_side"),
     ({"points": "[[1,1]]", "point_grids": "[[[0,0]]]"}, "points takes the place of point_grids"),
     ({"point_grids": "[[[0,0]]]", "points_per_side": "4"}, "point_grids takes the place of points_per_side"),

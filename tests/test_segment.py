@@ -101,7 +101,7 @@ def test_the_name_chooses_the_format(photo: Path, tmp_path: Path, capsys: pytest
     assert (tmp_path / "masks.npz").read_bytes().startswith(b"PK")
     assert f"{len(records)} masks in {tmp_path / 'masks.JSON'}" in capsys.readouterr().err
     assert segment_here(photo, "-o", tmp_path / "few", "--format", "rle", "--max_masks", "1", "--disjoint", *TWO) == 0
-    assert json.loads((tmp_path / "few").read_text()).keys() == {"mask_0"}
+    assert json.loads((tmp_path / "few" / "photo.json").read_text()).keys() == {"mask_0"}
     assert segment_here(photo, "-o", f"{tmp_path}/folder/", "--format", "coco", "--points", "[[45, 30]]") == 0
     document = json.loads((tmp_path / "folder" / "photo.json").read_text())
     assert document["images"][0]["file_name"] == "photo.png"

@@ -95,7 +95,8 @@ def compare_pair(pair: tuple[Line, Line]) -> ImageAgreement:
         try:
             masks.append(parse_masks(line))
         except InvalidRle as error:
-            raise UnusableList(f"{place} of {side} {error}") from error
+            way_out = "a list has answers of /upload_rle (format rle, uncompressed counts), one a line"
+            raise UnusableList(f"{place} of {side} {error}; {way_out}") from error
     try:
         return compare_images(*masks)
     except InvalidRle as error:

@@ -107,7 +107,8 @@ def run_batch(config: BatchConfig, open_makers: OpenMakers = makers_here) -> int
     try:
         return _Run(config, stopper, open_makers).run()
     except KeyboardInterrupt:
-        logger.warning("the shard in hand is dropped; start the job again, and it goes on")
+        dropped = "the shard in hand is dropped" if stopper.has_begun else "nothing is begun"
+        logger.warning("%s; start the job again, and it goes on", dropped)
         return stopper.status
 
 
@@ -141,6 +142,7 @@ class _Run:
 
     def _make(self, job: Job) -> int:
         todo = job.todo
+        self.stopper.has_begun = True
         with self.open_makers(job) as makers:
             self.stopper.install()  # again: Ray handles signals otherwise
             progress = Progress(job.plan.images_of(todo), len(todo), self.config.log_format)

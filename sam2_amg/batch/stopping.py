@@ -13,10 +13,15 @@ logger = logging.getLogger("sam2_amg.batch")
 
 
 class Stopper:
-    """Whether the job is to end. `status` is the exit status then: 128 and the signal's number."""
+    """Whether the job is to end. `status` is the exit status then: 128 and the signal's number.
+
+    Before the job `has_begun` to load a model there is nothing to wait for: a signal ends it at once, by
+    KeyboardInterrupt.
+    """
 
     def __init__(self) -> None:
         self.is_stopping = False
+        self.has_begun = False
         self.status = 0
 
     def install(self) -> None:
@@ -25,6 +30,9 @@ class Stopper:
             signal.signal(number, self._stop)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
+        if not self.has_begun:
+            self.status = 128 + number
+            raise KeyboardInterrupt
         if self.is_stopping:
             timer = threading.Timer(_GRACE, os._exit, (self.status,))
             timer.daemon = True

@@ -29,6 +29,7 @@ from sam2_amg.cli.generator_flags import (
     parameters_of,
 )
 from sam2_amg.config import GeneratorConfig, Limits, ModelConfig
+from sam2_amg.errors import StartupError
 from sam2_amg.pipeline.host_memory import use_huge_pages, use_one_heap
 from sam2_amg.process.program import command_for, prefix_for
 
@@ -53,8 +54,8 @@ examples:
   {batch} photos --output masks --server http://127.0.0.1:5000 --server http://127.0.0.1:5001
 
 Ctrl-C ends the run after the shard in hand; the second time it drops that shard. Ends with status 0, with 1 if an image
-could not be read and --strict is given, with 2 if the run could not go on, with 130 after Ctrl-C. Flags also take
-hyphens (--shard-size).
+could not be read and --strict is given, with 2 if the run could not go on, with 130 after Ctrl-C and 143 after SIGTERM.
+Flags also take hyphens (--shard-size).
 """
 # of requests: --format means another thing here, and options of answers and points are of one photograph
 _NO_PARAMETERS = ("format", "counts", "tolerance", "style", "opacity", "ids", "points", "point_grids")
@@ -89,7 +90,9 @@ def build_parser() -> Parser:
     """The parser of this command line."""
     parser = Parser(prefix_for("batch"), _DESCRIPTION, _EPILOG.format(batch=command_for("batch")))
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="photographs, or where they are")
-    parser.add_argument("--output", metavar="OUT", required=True, help="folder for the shards, made if it is missing")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="folder for the shards, made if it is missing"
+    )
     add_model_flag(parser)
     add_device(parser)
     add_modes(parser)
@@ -130,9 +133,19 @@ def build_parser() -> Parser:
     return parser
 
 
+def _require_no_model(parser: Parser, args: argparse.Namespace) -> None:
+    """Raises StartupError for a flag of the model, which servers have of their own."""
+    for name in ("baseline", "fast", "furious", "load_exported", "compile_cache", "batch_size", "device"):
+        if getattr(args, name) != parser.get_default(name):
+            raise StartupError(f"--{name} contradicts --server, which has a model of its own; leave one of them out")
+
+
 def parse(arguments: Sequence[str]) -> BatchConfig:
     """Command line -> configuration. Raises StartupError; exits for --help."""
-    args = build_parser().parse(arguments)
+    parser = build_parser()
+    args = parser.parse(arguments)
+    if args.server:
+        _require_no_model(parser, args)
     mode = mode_of(args)
     folder, kind = model_of_flag(args)
     from sam2_amg.batch.config import BatchConfig  # takes a moment, for pydantic and NumPy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -91,14 +93,21 @@ def build_parser() -> Parser:
     place.add_argument("--port", type=int, default=ServerConfig.port, help=text)
     add_device(place)
     access = parser.add_argument_group("access")
-    text = "a file with a key; requests then need the header Authorization: Bearer KEY (but for /healthz and /readyz)"
+    text = "a file with a key; requests but for the page, /healthz and /readyz then need Authorization: Bearer KEY"
     access.add_argument("--api_key_file", type=path_of, metavar="FILE", help=text)
     text = 'the origin (https://example.org) whose pages may ask this server; "*" for all'
-    access.add_argument("--cors_origin", metavar="ORIGIN", help=text)
+    access.add_argument("--cors_origin", type=_origin, metavar="ORIGIN", help=text)
     add_log_format(parser)
     add_flags(parser.add_argument_group("generator"), GENERATOR_FLAGS, GeneratorConfig())
     add_flags(parser.add_argument_group("limits"), _LIMIT_FLAGS, Limits())
     return parser
+
+
+def _origin(text: str) -> str:
+    """Raises argparse.ArgumentTypeError for what no browser sends as its page's origin."""
+    if text != "*" and re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no origin like https://example.org (no slash at its end)")
+    return text
 
 
 def parse(arguments: Sequence[str]) -> ServerConfig:

@@ -67,7 +67,10 @@ def suffix_of(format: str) -> str:
 
 
 def _is_folder(output: str, photos: Sequence[Path]) -> bool:
-    return len(photos) > 1 or output.endswith(os.sep) or path_of(output).is_dir()
+    """With one photograph, too, if the name has no suffix: a pattern of the shell may fit one or several."""
+    path = path_of(output)
+    is_name_of_one = not path.suffix and not path.exists()
+    return len(photos) > 1 or output.endswith(os.sep) or path.is_dir() or is_name_of_one
 
 
 def _require_apart(photos: Sequence[Path], files: Sequence[Path]) -> None:

@@ -59,7 +59,8 @@ def too_many(most: int) -> RequestError:
 
 
 def _malformed(why: str) -> RequestError:
-    return RequestError(400, "malformed_archive", f"The archive cannot be read ({why}). Send a zip, or a tar as it is.")
+    message = f"The archive cannot be read ({why}). Send a zip, or a tar that is not compressed."
+    return RequestError(400, "malformed_archive", message)
 
 
 def _too_large(what: str, most: int) -> RequestError:

@@ -60,7 +60,8 @@ def run_here(*arguments: str | Path) -> int:
     """Runs a job in this process, which has torch; the exit status. Raises StartupError."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return run_batch(parse(["--device", "cpu", "--points_per_side", "1", *map(str, arguments)]))
+        device = [] if "--server" in arguments else ["--device", "cpu"]
+        return run_batch(parse([*device, "--points_per_side", "1", *map(str, arguments)]))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -155,6 +156,18 @@ def test_a_dry_run_writes_nothing(photographs: Path, tmp_path: Path, capsys: pyt
     assert run_here(photographs, "--output", tmp_path / "out", *_FLAGS, "--shard", "1/2", "--dry_run") == 0
     assert capsys.readouterr().out == "3 shards in all; 1 left for this run, with 2 images\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_the_wait_for_servers(photographs: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    job = start(photographs, "--output", tmp_path / "out", "--server", url)
+    assert job.stderr is not None
+    assert f"waiting for {url}, for ten minutes at most: " in job.stderr.readline()
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=30)
+    assert job.returncode == 128 + signal.SIGTERM
+    assert "nothing is begun; start the job again" in said
 
 
 def test_strict_says_so_by_its_status(photographs: Path, server: RunningServer, tmp_path: Path) -> None:

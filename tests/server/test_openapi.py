@@ -37,7 +37,7 @@ EXCLUDED = {
     GenerationMode.NEGATIVE: (),
 }
 CONTRADICTIONS = (
-    "takes the place of|has no crops|does not apply to the format|within the image of|"
+    "is over max_mask_area|takes the place of|has no crops|does not apply to the format|within the image of|"
     "must be 1 grid without|small enough to leave a point|stands in the query and in the body|"
     "must be JSON"  # in a form it is a text
 )

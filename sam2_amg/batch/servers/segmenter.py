@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from sam2_amg.errors import StartupError
 
 __all__ = ["Answer", "NoServerAnswers", "RemoteError", "RemoteSegmenter"]
 
+logger = logging.getLogger("sam2_amg.batch")
 _STRIKES = 4  # times that an image fails in ways that may be its own fault
 _JITTER = 0.5  # seconds
 _MACHINE = {"points_per_batch", "mask_memory_mib"}  # parameters that do not change the answer
@@ -133,6 +135,8 @@ class RemoteSegmenter:
     def _facts_of(self, server: RemoteServer, deadline: float) -> dict[str, Any]:
         """Model, mode, weights and parameters of a server, when it is ready and takes what will be asked."""
         while reason := self._client.is_ready(server.url) or self._refusal(server):
+            if not server.reason:
+                logger.warning("waiting for %s, for ten minutes at most: %s", server.url, reason)
             server.reason = reason
             if time.monotonic() >= deadline:
                 raise no_server([server])
