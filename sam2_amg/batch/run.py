@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sam2_amg.batch.config import BatchConfig
 from sam2_amg.batch.inputs.plan import LISTS, Plan, open_plan
@@ -27,7 +27,6 @@ from sam2_amg.batch.stores.base import Store
 from sam2_amg.batch.stores.choose import open_existing, open_store
 from sam2_amg.batch.stores.folder import FolderStore
 from sam2_amg.batch.work import Shard, Work, make_shards
-from sam2_amg.errors import StartupError
 from sam2_amg.process.logs import use_format
 
 if TYPE_CHECKING:
@@ -128,10 +127,7 @@ class _Run:
         is_new = MANIFEST not in store.names()
         if not is_new:  # before --rescan adds a list
             settle(store, about, logger.info)
-        plan = open_plan(store, config.inputs, _stdin(), config.shard_size, config.rescan, logger.info)
-        if config.unpack and (same := plan.same_names()) is not None:
-            problem = f"with --unpack, images of {same[0]} and of {same[1]} may have one name, and so one file"
-            raise StartupError(f"{problem}; leave --unpack out, or give one of them another --output")
+        plan = self._plan(store, config.rescan)
         if is_new:  # not for INPUTs that cannot be listed
             settle(store, about, logger.info)
         todo = self._todo(plan, store)
@@ -139,6 +135,11 @@ class _Run:
             logger.info("nothing is left to do: all %d shards of this run are in %s", plan.shards, store.address)
             return 0
         return self._make(Job(config, store, plan, output_of(config, store), about, self.stopper, todo, servers))
+
+    def _plan(self, store: Store, rescan: bool) -> Plan:
+        config = self.config
+        stdin = sys.stdin.buffer if sys.stdin is not None else io.BytesIO()  # closed by who started this process
+        return open_plan(store, config.inputs, stdin, config.shard_size, rescan, logger.info, config.unpack)
 
     def _make(self, job: Job) -> int:
         todo = job.todo
@@ -172,16 +173,12 @@ class _Run:
             output = open_existing(config.output)
             if output is not None and LISTS[0] in output.names():
                 store = output
-            plan = open_plan(store, config.inputs, _stdin(), config.shard_size, False, logger.info)
+            plan = self._plan(store, False)
             todo = self._todo(plan, output or store)
             images = plan.images_of(todo)
         counted = "an unknown number of images (tars)" if images is None else f"{images} images"
         print(f"{plan.shards} shards in all; {len(todo)} left for this run, with {counted}")
         return 0
-
-
-def _stdin() -> BinaryIO:
-    return sys.stdin.buffer if sys.stdin is not None else io.BytesIO()  # closed by who started this process
 
 
 def output_of(config: BatchConfig, store: Store) -> Output:

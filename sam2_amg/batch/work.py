@@ -61,7 +61,7 @@ def once(items: Iterable[Item], place_of: Callable[[str], str | None]) -> Iterat
     taken: set[str] = set()
     for item in items:
         place = place_of(item.name)
-        if place is None:
+        if place is None or isinstance(item.data, Problem):
             yield item
         elif place in taken:
             yield Item(item.name, Problem("same_name", f"another image of the shard is {place!r}, too"))

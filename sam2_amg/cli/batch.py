@@ -153,6 +153,7 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
     replicas = replicas_of(args)
     parameters, memory = parameters_of(args, _NO_PARAMETERS)
     limits = {name: value for name in _READING if (value := getattr(args, name)) is not None}
+    limits["max_held_mib"] = max(_LIMITS.max_held_mib, limits.get("max_body_mib", 0))  # which holds nothing here
     model = None
     if not args.server or args.model:
         model = ModelConfig(

@@ -105,7 +105,7 @@ def build_parser() -> Parser:
 
 def _origin(text: str) -> str:
     """Raises argparse.ArgumentTypeError for what no browser sends as its page's origin."""
-    if text != "*" and re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", text) is None:
+    if text not in ("*", "null") and re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", text) is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no origin like https://example.org (no slash at its end)")
     return text
 

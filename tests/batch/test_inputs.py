@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -226,6 +227,12 @@ def test_a_bucket(s3: str) -> None:
         names(f"{s3}/nothing")
     with pytest.raises(StartupError, match=r"s3://no-such-bucket does not exist"):
         names("s3://no-such-bucket")
+
+
+def test_a_chain_of_file_systems(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("in/a.jpg", b"a")
+    assert names(f"zip://in::{tmp_path}/photos.zip") == ["a.jpg"]
 
 
 def test_a_bucket_of_several_pages(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

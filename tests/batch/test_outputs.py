@@ -233,6 +233,8 @@ def test_two_images_of_one_member_lose_none_silently(format: str) -> None:
     assert isinstance(found[1].data, Problem)
     assert found[1].data.code == "same_name"
     assert list(once(items, OUTPUTS["jsonl"].place_of)) == items
+    failed = [Item("a.jpg", Problem("unreadable", "gone")), items[1]]
+    assert list(once(failed, OUTPUTS[format].place_of)) == failed
 
 
 @pytest.mark.parametrize("format", TARS)

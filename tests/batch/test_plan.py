@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,10 +73,11 @@ def plan_of(
     shard_size: int = 3,
     rescan: bool = False,
     said: list[str] | None = None,
+    apart: bool = False,
 ) -> Plan:
     said = [] if said is None else said
     text = b"".join(os.fsencode(line) + b"\0" for line in stdin)
-    return open_plan(store, inputs, io.BytesIO(text), shard_size, rescan, said.append)
+    return open_plan(store, inputs, io.BytesIO(text), shard_size, rescan, said.append, apart)
 
 
 def shards_of(plan: Plan) -> list[list[str]]:
@@ -156,19 +157,33 @@ def test_a_job_is_no_input_of_itself(store: Folder, tmp_path: Path) -> None:
     assert shards_of(plan_of(store, str(tmp_path), rescan=True)) == [["a.jpg"], ["b.jpg"]]
 
 
+@pytest.mark.parametrize("below", ["photos", ""])
+def test_photographs_may_lie_below_the_output(store: Folder, below: str) -> None:
+    (store.path / "photos" / "files").mkdir(parents=True)
+    for name in ("photos/a.jpg", "photos/files/b.jpg", "photos/000000.tar", "other.tar"):
+        (store.path / name).touch()
+    if not isinstance(store, Bucket):
+        found = shards_of(plan_of(store, str(store.path / below)))
+        top = "" if below else "photos/"
+        expected = [[f"{top}000000.tar"], [f"{top}a.jpg", f"{top}files/b.jpg"]]
+        assert found == ([] if below else [["other.tar"]]) + expected
+
+
 @pytest.mark.parametrize(
     ("names", "same"),
     [
         (["a.tar", "b/x.jpg", "a.jpg"], None),
-        (["a/x.jpg", "a.tar"], ("a.tar", "a/x.jpg")),
-        (["a.tar", "a/b/x.jpg"], ("a.tar", "a/b/x.jpg")),
-        (["a.tar", "a/b.tar"], ("a.tar", "a/b.tar")),
+        (["a/x.jpg", "a.tar"], r"images of a\.tar and of a/x\.jpg may have one name"),
+        (["a.tar", "a/b/x.jpg"], r"images of a\.tar and of a/b/x\.jpg may"),
+        (["a.tar", "a/b.tar"], r"images of a\.tar and of a/b\.tar may"),
     ],
 )
-def test_tars_whose_images_may_be_called_as_others(
-    store: Folder, names: list[str], same: tuple[str, str] | None
-) -> None:
-    assert plan_of(store, "-", stdin=names).same_names() == same
+def test_tars_whose_images_may_be_called_as_others(store: Folder, names: list[str], same: str | None) -> None:
+    with pytest.raises(StartupError, match=same) if same else nullcontext():
+        plan_of(store, "-", stdin=names, apart=True)
+    assert (store.names() == set()) == (same is not None)  # nothing stays of a job that is refused
+    plan_of(store, "-", stdin=names)
+    plan_of(store, "-", apart=True)  # a job that is begun goes on
 
 
 def test_a_first_rescan_lists_once(store: Folder) -> None:

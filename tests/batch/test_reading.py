@@ -96,10 +96,14 @@ def test_a_folder_that_is_not_mounted_ends_the_run(tmp_path: Path, monkeypatch: 
     found, listed = Entry("file", "photos/a/b.jpg", "a/b.jpg"), file("photos/c.jpg")
     for _ in range(2):  # it is missing, and then empty
         for entry in (found, listed, Entry("tar", "photos/0.tar", "0.tar")):
-            with pytest.raises(StartupError, match=r"because photos/ is missing or empty; start the job again"):
+            with pytest.raises(StartupError, match=r"because photos/? is missing or empty; start the job again"):
                 read(entry)
         (tmp_path / "photos").mkdir(exist_ok=True)
+    absolute = file(f"{tmp_path}/photos/a/b.jpg")
+    with pytest.raises(StartupError, match=r"/photos is missing or empty.*; or give it an empty file"):
+        read(absolute)
     (tmp_path / "photos" / "other.jpg").write_bytes(b"x")
+    assert code(*read(absolute)) == "unreadable"
     assert [code(item) for item in read(found, listed, file("gone.jpg"))] == ["unreadable"] * 3
 
 
@@ -157,6 +161,7 @@ def _damage_header(data: bytes) -> bytes:
         (_damage_header, 2),
         (lambda data: data[: data.index(b"2.jpg")] + headed("L", 2 << 20) + bytes(3 << 20), 2),  # a name of 2 MiB
         (lambda data: data[: data.index(b"2.jpg")] + headed("x", 28) + b"28 GNU.sparse.map=a\n".ljust(512, b"\0"), 2),
+        (lambda data: data[: data.index(b"2.jpg")] + headed("x", 9) + b"0 path=a\n".ljust(512, b"\0"), 2),
         (lambda data: b"", 0),
         (lambda data: b"no tar" * 1000, 0),
         (lambda data: packed(*((f"{i}.jpg", os.urandom(900)) for i in range(3)), mode="w:gz")[:-200], 2),
@@ -259,7 +264,10 @@ def test_a_bucket(s3: str) -> None:
 
 
 @pytest.mark.parametrize("said", ["InvalidAccessKeyId", "RequestTimeTooSkewed", "AccessDenied"])
-def test_keys_that_a_bucket_does_not_take(s3: str, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+@pytest.mark.parametrize("kind", [file, tar])
+def test_keys_that_a_bucket_does_not_take(
+    s3: str, monkeypatch: pytest.MonkeyPatch, said: str, kind: Callable[[str], Entry]
+) -> None:
     """They end the run; a file alone that may not be read is a row."""
 
     class Refusing(BaseHTTPRequestHandler):
@@ -281,16 +289,17 @@ def test_keys_that_a_bucket_does_not_take(s3: str, monkeypatch: pytest.MonkeyPat
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         try:
             if said == "AccessDenied":
-                assert code(*read(file("s3://bucket/a.jpg"))) == "unreadable"
+                assert code(*read(kind("s3://bucket/a"))) == "unreadable"
             else:
                 with pytest.raises(StartupError, match="start the job again"):
-                    read(file("s3://bucket/a.jpg"))
+                    read(kind("s3://bucket/a"))
         finally:
             fsspec.get_filesystem_class("s3").clear_instance_cache()
             server.shutdown()
 
 
 def test_threads_end_with_the_iterator(tmp_path: Path) -> None:
+    (tmp_path / "other.jpg").touch()
     start = time.monotonic()
     assert len(read(*[file(f"{tmp_path}/nothing")] * 10, ahead=8)) == 10
     wait_until(lambda: not readers())

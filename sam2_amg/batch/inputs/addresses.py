@@ -9,7 +9,7 @@ from typing import Any
 from sam2_amg.errors import StartupError
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
-_CHAIN = re.compile(r"^[A-Za-z0-9+.-]+::|::[A-Za-z][A-Za-z0-9+.-]*://")
+_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}  # whose keys may have "::", which makes a chain elsewhere
 _PACKAGES = {"s3": '"sam2-amg-server[buckets]"', "s3a": '"sam2-amg-server[buckets]"', "gs": "gcsfs", "gcs": "gcsfs"}
 _PACKAGES |= {"http": "aiohttp", "https": "aiohttp", "abfs": "adlfs", "az": "adlfs", "hf": "huggingface_hub"}
 _PAGE = 1000  # the most that S3 gives at once
@@ -32,7 +32,7 @@ def open_filesystem(at: str) -> tuple[Any, str]:
 
     protocol = re.split("::|://", at, maxsplit=1)[0]
     try:
-        filesystem, path = _literal(at, protocol) if "::" in at and not _CHAIN.search(at) else url_to_fs(at)
+        filesystem, path = _literal(at, protocol) if protocol in _STORES and "::" in at else url_to_fs(at)
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         way_out = f"pip install {package}" if package else one_line(error)

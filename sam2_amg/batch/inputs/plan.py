@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -26,6 +27,7 @@ LISTS = tuple(f"inputs-{number:04d}.jsonl" for number in range(1000))
 """The names of lists in a store: the first run's, and those that --rescan adds."""
 _TAR = -1  # in place of a number of images
 _PIECE = 1 << 20  # bytes
+_OWN = re.compile(r"files/|\d{6,}\.tar$")  # what a job writes that looks like an input, below the store
 _DOUBTFUL = 1000  # names that are compared at once, since their hashes are equal
 
 
@@ -114,19 +116,6 @@ class Plan:
             lines = stream.read(cuts.end[number] - cuts.start[number]).splitlines()
         return list(read_lines(lines, cuts.texts[cuts.before[number]]))
 
-    def same_names(self) -> tuple[str, str] | None:
-        """A tar, and another input whose images may have the names of images in it; None if there are none."""
-        tars = {prefix_of_members(entry.name): entry.name for entry in self._all() if entry.kind == "tar"}
-        for entry in self._all() if tars else ():
-            parts = entry.name.split("/")
-            for count in range(1, len(parts)):
-                if (tar := tars.get("/".join(parts[:count]) + "/")) is not None:
-                    return tar, entry.name
-        return None
-
-    def _all(self) -> Iterator[Entry]:
-        return itertools.chain.from_iterable(one.entries() for one in self._lists)
-
     def images_of(self, numbers: Iterable[int]) -> int | None:
         """How many images are in shards; None if one of them is a tar."""
         counts = [self._cuts.images[number] for number in numbers]
@@ -140,22 +129,24 @@ def open_plan(
     shard_size: int,
     rescan: bool,
     report: Callable[[str], None],
+    apart: bool = False,
 ) -> Plan:
     """The plan of a store: that of the list which the first run wrote, and of those that rescans added.
 
     Without a list, INPUTs are listed and the list is written; of several processes that do so at once one writes it,
-    and all use that one. `rescan` lists again and appends what is not known. `report` gets lines for people. Raises
+    and all use that one. With `apart`, images of tars may have
+    no other's name. `rescan` lists again and appends what is not known. `report` gets lines for people. Raises
     StartupError if INPUTs cannot be listed, a name comes twice, there is no image, or the list has another shard size.
     """
     is_new = LISTS[0] not in store.names()
     if is_new:
-        with _listed(inputs, stdin, shard_size, store) as (stream, _):
+        with _listed(inputs, stdin, shard_size, store, apart) as (stream, _):
             is_new = store.create(LISTS[0], lambda place: shutil.copyfileobj(stream, place, _PIECE))
     lists = _lists_of(store)
     for one in lists:
         _check_shard_size(one.header, shard_size, store)
     if rescan and not is_new:
-        report(_rescan(store, lists, inputs, stdin, shard_size))
+        report(_rescan(store, lists, inputs, stdin, shard_size, apart))
         lists += _lists_of(store, len(lists))
     elif list(inputs) not in [one.header.inputs for one in lists]:
         given = " ".join(lists[0].header.inputs)
@@ -182,16 +173,17 @@ def _check_shard_size(header: Header, shard_size: int, store: Store) -> None:
 
 @contextmanager
 def _listed(
-    inputs: Sequence[str], stdin: BinaryIO, shard_size: int, store: Store
+    inputs: Sequence[str], stdin: BinaryIO, shard_size: int, store: Store, apart: bool
 ) -> Iterator[tuple[BinaryIO, NameHashes]]:
     """A new list in a file that is removed at the end, to be read from its beginning; and the hashes of its names.
-    What was found in the store is left out: the job's own tars and overlays are no inputs."""
+    The job's own tars and unpacked files are left out."""
     hashes = NameHashes()
     with tempfile.TemporaryFile() as stream:
         writer = ListWriter(stream, Header(shard_size, list(inputs)))
         own = _whole(store.address).rstrip("/") + "/"
         for entry in list_inputs(inputs, stdin):
-            if entry.at != entry.name and _whole(entry.at).startswith(own):
+            at = _whole(entry.at)
+            if entry.at != entry.name and at.startswith(own) and _OWN.match(at, len(own)):
                 continue
             writer.add(entry)
             hashes.add(entry)
@@ -200,6 +192,8 @@ def _listed(
                 f"there is no image in {' '.join(inputs)}; give images, or folders, tars or lists of them"
             )
         _check_twice(stream, hashes)
+        if apart:
+            _check_apart(stream)
         stream.seek(0)
         yield stream, hashes
 
@@ -228,6 +222,17 @@ def _check_twice(stream: BinaryIO, hashes: NameHashes) -> None:
         place = next(doubtful, None)
 
 
+def _check_apart(stream: BinaryIO) -> None:
+    """Raises StartupError for a tar whose images may be called as others are."""
+    tars = {prefix_of_members(entry.name): entry.name for entry in _entries(stream) if entry.kind == "tar"}
+    for entry in _entries(stream) if tars else ():
+        parts = entry.name.split("/")
+        for count in range(1, len(parts)):
+            if (tar := tars.get("/".join(parts[:count]) + "/")) is not None:
+                problem = f"with --unpack, images of {tar} and of {entry.name} may have one name, and so one file"
+                raise StartupError(f"{problem}; leave --unpack out, or give one of them another --output")
+
+
 def _entries(stream: BinaryIO) -> Iterator[Entry]:
     """The inputs of a whole list."""
     stream.seek(0)
@@ -235,13 +240,15 @@ def _entries(stream: BinaryIO) -> Iterator[Entry]:
     return read_lines(stream)
 
 
-def _rescan(store: Store, lists: list[_List], inputs: Sequence[str], stdin: BinaryIO, shard_size: int) -> str:
+def _rescan(
+    store: Store, lists: list[_List], inputs: Sequence[str], stdin: BinaryIO, shard_size: int, apart: bool
+) -> str:
     """Writes what is in none of the lists as the next one; says what was found."""
     known, count = NameHashes(), 0
     for one in lists:
         for entry in one.entries():
             known.add(entry)
-    with _listed(inputs, stdin, shard_size, store) as (listed, hashes), tempfile.TemporaryFile() as added:
+    with _listed(inputs, stdin, shard_size, store, apart) as (listed, hashes), tempfile.TemporaryFile() as added:
         writer = ListWriter(added, Header(shard_size, list(inputs)))
         for entry in itertools.compress(_entries(listed), hashes.missing_in(known)):
             writer.add(entry)

@@ -24,7 +24,8 @@ T = TypeVar("T")
 # What a file itself is to blame for; all else may pass: a disk or a network that is not there, too many open files.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS: set[int | None] = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-_LASTING_NUMBERS |= {errno.ENAMETOOLONG, errno.EINVAL, None}  # None: it is no regular file
+_LASTING_NUMBERS |= {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV}
+_LASTING_NUMBERS |= {None}  # it is no regular file
 _OF_ACCOUNTS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "NoSuchBucket"}
 _LONGEST_NAME = 1 << 20  # bytes of an extended header of a tar, which tarfile holds
 _EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
@@ -83,7 +84,8 @@ def _unreadable(entry: Entry, error: Exception) -> Problem:
     """Why a file has no bytes. Raises InputError if it may have some later."""
     if isinstance(error, FileNotFoundError) and (folder := _lost_folder(entry)):
         message = f"{entry.at} is missing, because {folder} is missing or empty"
-        raise InputError(f"{message}; start the job again when it is there, in the folder where it began") from error
+        way_out = "start the job again when it is there, in the folder where it began; or give it an empty file"
+        raise InputError(f"{message}; {way_out}, and what is missing gets an error") from error
     if _may_pass(entry.at, error):
         message = f"{entry.at} cannot be read ({one_line(error)}); start the job again when it can, and it goes on"
         raise InputError(message) from error
@@ -93,15 +95,26 @@ def _unreadable(entry: Entry, error: Exception) -> Problem:
 def _lost_folder(entry: Entry) -> str | None:
     """The folder that a file was found in, if it is gone, or has nothing in it: a disk is not mounted, or this is
     another working directory."""
-    first, slash, _ = entry.name.partition("/")
-    folder = entry.at.removesuffix(entry.name) or first + slash  # of a list, whose names are paths
-    if is_address(entry.at) or not folder.endswith("/") or folder == "/":
+    if is_address(entry.at):
         return None
+    if top := entry.at.removesuffix(entry.name):
+        return top if _is_bare(top) else None
+    first, slash, _ = entry.name.partition("/")  # of a list, whose names are paths
+    if first and slash and not os.path.lexists(as_bytes(first)):
+        return first + slash
+    above = os.path.dirname(entry.at)
+    while above and not os.path.lexists(as_bytes(above)):
+        above = os.path.dirname(above)
+    return above if above and _is_bare(above) else None
+
+
+def _is_bare(folder: str) -> bool:
+    """Whether a folder is missing, or empty."""
     try:
         with os.scandir(as_bytes(folder)) as found:
-            return folder if next(found, None) is None else None
+            return next(found, None) is None
     except OSError as error:
-        return folder if isinstance(error, FileNotFoundError) else None
+        return isinstance(error, FileNotFoundError)
 
 
 def _may_pass(at: str, error: Exception) -> bool:
@@ -187,6 +200,13 @@ class _Header(tarfile.TarInfo):
                 raise
             raise tarfile.ReadError(str(error)) from error
 
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Reads what belongs to a header. Raises ReadError if that is damaged; tarfile takes it for the tar's end."""
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc]
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
 
 class _ReadFailed(Exception):
     """A tar's file cannot be read any further; `error` says why."""
@@ -222,7 +242,18 @@ def _read_tar(entry: Entry, largest: int) -> Generator[Item]:
     except _ReadFailed as failed:
         yield Item(entry.name, _unreadable(entry, failed.error))
     except Exception as error:  # of opening it
-        yield Item(entry.name, _unreadable(entry, error))
+        yield Item(entry.name, _unreadable(entry, _reason(entry.at, error)))
+
+
+def _reason(at: str, error: Exception) -> Exception:
+    """Why a file cannot be opened. At an address that begins with a question whose answer has no body: asks again."""
+    if is_address(at):
+        filesystem, path = open_filesystem(at)
+        try:
+            filesystem.cat_file(path, start=0, end=1)
+        except Exception as found:  # each file system has its own kinds
+            return found
+    return error
 
 
 def _members(entry: Entry, stream: _Reader, largest: int) -> Generator[Item]:

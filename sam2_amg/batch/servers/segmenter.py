@@ -109,7 +109,7 @@ class RemoteSegmenter:
             server.may_be_another = False
             self._servers.answered(server)
             return outcome
-        server.may_be_another = True
+        server.may_be_another |= outcome.response is None  # the connection is lost, or there is none
         if outcome.is_down:
             self._servers.failed(server, outcome.reason)
         else:
@@ -123,7 +123,11 @@ class RemoteSegmenter:
         """
         if reason := self._client.is_ready(server.url):
             return reason
-        if different := _differences(self._facts, self._current(server)):
+        try:
+            found = self._current(server)
+        except StartupError as error:
+            return str(error)
+        if different := _differences(self._facts, found):
             way_out = "start it as it was, then the same command again: it goes on where it stopped"
             raise StartupError(f"--server {server.url} has changed in {different}; {way_out}")
         return ""
@@ -136,7 +140,7 @@ class RemoteSegmenter:
         """Model, mode, weights and parameters of a server, when it is ready and takes what will be asked."""
         while reason := self._client.is_ready(server.url) or self._refusal(server):
             if not server.reason:
-                logger.warning("waiting for %s, for ten minutes at most: %s", server.url, reason)
+                logger.warning("waiting up to %.0f s for %s (%s)", self._patience, server.url, reason)
             server.reason = reason
             if time.monotonic() >= deadline:
                 raise no_server([server])
