@@ -68,6 +68,7 @@ ONE_POINT = GeneratorConfig(points_per_side=1, pred_iou_thresh=0.0, stability_sc
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_every_form_finds_what_ao_finds(demo_model: SAM2Base) -> None:
     """Interpreted kernels take long: all that a form has of furious is what it switches, or its neighbours."""
     y, x = np.mgrid[:24, :32]
