@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StartupError(Exception):
     """A command cannot run as asked. The message is one line: the file or flag, what is wrong, and the way out."""
@@ -36,6 +39,15 @@ class RequestError(Exception):
     def __reduce__(self) -> tuple[type[RequestError], tuple[int, str, str, int | None]]:
         """What pickle makes it anew from, in another process."""
         return type(self), (self.status, self.code, self.message, self.retry_after)
+
+
+@contextmanager
+def os_errors(problem: str, way_out: str) -> Iterator[None]:
+    """Turns OSError of a block into StartupError: what cannot be done, why, and the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"{problem} ({error.strerror}); {way_out}") from error
 
 
 def first_line(error: BaseException) -> str:

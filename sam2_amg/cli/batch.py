@@ -60,7 +60,13 @@ Flags also take hyphens (--shard-size).
 # of requests: --format means another thing here, and options of answers and points are of one photograph
 _NO_PARAMETERS = ("format", "counts", "tolerance", "style", "opacity", "ids", "points", "point_grids")
 _LIMITS = Limits(max_body_mib=256)  # which no client of a server sends
-_READING = ("max_pixels", "max_body_mib", "decode_timeout", "max_decoded_mib", "decoders")
+_LIMIT_FLAGS = (
+    ("max_pixels", int, "largest image, in pixels"),
+    ("max_body_mib", int, "largest file, in MiB"),
+    ("decode_timeout", float, "seconds an image may take to be decoded"),
+    ("max_decoded_mib", int, "memory of all images that are being decoded, in MiB"),
+    ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
+)
 FORMATS = ("jsonl", "parquet", "sa1b", "coco", "labelmap", "overlay")
 
 
@@ -122,14 +128,7 @@ def build_parser() -> Parser:
     reading = parser.add_argument_group("reading")
     choices, text = STRETCH
     reading.add_argument("--stretch", choices=choices, help=text)
-    flags = (
-        ("max_pixels", int, "largest image, in pixels"),
-        ("max_body_mib", int, "largest file, in MiB"),
-        ("decode_timeout", float, "seconds an image may take to be decoded"),
-        ("max_decoded_mib", int, "memory of all images that are being decoded, in MiB"),
-        ("decoders", int, "processes that decode images (default: one a core, at most 4)"),
-    )
-    add_flags(reading, flags, _LIMITS)
+    add_flags(reading, _LIMIT_FLAGS, _LIMITS)
     return parser
 
 
@@ -152,7 +151,7 @@ def parse(arguments: Sequence[str]) -> BatchConfig:
 
     replicas = replicas_of(args)
     parameters, memory = parameters_of(args, _NO_PARAMETERS)
-    limits = {name: value for name in _READING if (value := getattr(args, name)) is not None}
+    limits = {name: value for name, _, _ in _LIMIT_FLAGS if (value := getattr(args, name)) is not None}
     limits["max_held_mib"] = max(_LIMITS.max_held_mib, limits.get("max_body_mib", 0))  # which holds nothing here
     model = None
     if not args.server or args.model:

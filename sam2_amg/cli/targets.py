@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sam2_amg.cli.arguments import path_of
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import StartupError, os_errors
 
 STDOUT = "-"
 FORMATS_BY_SUFFIX = {".json": "records", ".png": "png", ".npz": "npz"}
@@ -53,11 +53,9 @@ def targets_of(photos: Sequence[Path], output: str, format: str) -> tuple[Target
             raise StartupError(f"-o {output}: there is no folder {path.parent}; make it, or give another")
         files = [path]
     _require_apart(photos, files)
-    try:
-        if is_folder:
+    if is_folder:
+        with os_errors(f"-o {output} cannot be made", "give another folder"):
             path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(f"-o {output} cannot be made ({error.strerror}); give another folder") from error
     return tuple(zip(photos, files, strict=True))
 
 

@@ -6,7 +6,7 @@ import copyreg
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +22,7 @@ from sam2_amg.compilation.compiler import use_working_compiler
 from sam2_amg.compilation.cuda_graphs import Capturer
 from sam2_amg.compilation.manifest import hash_code
 from sam2_amg.compilation.subgraphs import Subgraph, Subgraphs, SubgraphShapes, map_subgraphs
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import StartupError, os_errors
 from sam2_amg.kernels.launch_configs import fingerprint, launch_configs
 from sam2_amg.kernels.layer_norm import layer_norm_kernel
 from sam2_amg.kernels.mask_stats import box_kernel, mask_stats_kernel
@@ -87,14 +87,10 @@ def cache_folder(named: Path | None = None) -> Path:
     return folder
 
 
-@contextmanager
-def cache_errors(folder: Path) -> Iterator[None]:
+def cache_errors(folder: Path) -> AbstractContextManager[None]:
     """Turns OSError of what is written to the compilers' cache into StartupError."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"nothing can be written to the compilers' cache in {folder} ({error.strerror})"
-        raise StartupError(f"{problem}; choose another folder with --compile_cache") from error
+    problem = f"nothing can be written to the compilers' cache in {folder}"
+    return os_errors(problem, "choose another folder with --compile_cache")
 
 
 @contextmanager

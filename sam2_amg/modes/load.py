@@ -15,7 +15,7 @@ import torch
 from sam2_amg.compilation.aot import file_names, from_packages
 from sam2_amg.compilation.manifest import Build, check_packages
 from sam2_amg.config import GeneratorConfig, ModelConfig
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import os_errors
 from sam2_amg.kernels.launch_tables import VARIABLE, use_table
 from sam2_amg.modes.build import MakeSubgraphs, build_generator, compile_mode, static_shapes
 from sam2_amg.network.checkpoints import find_checkpoint, image_size_of, load_model
@@ -48,12 +48,10 @@ def keep_compiled(folder: Path) -> None:
     """Sets `folder` as the cache of TorchInductor and Triton, for the next start, and as the place of launch tables.
     Raises StartupError."""
     os.environ[VARIABLE] = str(folder.resolve())
-    try:
+    with os_errors(f"--compile_cache {folder} cannot be used", "choose another"):
         for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
             make_writable(folder / name)
             os.environ[variable] = str((folder / name).resolve())
-    except OSError as error:
-        raise StartupError(f"--compile_cache {folder} cannot be used ({error.strerror}); choose another") from error
 
 
 def load_generator(

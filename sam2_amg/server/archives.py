@@ -19,8 +19,8 @@ _UNPACKED = 4  # times the size of the largest body
 _FOLDERS = 10  # entries, of which some may be folders, for each file
 _LONGEST_NAME = 1000  # characters
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-_EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # headers about other files
-_LARGEST_EXTENSION = 1 << 20  # bytes; attributes of a file may take many
+EXTENSIONS = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # headers about other files
+LARGEST_EXTENSION = 1 << 20  # bytes; attributes of a file may take many
 _MOST_EXTENSIONS = 4  # for a file
 _NO_DATA = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
@@ -128,9 +128,9 @@ def _files_of_tar(data: bytes, most: int) -> Iterator[_Tarred]:
             raise ValueError("it is cut off")
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         start = at + tarfile.BLOCKSIZE
-        if header.type in _EXTENSIONS:
+        if header.type in EXTENSIONS:
             extensions += 1
-            if not 0 <= header.size <= _LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
+            if not 0 <= header.size <= LARGEST_EXTENSION or extensions > _MOST_EXTENSIONS:
                 raise ValueError("a file has too long a header")
             size = header.size
             known |= _extension(header.type, data[start : start + size])

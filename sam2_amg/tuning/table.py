@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from sam2_amg.errors import StartupError
+from sam2_amg.errors import StartupError, os_errors
 from sam2_amg.kernels.launch_configs import SAFE, shipped_configs
 from sam2_amg.kernels.launch_tables import table_name, tables_folders, write_table
 from sam2_amg.process.account import make_writable
@@ -18,13 +17,8 @@ from sam2_amg.process.signals import exit_on_signals
 from sam2_amg.tuning.tune import tune
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        problem = f"{path} cannot be written ({error.strerror})"
-        raise StartupError(f"{problem}; give --compile_cache another folder") from error
+def _writing(path: Path) -> AbstractContextManager[None]:
+    return os_errors(f"{path} cannot be written", "give --compile_cache another folder")
 
 
 def make_table(name: str, folder: Path | None) -> Path:

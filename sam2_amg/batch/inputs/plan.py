@@ -134,9 +134,9 @@ def open_plan(
     """The plan of a store: that of the list which the first run wrote, and of those that rescans added.
 
     Without a list, INPUTs are listed and the list is written; of several processes that do so at once one writes it,
-    and all use that one. With `apart`, images of tars may have
-    no other's name. `rescan` lists again and appends what is not known. `report` gets lines for people. Raises
-    StartupError if INPUTs cannot be listed, a name comes twice, there is no image, or the list has another shard size.
+    and all use that one. `rescan` lists again and appends what is not known. With `apart`, images of tars may have no
+    other's name. `report` gets lines for people. Raises StartupError if INPUTs cannot be listed, a name comes twice,
+    there is no image, or the list has another shard size.
     """
     is_new = LISTS[0] not in store.names()
     if is_new:
@@ -180,13 +180,11 @@ def _listed(
     hashes = NameHashes()
     with tempfile.TemporaryFile() as stream:
         writer = ListWriter(stream, Header(shard_size, list(inputs)))
-        own = _whole(store.address).rstrip("/") + "/"
+        top = _whole(store.address).rstrip("/") + "/"
         for entry in list_inputs(inputs, stdin):
-            at = _whole(entry.at)
-            if entry.at != entry.name and at.startswith(own) and _OWN.match(at, len(own)):
-                continue
-            writer.add(entry)
-            hashes.add(entry)
+            if not _is_own(entry, top):
+                writer.add(entry)
+                hashes.add(entry)
         if not len(hashes):
             raise StartupError(
                 f"there is no image in {' '.join(inputs)}; give images, or folders, tars or lists of them"
@@ -196,6 +194,14 @@ def _listed(
             _check_apart(stream)
         stream.seek(0)
         yield stream, hashes
+
+
+def _is_own(entry: Entry, top: str) -> bool:
+    """Whether a file was found in the store `top`, and the job wrote it."""
+    if entry.at == entry.name:  # it is named, and was not found
+        return False
+    at = _whole(entry.at)
+    return at.startswith(top) and _OWN.match(at, len(top)) is not None
 
 
 def _whole(at: str) -> str:

@@ -19,16 +19,14 @@ from sam2_amg.batch.inputs.folders import as_bytes
 from sam2_amg.batch.inputs.listing import Entry
 from sam2_amg.batch.inputs.names import is_image, prefix_of_members
 from sam2_amg.batch.items import InputError, Item, Problem
+from sam2_amg.server.archives import EXTENSIONS, LARGEST_EXTENSION
 
 T = TypeVar("T")
 # What a file itself is to blame for; all else may pass: a disk or a network that is not there, too many open files.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS: set[int | None] = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
-_LASTING_NUMBERS |= {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV}
-_LASTING_NUMBERS |= {None}  # it is no regular file
+_LASTING_NUMBERS |= {errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.ENODEV, None}  # None: it is no regular file
 _OF_ACCOUNTS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "NoSuchBucket"}
-_LONGEST_NAME = 1 << 20  # bytes of an extended header of a tar, which tarfile holds
-_EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
 _REGULAR = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # which does not wait for the other end of a pipe
 
 
@@ -99,13 +97,13 @@ def _lost_folder(entry: Entry) -> str | None:
         return None
     if top := entry.at.removesuffix(entry.name):
         return top if _is_bare(top) else None
-    first, slash, _ = entry.name.partition("/")  # of a list, whose names are paths
-    if first and slash and not os.path.lexists(as_bytes(first)):
-        return first + slash
-    above = os.path.dirname(entry.at)
+    above = os.path.dirname(entry.at)  # of a list, whose names are paths
     while above and not os.path.lexists(as_bytes(above)):
         above = os.path.dirname(above)
-    return above if above and _is_bare(above) else None
+    if above:
+        return above if _is_bare(above) else None
+    first, slash, _ = entry.at.partition("/")  # of a relative path whose first folder is not there
+    return first + slash if slash else None
 
 
 def _is_bare(folder: str) -> bool:
@@ -122,29 +120,26 @@ def _may_pass(at: str, error: Exception) -> bool:
     a bucket does not take the account's keys."""
     if not is_address(at):
         return isinstance(error, OSError) and error.errno not in _LASTING_NUMBERS
-    if any(code in _OF_ACCOUNTS for code in _codes(error)):
+    if any(_code(each) in _OF_ACCOUNTS for each in _chain(error)):
         return True
     status = getattr(error, "status", None)  # of HTTP
     if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
         return False
-    return not all(isinstance(each, _LASTING) for each in _chain(error))
+    said = [error, *(each for each in _chain(error) if isinstance(each, OSError))]
+    return not all(isinstance(each, _LASTING) for each in said)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those of the system and the network that it came of: fsspec takes many for a missing file."""
-    yield error
-    while (error := error.__cause__ or error.__context__) is not None:  # type: ignore[assignment]
-        if isinstance(error, OSError):
-            yield error
-
-
-def _codes(error: BaseException | None) -> Iterator[str]:
-    """The codes of S3's answers that an error came of."""
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came of: fsspec takes many of the system and the network for a missing file."""
     while error is not None:
-        answer = getattr(error, "response", None)
-        if isinstance(answer, dict):
-            yield answer.get("Error", {}).get("Code", "")
+        yield error
         error = error.__cause__ or error.__context__
+
+
+def _code(error: BaseException) -> str | None:
+    """The code of S3's answer that an error is about."""
+    answer = getattr(error, "response", None)
+    return answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
 
 
 def _too_large(largest: int) -> Problem:
@@ -192,7 +187,7 @@ class _Header(tarfile.TarInfo):
         the tar's end."""
         try:
             header = super().frombuf(buf, encoding, errors)
-            if header.type in _EXTENDED and header.size > _LONGEST_NAME:
+            if header.type in EXTENSIONS and header.size > LARGEST_EXTENSION:  # which tarfile would hold
                 raise tarfile.ReadError(f"an extended header has {header.size} bytes")
             return header
         except tarfile.HeaderError as error:
